@@ -1,0 +1,127 @@
+"""A Kubernetes object as every part of the project sees it, wherever it came from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+Path = tuple[str | int, ...]
+"""Where a field stands in an object: ("spec", "http", 0, "route")."""
+
+
+def pointer(path: Path) -> str:
+    """`path` as an RFC 6901 JSON Pointer."""
+    return "".join("/" + str(step).replace("~", "~0").replace("/", "~1") for step in path)
+
+
+def dotted(path: Path) -> str:
+    """`path` as people write it: spec.http[0].route."""
+    text = ""
+    for step in path:
+        text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else step
+    return text
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """A place in a file; line and column count from 1."""
+
+    file: str
+    line: int
+    column: int
+
+
+class Origin(Protocol):
+    """Where a resource was read."""
+
+    @property
+    def name(self) -> str:
+        """A file's name, or a kubeconfig context's."""
+        ...
+
+    def locate(self, path: Path) -> Position | None:
+        """Where the field at `path` is written, or as much of the path as is; None off disk."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceId:
+    """What tells one object from another. `namespace` is "" for cluster-scoped kinds."""
+
+    kind: str
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        qualified = f"{self.namespace}/{self.name}" if self.namespace else self.name
+        return f"{self.kind} {qualified}"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Resource:
+    """One object.
+
+    `raw` is the mapping as it was read. `data` is the same, less the fields whose type is not the
+    one that the API demands (see schema.conform): whatever reads `data` may trust its types.
+    """
+
+    id: ResourceId
+    api_version: str
+    raw: Mapping[str, Any]
+    data: Mapping[str, Any]
+    origin: Origin
+    faults: tuple[Fault, ...] = ()
+    kind: str = field(init=False)
+    namespace: str = field(init=False)
+    name: str = field(init=False)
+    metadata: Mapping[str, Any] = field(init=False)
+    spec: Mapping[str, Any] = field(init=False)
+
+    def __post_init__(self) -> None:
+        for name in ("kind", "namespace", "name"):
+            object.__setattr__(self, name, getattr(self.id, name))
+        for name in ("metadata", "spec"):
+            object.__setattr__(self, name, self.data.get(name) or {})
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        labels: Mapping[str, str] = self.metadata.get("labels") or {}
+        return labels
+
+    @property
+    def annotations(self) -> Mapping[str, str]:
+        annotations: Mapping[str, str] = self.metadata.get("annotations") or {}
+        return annotations
+
+    @property
+    def age_key(self) -> tuple[str, str, str]:
+        """Sorts as istiod does: creationTimestamp, name, namespace.
+
+        An object that has no timestamp does not exist yet: it will be the youngest.
+        """
+        return (str(self.metadata.get("creationTimestamp") or "~"), self.name, self.namespace)
+
+    def __str__(self) -> str:
+        return str(self.id)
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A field whose type is not the one that the API demands."""
+
+    path: Path
+    expected: str
+    found: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A part of the input that could not be examined, and why.
+
+    `position` is None where no line can be named (a missing file, a forbidden kind).
+    """
+
+    where: str
+    reason: str
+    position: Position | None = field(default=None)

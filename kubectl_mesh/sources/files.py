@@ -1,0 +1,207 @@
+"""Manifests on disk or on standard input, as resources."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+from kubectl_mesh.errors import InputError
+from kubectl_mesh.mesh.resource import Fault, Path, Position, Resource, ResourceId, Unreadable
+from kubectl_mesh.mesh.schema import conform, kind_of
+from kubectl_mesh.sources.yaml import Document, collector_paused, read_documents
+
+MAX_BYTES = 32 * 1024 * 1024
+MAX_UNREADABLE = 100
+"""So many parts of one file are named one by one when they cannot be read."""
+EXTENSIONS = (".yaml", ".yml", ".json")
+STDIN = "-"
+
+
+@dataclass(frozen=True, slots=True)
+class FileOrigin:
+    """A document of a file, and the path of the resource in it (not empty in a List)."""
+
+    document: Document
+    base: Path = ()
+
+    @property
+    def name(self) -> str:
+        return self.document.file
+
+    def locate(self, path: Path) -> Position:
+        return self.document.locate((*self.base, *path))
+
+
+def load(
+    filenames: Iterable[str], *, recursive: bool = False, namespace: str = "default"
+) -> tuple[list[Resource], list[Unreadable]]:
+    """The resources of files, folders and `-` (standard input), and what could not be read.
+
+    A folder gives its .yaml, .yml and .json files, those of folders below it if `recursive`. A
+    manifest of a namespaced kind that names no namespace is in `namespace`. Never raises: what is
+    missing, too large, binary or broken becomes an Unreadable, and the rest is still read.
+    """
+    resources: list[Resource] = []
+    unreadable: list[Unreadable] = []
+    with collector_paused():
+        for file in _expand(filenames, recursive, unreadable):
+            try:
+                text = read_text(file)
+            except InputError as error:
+                unreadable.append(_unreadable(error))
+                continue
+            name = "<stdin>" if file == STDIN else file
+            read = False
+            broken: list[Unreadable] = []
+            for document in read_documents(text, name):
+                read = True
+                if isinstance(document, InputError):
+                    broken.append(_unreadable(document))
+                    continue
+                for item in _resources(document, namespace):
+                    if isinstance(item, Resource):
+                        resources.append(item)
+                    else:
+                        broken.append(item)
+            unreadable += broken[:MAX_UNREADABLE]
+            if len(broken) > MAX_UNREADABLE:
+                more = f"{len(broken) - MAX_UNREADABLE} more parts of it cannot be read"
+                unreadable.append(Unreadable(name, more))
+            if not read:
+                what = "standard input" if file == STDIN else "the file"
+                unreadable.append(Unreadable(name, f"{what} is empty: it holds no manifest"))
+    return resources, unreadable
+
+
+def _unreadable(error: InputError) -> Unreadable:
+    position = None
+    if error.line is not None:
+        position = Position(error.file, error.line, error.column or 1)
+    return Unreadable(error.file, error.message, position)
+
+
+def _expand(
+    filenames: Iterable[str], recursive: bool, unreadable: list[Unreadable]
+) -> Iterator[str]:
+    seen: set[str] = set()
+    for filename in filenames:
+        if filename == STDIN or not os.path.isdir(filename):
+            found = [filename]
+        else:
+            found = list(_files_of(filename, recursive, unreadable))
+            if not found:
+                deeper = "" if recursive else " (use -R for the folders below it)"
+                unreadable.append(
+                    Unreadable(filename, f"the folder holds no {', '.join(EXTENSIONS)}{deeper}")
+                )
+        for file in found:
+            if file not in seen:
+                seen.add(file)
+                yield file
+
+
+def _files_of(folder: str, recursive: bool, unreadable: list[Unreadable]) -> Iterator[str]:
+    def failed(error: OSError) -> None:
+        unreadable.append(Unreadable(str(error.filename), error.strerror or str(error)))
+
+    for here, below, files in os.walk(folder, onerror=failed):
+        below[:] = sorted(below) if recursive else []
+        for file in sorted(files):
+            name = os.path.join(here, file)
+            if file.endswith(EXTENSIONS) and os.path.isfile(name):
+                yield name
+
+
+def read_text(file: str) -> str:
+    """The text of a file, or of standard input for `-`. Raises InputError.
+
+    Bytes that are not UTF-8 become lone surrogates: they spoil their document, not the file.
+    """
+    try:
+        if file != STDIN:
+            with open(file, "rb") as stream:
+                content = _read_bounded(stream, file)
+        elif sys.stdin is None:
+            raise InputError("standard input is closed", "<stdin>")
+        else:
+            content = _read_bounded(sys.stdin.buffer, "<stdin>")
+    except OSError as error:
+        raise InputError(error.strerror or str(error), file) from None
+    except ValueError as error:
+        raise InputError(str(error), file) from None
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise InputError("UTF-16; save it as UTF-8", file)
+    if content.count(b"\0") > len(content) // 100:
+        raise InputError("a binary file, not a manifest", file)
+    return content.decode("utf-8", errors="surrogateescape").replace("\r\n", "\n")
+
+
+def _read_bounded(stream: BinaryIO, file: str) -> bytes:
+    content = stream.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
+        raise InputError(
+            f"larger than {MAX_BYTES // 1024**2} MiB; split it into several files", file
+        )
+    return content
+
+
+def _resources(document: Document, namespace: str) -> Iterator[Resource | Unreadable]:
+    """The objects of a document, a List's items for the List."""
+    pending: list[tuple[Path, Any]] = [((), document.value)]
+    while pending:
+        base, value = pending.pop()
+        origin = FileOrigin(document, base)
+        if not isinstance(value, dict):
+            yield _refused(origin, "a manifest must be a mapping with apiVersion and kind")
+            continue
+        missing = [key for key in ("apiVersion", "kind") if not _is_name(value.get(key))]
+        if missing:
+            yield _refused(origin, f"not a Kubernetes object: {' and '.join(missing)} missing")
+            continue
+        if value["kind"].endswith("List") and "items" in value:
+            items = value["items"] or []
+            if isinstance(items, list):
+                pending += [((*base, "items", index), item) for index, item in enumerate(items)][
+                    ::-1
+                ]
+            else:
+                yield _refused(origin, "the items of a List must be a list", ("items",))
+            continue
+        item = _resource(value, origin, namespace)
+        if item is not None:
+            yield item
+
+
+def _resource(value: dict[str, Any], origin: FileOrigin, namespace: str) -> Resource | None:
+    """An object of the manifests; None for one without a name that is of no kind of interest.
+
+    Such are the files of kustomize and of istioctl, which no API server is given.
+    """
+    kind = kind_of(value["apiVersion"], value["kind"])
+    data, faults = conform(value, kind.shape) if kind else (value, ())
+    metadata = data.get("metadata")
+    if not isinstance(metadata, dict):
+        metadata = {}
+    name = metadata.get("name") or metadata.get("generateName")
+    if not _is_name(name):
+        if kind is None:
+            return None
+        name = ""
+        faults += (Fault(("metadata", "name"), "a name", "missing"),)
+    own = metadata.get("namespace")
+    where = str(own) if _is_name(own) else namespace
+    if kind and not kind.namespaced:
+        where = ""
+    identity = ResourceId(value["kind"], where, str(name))
+    return Resource(identity, value["apiVersion"], value, data, origin, faults)
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and value != ""
+
+
+def _refused(origin: FileOrigin, reason: str, path: Path = ()) -> Unreadable:
+    return Unreadable(origin.name, reason, origin.locate(path))
