@@ -1,0 +1,92 @@
+"""Whose proxies get a VirtualService: from which namespaces requests meet its rules."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from kubectl_mesh.mesh.gateways import MESH
+from kubectl_mesh.mesh.snapshot import Snapshot
+from kubectl_mesh.mesh.virtual_services import Destination
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """Proxies of one namespace.
+
+    `gateway` is the "namespace/name" of the Gateway that they serve; None for sidecars. `certain`
+    is False where no such pod was seen, and the namespace is just where one would be expected.
+    """
+
+    namespace: str
+    gateway: str | None = None
+    certain: bool = True
+
+    def __str__(self) -> str:
+        if self.gateway:
+            return f"the proxies of Gateway {self.gateway} in namespace {self.namespace}"
+        return f"clients in namespace {self.namespace}"
+
+
+def clients_of(
+    snapshot: Snapshot, destination: Destination, service_namespace: str | None
+) -> Iterator[Client]:
+    """The clients that may differ in the DestinationRule that they get for a destination.
+
+    A namespace differs from the others only if it is the VirtualService's or the Service's, has a
+    rule of its own for the host, or is named in the exportTo of one; all others get the same, and
+    the first with a sidecar stands for them. So the cost does not grow with the namespaces.
+    """
+    for root in snapshot.virtual_services.roots_of(destination.virtual_service):
+        own = root is destination.virtual_service
+        for gateway in sorted(destination.gateways if own else root.gateways):
+            if gateway != MESH:
+                for namespace, certain in gateway_namespaces(snapshot, gateway):
+                    if root.export.reaches(namespace) or not certain:
+                        yield Client(namespace, gateway, certain)
+                continue
+            for namespace, certain in _mesh_namespaces(snapshot, destination, service_namespace):
+                if root.export.reaches(namespace):
+                    yield Client(namespace, None, certain)
+
+
+def gateway_namespaces(snapshot: Snapshot, gateway: str) -> list[tuple[str, bool]]:
+    """The namespaces of the pods that a Gateway ("namespace/name") configures.
+
+    Where none are in the snapshot it is the root namespace, where Istio installs them: uncertain.
+    """
+    found = snapshot.gateways.by_id.get(gateway)
+    if found and found.selector:
+        pods = snapshot.workloads.select_anywhere(found.selector)
+        namespaces = sorted({workload.namespace for workload in pods})
+        if namespaces:
+            return [(namespace, True) for namespace in namespaces]
+    return [(snapshot.config.root_namespace, False)]
+
+
+def _mesh_namespaces(
+    snapshot: Snapshot, destination: Destination, service_namespace: str | None
+) -> list[tuple[str, bool]]:
+    """The namespaces of sidecars, and whether there certainly are some, the certain ones first."""
+    home = {destination.virtual_service.namespace}
+    if service_namespace:
+        home.add(service_namespace)
+    special = set(home)
+    for rule in snapshot.destination_rules.covering(destination.host):
+        special.add(rule.namespace)
+        special |= rule.export.namespaces
+    if not snapshot.workloads.all:
+        return [(namespace, namespace in home) for namespace in sorted(special, key=_first(home))]
+    with_clients = [
+        namespace for namespace in sorted(special) if namespace in snapshot.sidecar_namespaces
+    ]
+    other = next((ns for ns in snapshot.sure_sidecar_namespaces if ns not in special), None)
+    if other is not None:
+        with_clients.append(other)
+    found = with_clients or [destination.virtual_service.namespace]
+    return [(namespace, True) for namespace in found]
+
+
+def _first(preferred: set[str]) -> Callable[[str], tuple[bool, str]]:
+    """A key that sorts the preferred names before the others."""
+    return lambda name: (name not in preferred, name)

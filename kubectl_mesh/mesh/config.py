@@ -1,0 +1,63 @@
+"""The settings of the mesh that routing depends on.
+
+Models the parts of Istio's MeshConfig that the rules ask about, with istiod's own defaults.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from kubectl_mesh.mesh.schema import conform
+
+_SHAPE = {
+    "rootNamespace": str,
+    "trustDomain": str,
+    "domain": str,
+    "authPolicy": str,
+    "sdsUdsPath": str,
+    "defaultVirtualServiceExportTo": [str],
+    "defaultDestinationRuleExportTo": [str],
+    "defaultServiceExportTo": [str],
+    "ingressControllerMode": str,
+    "outboundTrafficPolicy": {"mode": str},
+    "defaultConfig": {"proxyMetadata": {"*": str}},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class MeshConfig:
+    """What the `istio` ConfigMap's `mesh` key says, or Istio's defaults where it is silent.
+
+    `domain` is istiod's, not a field of Istio's MeshConfig; the file given by --mesh-config may
+    name it all the same. The three exports are the defaults for resources without exportTo.
+    """
+
+    root_namespace: str = "istio-system"
+    domain: str = "cluster.local"
+    virtual_service_export: tuple[str, ...] = ("*",)
+    destination_rule_export: tuple[str, ...] = ("*",)
+    service_export: tuple[str, ...] = ("*",)
+    auth_policy: str = ""
+    sds_uds_path: str = ""
+    proxy_metadata: Mapping[str, str] | None = None
+
+    @classmethod
+    def from_mapping(cls, value: Mapping[str, Any]) -> MeshConfig:
+        """Reads a MeshConfig as Istio writes it; fields of a wrong type count as absent."""
+        data, _ = conform(dict(value), _SHAPE)
+
+        def export(key: str) -> tuple[str, ...]:
+            return tuple(data.get(key) or ("*",))
+
+        return cls(
+            root_namespace=data.get("rootNamespace") or "istio-system",
+            domain=data.get("domain") or "cluster.local",
+            virtual_service_export=export("defaultVirtualServiceExportTo"),
+            destination_rule_export=export("defaultDestinationRuleExportTo"),
+            service_export=export("defaultServiceExportTo"),
+            auth_policy=data.get("authPolicy") or "",
+            sds_uds_path=data.get("sdsUdsPath") or "",
+            proxy_metadata=(data.get("defaultConfig") or {}).get("proxyMetadata"),
+        )

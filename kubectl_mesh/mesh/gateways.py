@@ -1,0 +1,153 @@
+"""Gateways: their names, the hosts that their servers admit, the pods that they configure.
+
+Models `resolveGatewayName` and the intersection of server hosts with a VirtualService's hosts of
+istiod's gateway route builder.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
+from typing import Any
+
+from kubectl_mesh.mesh.hosts import HostMap, is_wildcard, overlap
+from kubectl_mesh.mesh.ports import entry_protocol
+from kubectl_mesh.mesh.resource import Path, Resource
+
+MESH = "mesh"
+
+
+def resolve_gateway(name: str, namespace: str) -> str:
+    """`mesh`, or "namespace/name" of the Gateway that a VirtualService of `namespace` means.
+
+    Forms: `gw` and `./gw` (own namespace), `ns/gw`, and the old `gw.ns` and `gw.ns.svc...`.
+    """
+    if name == MESH:
+        return MESH
+    if "/" in name:
+        where, _, short = name.partition("/")
+        return f"{namespace if where == '.' else where}/{short}"
+    if "." in name:
+        short, where = name.split(".")[:2]
+        return f"{where}/{short}"
+    return f"{namespace}/{name}"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Server:
+    """A server of a Gateway. `protocol` is upper-case, as Istio writes it (HTTP, HTTPS, TLS...)."""
+
+    path: Path
+    number: int
+    protocol: str
+    hosts: tuple[str, ...]
+    tls_mode: str
+
+    @property
+    def takes_http_routes(self) -> bool:
+        """Whether http rules apply: TLS that is not ended here leaves nothing to route by."""
+        if self.protocol == "HTTPS":
+            return self.tls_mode not in ("", "PASSTHROUGH", "AUTO_PASSTHROUGH")
+        return self.protocol in ("HTTP", "HTTP2", "GRPC", "GRPC-WEB", "HTTP_PROXY")
+
+
+class Gateway:
+    """A Gateway with its servers."""
+
+    def __init__(self, resource: Resource) -> None:
+        self.resource = resource
+
+    @property
+    def id(self) -> str:
+        """As VirtualServices resolve it: "namespace/name"."""
+        return f"{self.resource.namespace}/{self.resource.name}"
+
+    @property
+    def selector(self) -> Mapping[str, str]:
+        selector: Mapping[str, str] = self.resource.spec.get("selector") or {}
+        return selector
+
+    @cached_property
+    def servers(self) -> tuple[Server, ...]:
+        return tuple(
+            _server(index, server)
+            for index, server in enumerate(self.resource.spec.get("servers") or ())
+        )
+
+    @cached_property
+    def _by_pattern(self) -> HostMap[tuple[str, Server]]:
+        """The namespaces and servers by host: a server's host is `[namespace/]host`."""
+        entries: list[tuple[str, tuple[str, Server]]] = []
+        for server in self.servers:
+            for entry in server.hosts:
+                where, slash, pattern = entry.rpartition("/")
+                entries.append((pattern, (where if slash else "*", server)))
+        return HostMap(entries)
+
+    def admitting(self, host: str, vs_namespace: str) -> Iterator[Server]:
+        """The servers on which a VirtualService of `vs_namespace` may serve `host`.
+
+        The namespace of a server's host is that of the VirtualService, `*` (any, and the default)
+        or `.` (the Gateway's own). One server may come twice. For a wildcard host all are looked
+        at.
+        """
+        by_pattern = self._by_pattern
+        candidates = by_pattern.covering(host)
+        if is_wildcard(host):
+            candidates = (
+                found for pattern, found in by_pattern.by_pattern.items() if overlap(pattern, host)
+            )
+        for where, server in chain.from_iterable(candidates):
+            if where in ("*", vs_namespace) or (
+                where == "." and vs_namespace == self.resource.namespace
+            ):
+                yield server
+
+    def admits(self, host: str, vs_namespace: str) -> bool:
+        return any(self.admitting(host, vs_namespace))
+
+
+def _server(index: int, server: Mapping[str, Any]) -> Server:
+    port: Mapping[str, Any] = server.get("port") or {}
+    return Server(
+        ("spec", "servers", index),
+        port.get("number") or 0,
+        entry_protocol(port).upper(),
+        tuple(server.get("hosts") or ()),
+        _tls_mode(server),
+    )
+
+
+def _tls_mode(server: Mapping[str, Any]) -> str:
+    """The mode of a server's TLS; PASSTHROUGH is Istio's default where `tls` names none."""
+    tls = server.get("tls")
+    if tls is None:
+        return ""
+    return str(tls.get("mode") or "PASSTHROUGH")
+
+
+class Gateways:
+    """Every Gateway of a mesh."""
+
+    def __init__(self, resources: Iterable[Resource]) -> None:
+        self.all = tuple(Gateway(resource) for resource in resources)
+        self.by_id: Mapping[str, Gateway] = {gateway.id: gateway for gateway in self.all}
+
+    @cached_property
+    def _selectors(self) -> Mapping[tuple[str, str], set[frozenset[tuple[str, str]]]]:
+        """Every selector that selects by label, under one of its labels."""
+        grouped: dict[tuple[str, str], set[frozenset[tuple[str, str]]]] = defaultdict(set)
+        for gateway in self.all:
+            if gateway.selector:
+                grouped[min(gateway.selector.items())].add(frozenset(gateway.selector.items()))
+        return grouped
+
+    def configure(self, labels: Mapping[str, str]) -> bool:
+        """Whether the selector of some Gateway selects pods that have these labels."""
+        items = labels.items()
+        return any(
+            selector <= items for item in items for selector in self._selectors.get(item, ())
+        )

@@ -1,0 +1,56 @@
+"""Who can see a VirtualService, a DestinationRule or a Service.
+
+Models exportTo as istiod reads it: `.` is the resource's own namespace, `*` is everyone and wins
+over other entries, `~` is nobody, an absent or empty list is the mesh's default.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from kubectl_mesh.mesh.resource import Resource
+
+EXPORT_TO_ANNOTATION = "networking.istio.io/exportTo"
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """The namespaces that can see something; `everyone` or those in `namespaces`."""
+
+    everyone: bool
+    namespaces: frozenset[str]
+
+    def reaches(self, namespace: str) -> bool:
+        return self.everyone or namespace in self.namespaces
+
+    def meets(self, other: Export) -> bool:
+        """Whether some namespace can see both."""
+        if self.everyone:
+            return other.everyone or bool(other.namespaces)
+        if other.everyone:
+            return bool(self.namespaces)
+        return not self.namespaces.isdisjoint(other.namespaces)
+
+    @property
+    def reach(self) -> str:
+        """As istiod groups it: "private", "exported" (to some namespaces) or "public"."""
+        if self.everyone:
+            return "public"
+        return "exported" if len(self.namespaces) > 1 else "private"
+
+
+def export_of(resource: Resource, default: Sequence[str]) -> Export:
+    """Who can see `resource`, `default` being the mesh's exportTo for its kind."""
+    stated = resource.spec.get("exportTo")
+    if resource.kind == "Service":
+        text = resource.annotations.get(EXPORT_TO_ANNOTATION, "")
+        stated = [part.strip() for part in text.split(",") if part.strip()]
+    entries = set(stated or default)
+    if "*" in entries:
+        return Export(True, frozenset())
+    if "~" in entries:
+        return Export(False, frozenset())
+    return Export(
+        False, frozenset(resource.namespace if entry == "." else entry for entry in entries)
+    )
