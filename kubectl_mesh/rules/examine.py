@@ -1,0 +1,123 @@
+"""Runs rules over a snapshot and gathers what they yield."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+
+from kubectl_mesh.mesh.resource import Path, Position, Resource, ResourceId
+from kubectl_mesh.mesh.snapshot import Snapshot
+from kubectl_mesh.rules import km900_unreadable_input, km999_rule_crashed
+from kubectl_mesh.rules.ignore import Ignores
+from kubectl_mesh.rules.rule import Finding, Rule, Severity
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """Something that was not examined.
+
+    `code` is the rule's, or KM900 for a part of the input. `failed` tells that it was asked
+    for and could not be had (unreadable, forbidden); otherwise it is just not in the input.
+    """
+
+    code: str
+    reason: str
+    failed: bool
+    position: Position | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The findings, the worst first, and what was not examined.
+
+    `crashes` holds the traceback of every rule that crashed.
+    """
+
+    findings: tuple[Finding, ...]
+    skipped: tuple[Skipped, ...]
+    resources: int
+    crashes: tuple[str, ...] = ()
+
+    def count(self, severity: Severity) -> int:
+        return sum(1 for finding in self.findings if finding.severity == severity)
+
+
+def examine(
+    snapshot: Snapshot,
+    rules: Sequence[Rule],
+    ignores: Ignores | None = None,
+    namespaces: Collection[str] | None = None,
+) -> Report:
+    """Checks a snapshot against rules.
+
+    Findings on objects outside `namespaces` (None: all) are left out, objects without a namespace
+    stay. A rule whose kinds could not be read is skipped with the reason; one that crashes becomes
+    a finding of KM999.
+    """
+    ignores = ignores or Ignores()
+    findings: list[Finding] = []
+    crashes: list[str] = []
+    skipped: dict[tuple[str, str], Skipped] = {}
+    code = km900_unreadable_input.RULE.code
+    for unreadable in snapshot.unreadable:
+        reason = unreadable.reason
+        if unreadable.position is None:
+            reason = f"{unreadable.where}: {reason}"
+        skipped[code, f"{unreadable.position}{reason}"] = Skipped(
+            code, reason, True, unreadable.position
+        )
+    for rule in rules:
+        for why in _missing(snapshot, (*rule.needs, *rule.uses)):
+            skipped[rule.code, why] = Skipped(rule.code, why, True)
+        if _missing(snapshot, rule.needs):
+            continue
+        try:
+            for found in rule.check(snapshot):
+                if isinstance(found, Finding):
+                    findings.append(found)
+                else:
+                    skipped.setdefault(
+                        (rule.code, found.reason),
+                        Skipped(rule.code, found.reason, snapshot.coverage.live),
+                    )
+        except Exception as error:
+            crashes.append(traceback.format_exc())
+            findings.append(km999_rule_crashed.finding(rule, error))
+    kept: dict[tuple[str, ResourceId, Path, str], Finding] = {}
+    for finding in findings:
+        if _within(finding.resource, namespaces) and not ignores.silence(finding):
+            kept.setdefault(_identity(finding), finding)
+    ordered = sorted(kept.values(), key=_order)
+    in_scope = [found.namespace for found in snapshot.everything() if _within(found, namespaces)]
+    if namespaces is not None and not snapshot.coverage.live:
+        for namespace in sorted({*namespaces} - {*in_scope}):
+            reason = f"the input holds nothing of the namespace {namespace}"
+            skipped[code, reason] = Skipped(code, reason, True)
+    return Report(tuple(ordered), tuple(skipped.values()), len(in_scope), tuple(crashes))
+
+
+def _within(resource: Resource, namespaces: Collection[str] | None) -> bool:
+    return namespaces is None or not resource.namespace or resource.namespace in namespaces
+
+
+def _missing(snapshot: Snapshot, kinds: Iterable[str]) -> list[str]:
+    reasons = (snapshot.missing(kind) for kind in kinds)
+    return [reason for reason in reasons if reason]
+
+
+def _identity(finding: Finding) -> tuple[str, ResourceId, Path, str]:
+    return (finding.rule.code, finding.resource.id, finding.path, finding.message)
+
+
+def _order(finding: Finding) -> tuple[object, ...]:
+    resource: Resource = finding.resource
+    return (
+        -finding.severity,
+        resource.namespace,
+        resource.kind,
+        resource.name,
+        finding.rule.code,
+        [(0, step, "") if isinstance(step, int) else (1, 0, step) for step in finding.path],
+        finding.message,
+    )

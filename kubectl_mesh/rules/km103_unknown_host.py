@@ -1,0 +1,150 @@
+"""KM103: a route sends to a host that nothing provides."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from kubectl_mesh.mesh.hosts import is_wildcard, namespace_of
+from kubectl_mesh.mesh.resource import dotted
+from kubectl_mesh.mesh.snapshot import Snapshot
+from kubectl_mesh.mesh.virtual_services import Destination
+from kubectl_mesh.mesh.visibility import Export
+from kubectl_mesh.rules.rule import Finding, Rule, Severity, Skip
+
+
+def check(snapshot: Snapshot) -> Iterator[Finding | Skip]:
+    for host, destinations in snapshot.virtual_services.by_destination_host.items():
+        for destination in destinations:
+            user = destination.virtual_service
+            absence = absent(snapshot, host, user.namespace, user.export)
+            if isinstance(absence, Skip):
+                yield absence
+            elif absence is not None:
+                certain = (
+                    snapshot.coverage.live
+                    or absence != ""
+                    or namespace_of(host, snapshot.config.domain) is not None
+                )
+                yield _finding(destination, absence, certain)
+
+
+def absent(snapshot: Snapshot, host: str, namespace: str, export: Export) -> str | Skip | None:
+    """What is known of a host that nothing provides, as a hint; None for one that is provided.
+
+    A host counts as provided to a resource of `namespace` that is visible to `export` if some
+    client can see both; a ServiceEntry's wildcard only if that namespace sees it. A Skip stands
+    where the input cannot tell.
+    """
+    providers = snapshot.registry.providers(host)
+    if is_wildcard(host) or any(
+        provider.export.reaches(namespace)
+        if is_wildcard(provider.host)
+        else provider.export.meets(export)
+        for provider in providers
+    ):
+        return None
+    if reason := snapshot.missing("ServiceEntry"):
+        return Skip(reason)
+    hidden = next((provider for provider in providers if provider.host == host), None)
+    if hidden:
+        return f" to its clients: {hidden.resource} is not exported to them"
+    domain = snapshot.config.domain
+    labels = host.split(".")
+    home = namespace_of(host, domain)
+    if home is not None:
+        if host == f"kubernetes.default.svc.{domain}":
+            return None
+        reason = snapshot.unknown(home, "Service")
+        if not reason and not snapshot.coverage.live and snapshot.is_system(home):
+            reason = f"the input may hold only a part of the system namespace {home}"
+        if reason:
+            return Skip(f"whether {host} exists: {reason}")
+        others = snapshot.registry.by_name.get(labels[0], ())
+        if others:
+            return f"; there is one in namespace {others[0].namespace}: write {others[0].host}"
+        return ""
+    if len(labels) > 1:
+        full = f"{labels[0]}.{labels[1]}.svc.{domain}"
+        if full.startswith(f"{host}.") and snapshot.registry.providers(full):
+            return f"; a name with a dot is taken as it stands: write {full}"
+    if snapshot.coverage.live or snapshot.of("ServiceEntry"):
+        return ""
+    return Skip(f"whether {host} exists: the input holds no ServiceEntry")
+
+
+def _finding(destination: Destination, hint: str, certain: bool) -> Finding:
+    host = destination.host
+    if destination.role == "mirror":
+        traffic = "the copies of requests are lost; the requests themselves are answered"
+    elif destination.protocol == "http":
+        traffic = "requests that meet this rule get 503 (response flag NC: no cluster)"
+        if destination.weight is not None and 0 < destination.weight < 100:
+            traffic = f"{destination.weight} % of {traffic}"
+    else:
+        traffic = "connections that meet this rule are closed at once"
+    return RULE.finding(
+        destination.virtual_service.resource,
+        (*destination.path, "host"),
+        f"{dotted(destination.path)} sends to {host}, "
+        f"which no Service and no ServiceEntry provides{hint}",
+        traffic=traffic,
+        next="correct the host, or create the Service (for a host outside, a ServiceEntry) first",
+        severity=Severity.ERROR if certain else Severity.WARNING,
+    )
+
+
+RULE = Rule(
+    code="KM103",
+    name="unknown-host",
+    severity=Severity.ERROR,
+    summary="A route sends to a host that no Service and no ServiceEntry provides.",
+    explanation="""\
+For such a host Envoy has no cluster: requests get **503** with the response flag `NC`, or are
+dropped where it is a mirror.
+
+A name without a dot is a Service of the **VirtualService's own** namespace. A name with a dot is
+taken as it stands: `reviews.prod` is not `reviews.prod.svc.cluster.local`. With manifests alone
+the rule speaks only where the input holds at least one Service of the namespace that the host
+names, and never of namespaces of Kubernetes and of Istio, which no one keeps as a whole; of a host
+outside the cluster only where it holds a ServiceEntry, and then as a warning.""",
+    fix="""\
+Write Services of other namespaces in full (`reviews.prod.svc.cluster.local`). For a host outside
+the cluster create a ServiceEntry.""",
+    reference="https://istio.io/latest/docs/reference/config/networking/virtual-service/"
+    "#Destination",
+    needs=("VirtualService", "Service", "ServiceEntry"),
+    equivalents=("IST0101", "KIA1101"),
+    check=check,
+    bad="""\
+apiVersion: v1
+kind: Service
+metadata: {name: reviews, namespace: prod}
+spec:
+  ports: [{name: http, port: 9080}]
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: reviews, namespace: prod}
+spec:
+  hosts: [reviews]
+  http:
+  - route:
+    - destination: {host: reviews.prod}
+""",
+    good="""\
+apiVersion: v1
+kind: Service
+metadata: {name: reviews, namespace: prod}
+spec:
+  ports: [{name: http, port: 9080}]
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: reviews, namespace: prod}
+spec:
+  hosts: [reviews]
+  http:
+  - route:
+    - destination: {host: reviews.prod.svc.cluster.local}
+""",
+)
