@@ -1,0 +1,210 @@
+"""KM201: a gateway's route has no subset, while rules for the mesh choose subsets of its host."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache, partial
+
+from kubectl_mesh.mesh.resource import dotted
+from kubectl_mesh.mesh.snapshot import Snapshot
+from kubectl_mesh.mesh.virtual_services import Destination
+from kubectl_mesh.mesh.ways_in import (
+    Bypass,
+    NotCompared,
+    Selection,
+    Share,
+    absent_gateways,
+    bypasses,
+    select,
+)
+from kubectl_mesh.mesh.workloads import WORKLOAD_KINDS
+from kubectl_mesh.rules.rule import Finding, Rule, Severity, Skip, listed
+
+
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """A subset that a rule for the mesh chooses, and what that choice comes to."""
+
+    to: Destination
+    selection: Selection
+
+    @property
+    def severity(self) -> Severity | None:
+        """How bad it is for requests to miss the choice; None where they get the same pods."""
+        share, subset = self.selection.share, self.selection.subset
+        if share is Share.SOME:
+            return Severity.ERROR
+        if share is Share.ALL:
+            return Severity.WARNING if subset and subset.has_policy else None
+        only_one = subset is not None and not self.selection.siblings
+        return Severity.WARNING if only_one or share is Share.ALL_NOW else Severity.ERROR
+
+    @property
+    def text(self) -> str:
+        share = f" ({self.to.weight} %)" if self.to.weight and self.to.weight < 100 else ""
+        return f"{self.to.subset}{share}"
+
+
+def check(snapshot: Snapshot) -> Iterator[Finding | Skip]:
+    selected = cache(partial(select, snapshot))
+    for bypass in bypasses(snapshot):
+        if isinstance(bypass, NotCompared):
+            yield Skip(str(bypass))
+            continue
+        choices = [
+            _Choice(to, selected(to.host, to.subset or "", vs.namespace))
+            for vs, to in bypass.missed
+        ]
+        severities = [choice.severity for choice in choices if choice.severity]
+        if severities:
+            yield _finding(snapshot, bypass, choices, max(severities))
+
+
+def _finding(
+    snapshot: Snapshot, bypass: Bypass, choices: list[_Choice], severity: Severity
+) -> Finding:
+    winners = tuple(dict.fromkeys(vs for vs, _ in bypass.missed))
+    subsets = ", ".join(listed(dict.fromkeys(choice.text for choice in choices)))
+    gateways = ", ".join(bypass.gateways)
+    to = bypass.to
+    what = "requests" if to.protocol == "http" else "connections"
+    evidence = listed(
+        f"{choice.to.virtual_service.resource} {dotted(choice.to.path)} chooses subset "
+        f"{choice.text}"
+        for choice in choices
+    )
+    evidence += listed(dict.fromkeys(choice.selection.why for choice in choices if choice.severity))
+    evidence += listed(absent_gateways(snapshot, bypass.gateways))
+    effect = f"they are balanced over all pods of {to.host}, whatever their version"
+    if severity is Severity.WARNING:
+        effect = "they would reach pods of any other version that is started"
+        if all(choice.selection.share is Share.ALL for choice in choices if choice.severity):
+            effect = "they reach the same pods, without the subset's traffic policy"
+    return RULE.finding(
+        to.virtual_service.resource,
+        to.path,
+        f"{dotted(to.path)} sends {what} from Gateway {gateways} to {to.host} without a subset, "
+        f"while {winners[0].resource} chooses {subsets} for calls from inside the mesh",
+        traffic=f"{what} that come in through Gateway {gateways} never meet those rules: " + effect,
+        next=f"name the subset in this route as {winners[0].resource} does, or bind one "
+        "VirtualService to both the gateway and mesh",
+        severity=severity,
+        evidence=evidence,
+        related=tuple(vs.resource.id for vs in winners),
+    )
+
+
+_SHARED = """\
+apiVersion: v1
+kind: Service
+metadata: {name: hello}
+spec:
+  selector: {app: hello}
+  ports: [{name: http, port: 8080}]
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: hello-v1}
+spec:
+  selector: {matchLabels: {app: hello, version: v1}}
+  template:
+    metadata: {labels: {app: hello, version: v1}}
+    spec:
+      containers: [{name: hello, image: hello:1, ports: [{containerPort: 8080}]}]
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: hello-v2}
+spec:
+  selector: {matchLabels: {app: hello, version: v2}}
+  template:
+    metadata: {labels: {app: hello, version: v2}}
+    spec:
+      containers: [{name: hello, image: hello:2, ports: [{containerPort: 8080}]}]
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: hello}
+spec:
+  host: hello
+  subsets:
+  - {name: v1, labels: {version: v1}}
+  - {name: v2, labels: {version: v2}}
+---
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: public}
+spec:
+  selector: {istio: ingressgateway}
+  servers:
+  - port: {number: 80, name: http, protocol: HTTP}
+    hosts: [hello.example.com]
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: hello}
+spec:
+  hosts: [hello]
+  http:
+  - route:
+    - destination: {host: hello, subset: v1}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: hello-public}
+spec:
+  hosts: [hello.example.com]
+  gateways: [public]
+  http:
+  - route:
+"""
+
+RULE = Rule(
+    code="KM201",
+    name="gateway-route-without-subset",
+    severity=Severity.ERROR,
+    summary="A gateway's route names no subset, though rules for the mesh choose subsets of its "
+    "host.",
+    explanation="""\
+The rules of a VirtualService for a service are applied by the sidecars of its callers. A request
+that comes in through a gateway meets the rules of the VirtualServices that are bound to **that
+gateway**, and no other: the gateway's route decides alone where it goes. If that route names no
+subset, the request is balanced over all pods of the service, also over versions that the mesh's
+rules give nothing to. So a version that is kept back, or tried on a few, is open to everyone
+outside.
+
+The two VirtualServices are compared by resolved host (`helloworld` is
+`helloworld.default.svc.cluster.local`), with the gateways of each match, with delegates, and with
+the VirtualService that wins for the host on the mesh. The rule stays silent where
+
+- the subsets select all pods of the service, and bring no traffic policy of their own;
+- uri, method, headers, query parameters or port show that the two rules never meet one request;
+- the gateway's rule names a subset of the host itself;
+- the mesh's rules are for chosen callers only (`sourceLabels`, `sourceNamespace`, `exportTo`);
+- one VirtualService is bound to both the gateway and the mesh.
+
+Routes of tcp and tls rules are compared as well, by port alone.
+
+Where the pods are not in the input and a single subset is defined, or the other version is scaled
+to zero, the finding is a warning.""",
+    fix="""\
+Give the gateway's route the subset (and weights) of the mesh's rule. Or keep one set of rules for
+both ways in: one VirtualService with the hosts of both, bound to `mesh` and to the gateway, with
+`gateways` in a match where a rule is for one of them only. Note that one VirtualService serves all
+of its hosts on all of its gateways.""",
+    reference="https://istio.io/latest/docs/ops/common-problems/network-issues/"
+    "#route-rules-have-no-effect-on-ingress-gateway-requests",
+    needs=("VirtualService",),
+    uses=("DestinationRule", "Gateway", "Service", "ServiceEntry", *WORKLOAD_KINDS),
+    equivalents=("IST0140",),
+    check=check,
+    bad=_SHARED
+    + """\
+    - destination: {host: hello}
+""",
+    good=_SHARED
+    + """\
+    - destination: {host: hello, subset: v1}
+""",
+)
