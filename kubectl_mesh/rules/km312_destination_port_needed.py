@@ -1,0 +1,212 @@
+"""KM312: a destination without port, where the port that Istio takes instead does not exist."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from kubectl_mesh.mesh.gateways import MESH, Gateway
+from kubectl_mesh.mesh.registry import Service
+from kubectl_mesh.mesh.resource import dotted
+from kubectl_mesh.mesh.snapshot import Snapshot
+from kubectl_mesh.mesh.virtual_services import Destination, VirtualService
+from kubectl_mesh.rules.rule import Finding, Rule, Severity, Skip
+
+
+def check(snapshot: Snapshot) -> Iterator[Finding | Skip]:
+    for vs in snapshot.virtual_services.all:
+        for destination in vs.destinations:
+            if destination.port is None:
+                services = providers(snapshot, destination)
+                if services:
+                    yield from _check(snapshot, destination, services)
+
+
+def providers(snapshot: Snapshot, destination: Destination) -> list[Service]:
+    """What provides a destination's host, if the ports of all of it are known; else nothing."""
+    found = [
+        service
+        for service in snapshot.registry.providers(destination.host)
+        if service.export.reaches(destination.virtual_service.namespace)
+    ]
+    if any(service.is_external_name or not service.ports for service in found):
+        return []
+    return found
+
+
+def _check(
+    snapshot: Snapshot, destination: Destination, services: list[Service]
+) -> Iterator[Finding | Skip]:
+    vs = destination.virtual_service
+    has = {port.number for service in services for port in service.ports if port.protocol != "udp"}
+    single = sum(len(service.ports) for service in services) == 1
+    for root in snapshot.virtual_services.roots_of(vs):
+        for name in sorted(destination.gateways if root is vs else root.gateways):
+            matches = _matches(destination, name)
+            on_mesh = name == MESH
+            if not matches or (single and not (on_mesh and destination.protocol == "http")):
+                continue
+            if on_mesh:
+                ports = _addressed(snapshot, root, destination)
+            elif name in snapshot.gateways.by_id:
+                ports = _server_ports(snapshot.gateways.by_id[name], root, destination)
+            else:
+                if reason := snapshot.unknown(name.partition("/")[0], "Gateway"):
+                    yield Skip(f"which ports Gateway {name} has: {reason}")
+                continue
+            if all(match.get("port") for match in matches):
+                ports &= {match["port"] for match in matches}
+            if missing := ports - has:
+                where = "the port that was called" if on_mesh else f"that of Gateway {name}"
+                some_work = on_mesh and missing != ports
+                severity = Severity.WARNING if some_work else Severity.ERROR
+                yield _finding(destination, services, where, sorted(missing), severity)
+
+
+def _matches(destination: Destination, gateway: str) -> list[Mapping[str, Any]]:
+    """The matches of the rule that can hold on a gateway; an empty one for a rule without any."""
+    vs = destination.virtual_service
+    rule = vs.resource.spec[destination.protocol][destination.rule[2]]
+    matches: list[Mapping[str, Any]] = rule.get("match") or [{}]
+    return [
+        match
+        for match in matches
+        if not match.get("gateways") or gateway in vs.resolve_gateways(match["gateways"])
+    ]
+
+
+def _server_ports(gateway: Gateway, root: VirtualService, destination: Destination) -> set[int]:
+    """The ports on which a Gateway takes what the destination's rule is for."""
+    return {
+        server.number
+        for host in root.hosts
+        for server in gateway.admitting(host, root.namespace)
+        if server.takes_http_routes == (destination.protocol == "http")
+    }
+
+
+def _addressed(snapshot: Snapshot, root: VirtualService, destination: Destination) -> set[int]:
+    """The ports of a VirtualService's hosts, other than the destination, that clients may call."""
+    return {
+        port.number
+        for host in root.hosts
+        if host != destination.host
+        for service in snapshot.registry.providers(host)
+        if not service.is_external_name
+        for port in service.ports
+        if port.protocol != "udp" and port.takes_http_routes == (destination.protocol == "http")
+    }
+
+
+def _finding(
+    destination: Destination,
+    services: list[Service],
+    where: str,
+    missing: list[int],
+    severity: Severity,
+) -> Finding:
+    numbers = ", ".join(map(str, missing))
+    ports = ", ".join(str(port) for service in services for port in service.ports)
+    return RULE.finding(
+        destination.virtual_service.resource,
+        destination.path,
+        f"{dotted(destination.path)} names no port of {destination.host}, so Istio takes {where}: "
+        f"{numbers}, which the host does not have (it has {ports})",
+        traffic=f"{'requests' if destination.protocol == 'http' else 'connections'} to port "
+        f"{numbers} " + lost(destination),
+        next=f"set {dotted((*destination.path, 'port', 'number'))} to the port that is meant",
+        severity=severity,
+        related=tuple(service.resource.id for service in services),
+    )
+
+
+def lost(destination: Destination) -> str:
+    """What becomes of what is sent to a port of a host that does not exist."""
+    if destination.role == "mirror":
+        return "are answered, but their copies are lost"
+    if destination.protocol == "http":
+        return "get 503 (response flag NC: no cluster)"
+    return "are closed at once"
+
+
+RULE = Rule(
+    code="KM312",
+    name="destination-port-needed",
+    severity=Severity.ERROR,
+    summary="A destination without port, where the port that Istio takes instead does not exist.",
+    explanation="""\
+A destination may leave out its port. Istio then takes
+
+- on a **gateway**: the host's port if it has just one, else the number of the Gateway's server;
+- in a **sidecar**: for http rules always the port that the client addressed, even where the
+  destination has just one; for tcp and tls rules as on a gateway.
+
+If the host has no port of that number there is no cluster, and requests get **503** with `NC`. So a
+host with ports 8080 and 9090 behind a Gateway on port 80 needs an explicit port, and so does a rule
+of the mesh that sends requests for one Service to another with other ports.
+
+A host with several ports is no fault where the port that is taken exists: a mesh rule for a host
+that leads to the same host never needs one. A warning where only some of the ports that clients may
+address are missing.""",
+    fix="Set `destination.port.number`.",
+    reference="https://istio.io/latest/docs/reference/config/networking/virtual-service/"
+    "#Destination",
+    needs=("VirtualService",),
+    uses=("Service", "ServiceEntry", "Gateway"),
+    equivalents=("IST0112",),
+    check=check,
+    bad="""\
+apiVersion: v1
+kind: Service
+metadata: {name: reviews}
+spec:
+  selector: {app: reviews}
+  ports: [{name: http, port: 9080}, {name: http-admin, port: 9090}]
+---
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: front}
+spec:
+  selector: {istio: ingressgateway}
+  servers:
+  - port: {number: 80, name: http, protocol: HTTP}
+    hosts: [reviews.example.com]
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: reviews}
+spec:
+  hosts: [reviews.example.com]
+  gateways: [front]
+  http:
+  - route:
+    - destination: {host: reviews}
+""",
+    good="""\
+apiVersion: v1
+kind: Service
+metadata: {name: reviews}
+spec:
+  selector: {app: reviews}
+  ports: [{name: http, port: 9080}, {name: http-admin, port: 9090}]
+---
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: front}
+spec:
+  selector: {istio: ingressgateway}
+  servers:
+  - port: {number: 80, name: http, protocol: HTTP}
+    hosts: [reviews.example.com]
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: reviews}
+spec:
+  hosts: [reviews.example.com]
+  gateways: [front]
+  http:
+  - route:
+    - destination: {host: reviews, port: {number: 9080}}
+""",
+)
