@@ -1,0 +1,521 @@
+"""A live cluster, as resources.
+
+Asked for all namespaces, every kind is listed once, over the whole cluster. Asked for some:
+
+- Kinds whose objects bear on other namespaces (VirtualService, DestinationRule, Gateway and
+  ServiceEntry) are listed over the whole cluster where the user may. They are small, and any of
+  them, anywhere, can decide what a request to a namespace meets; of those that were read, only the
+  ones that have to do with the namespaces asked for are kept. Where the user may not, they are
+  listed in the namespaces that are known to matter, and a warning tells so.
+- Everything else is listed in the namespaces asked for, in the root namespace and in those that
+  are referred to (see references.py); of a Gateway's own pods only those pods, wherever they are.
+- This is repeated until nothing new is referred to, MAX_ROUNDS times at most, and for
+  MAX_NAMESPACES namespaces at most; what is beyond counts as not read, with that reason.
+
+The `istio` ConfigMap is always looked for. Secrets are never asked for.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from kubectl_mesh.errors import ClusterError, Forbidden, NotInstalled, UsageError
+from kubectl_mesh.kube.config import POOL_SIZE, connect
+from kubectl_mesh.kube.http import ApiError, Client
+from kubectl_mesh.kube.kubeconfig import ClusterOptions, namespace_of_context
+from kubectl_mesh.kube.workers import in_parallel
+from kubectl_mesh.mesh.config import MeshConfig
+from kubectl_mesh.mesh.resource import Path, Resource, ResourceId, Unreadable
+from kubectl_mesh.mesh.schema import KINDS, Kind, project
+from kubectl_mesh.mesh.snapshot import Coverage
+from kubectl_mesh.sources.config import CONFIG_MAP, find_mesh_config
+from kubectl_mesh.sources.overlay import lay_over
+from kubectl_mesh.sources.references import (
+    CONFIG_KINDS,
+    References,
+    Selector,
+    is_namespace,
+    references,
+)
+from kubectl_mesh.sources.yaml import collector_paused
+
+__all__ = ["ClusterOptions", "ClusterOrigin", "ClusterState", "load", "namespace_of_context"]
+
+MAX_ROUNDS = 8
+MAX_NAMESPACES = 100
+OPTIONAL_KINDS = frozenset(("MeshPolicy", "Rollout", "WorkloadEntry", "Sidecar"))
+"""Kinds that many clusters do not serve: then there are none, and nothing is missing."""
+
+_LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
+_USER = re.compile(r'User ("[^"]*")')
+
+Progress = Callable[[str, int], object]
+"""Is told of a kind and how many objects of it have been read; from one thread at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterOrigin:
+    """A kubeconfig's context."""
+
+    name: str
+
+    def locate(self, path: Path) -> None:
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterState:
+    """What was read of a cluster.
+
+    `unreadable` is what was asked for and could not be had, besides what `coverage` says.
+    `warnings` are the API server's own, to be shown.
+    """
+
+    context: str
+    resources: Sequence[Resource]
+    config: MeshConfig
+    coverage: Coverage
+    unreadable: Sequence[Unreadable]
+    warnings: Sequence[str]
+
+
+def load(
+    options: ClusterOptions,
+    kinds: Collection[str],
+    namespaces: Collection[str] | None,
+    *,
+    manifests: Sequence[Resource] = (),
+    config: MeshConfig | None = None,
+    progress: Progress = lambda kind, count: None,
+) -> ClusterState:
+    """Reads the kinds (names of schema.KINDS) in the namespaces (None: all) and what they refer to.
+
+    Of ConfigMaps, those without nginx configuration are read without their data; if the kind is
+    not chosen, `istio` is the only one. What `manifests`, which are to be laid over the cluster,
+    refer to is read as well. `config` is used for the cluster's own MeshConfig.
+
+    What is forbidden or not served becomes `coverage.missing`. Raises ClusterError where the
+    cluster cannot be reached, hangs up, still fails at the last try of discovery, does not accept
+    the credentials or lets nothing be read: a kind is read to its end or not at all.
+    Raises UsageError for a name that no namespace can have.
+    """
+    for name in namespaces or ():
+        if not is_namespace(name):
+            raise UsageError(f"no namespace can be called {name!r}")
+    client = Client(connect(options))
+    with collector_paused():
+        reader = _Reader(client, progress)
+        loading = _Loading(reader, kinds, config)
+        if namespaces is None:
+            loading.read_all()
+        else:
+            asked = {*namespaces, *(found.namespace for found in manifests if found.namespace)}
+            loading.read_some(frozenset(asked), frozenset(namespaces), manifests)
+    return loading.state()
+
+
+class _Reader:
+    """Reads objects of a cluster, one list at a time. Threads may share it."""
+
+    def __init__(self, client: Client, progress: Progress) -> None:
+        self.client = client
+        self.context = client.connection.context
+        self._origin = ClusterOrigin(self.context)
+        self._progress = progress
+        self._counts: dict[str, dict[object, int]] = {}
+        self._lock = threading.Lock()
+        self._served: Mapping[str, frozenset[str] | None] = {}
+
+    def discover(self, kinds: Iterable[Kind]) -> None:
+        """Learns which versions the cluster serves of the groups that are not Kubernetes' own."""
+        groups = sorted({kind.group for kind in kinds if "." in kind.group})
+        found = in_parallel([partial(self._versions, group) for group in groups], POOL_SIZE)
+        self._served = dict(zip(groups, found, strict=True))
+
+    def _versions(self, group: str) -> frozenset[str] | None:
+        """The versions served of a group; None where the user may not ask.
+
+        Raises ApiError where the server still fails, or is still too busy, at the last try: every
+        list would end so, and take as long.
+        """
+        try:
+            answer = self.client.get(f"/apis/{group}")
+        except NotInstalled:
+            return frozenset()
+        except Forbidden:
+            return None
+        except ApiError as error:
+            if error.retried:
+                raise
+            return None
+        versions = answer.get("versions")
+        return frozenset(
+            version["version"]
+            for version in (versions if isinstance(versions, list) else ())
+            if isinstance(version, dict) and isinstance(version.get("version"), str)
+        )
+
+    def objects(
+        self, kind: Kind, namespace: str | None, query: Mapping[str, str] | None = None
+    ) -> list[Resource]:
+        """The objects of a kind in a namespace (None: in all), or those that a query selects.
+
+        Raises ClusterError as Client does; NotInstalled where no version of the kind is served.
+        """
+        served = self._served.get(kind.group)
+        for version in kind.versions:
+            if served is not None and version not in served:
+                continue
+            api_version = f"{kind.group}/{version}" if kind.group else version
+            path = f"{_base(api_version)}{f'/namespaces/{namespace}' if namespace else ''}"
+            try:
+                return self.client.items(
+                    f"{path}/{kind.plural}",
+                    partial(self._resource, kind, api_version),
+                    query,
+                    partial(self._count, kind.name, object()),
+                )
+            except NotInstalled:
+                continue
+        raise NotInstalled(f"the cluster does not serve {_full_name(kind)}")
+
+    def namespace(self, name: str) -> Resource:
+        """The Namespace of that name. Raises NotInstalled where there is none."""
+        kind = KINDS["Namespace"]
+        return self._resource(kind, "v1", self.client.get(f"/api/v1/namespaces/{name}"))
+
+    def _resource(self, kind: Kind, api_version: str, item: Any) -> Resource:
+        data, faults = project(item, kind.shape)
+        metadata = data.get("metadata", {}) if isinstance(data, dict) else {}
+        given = item["metadata"] if metadata else {}
+        name, namespace = given.get("name"), given.get("namespace") or ""
+        if not name or not isinstance(name, str) or not isinstance(namespace, str):
+            raise ClusterError(
+                f"the API server {self.client.connection.server} listed a {kind.name} without "
+                "name, or whose name or namespace is no string"
+            )
+        metadata.get("annotations", {}).pop(_LAST_APPLIED, None)
+        if kind.name == "ConfigMap" and metadata["name"] != CONFIG_MAP:
+            values = data.get("data", {}).values()
+            if not any("proxy_" in value for value in values):
+                data.pop("data", None)
+        data = {"apiVersion": api_version, "kind": kind.name, **data}
+        identity = ResourceId(kind.name, namespace, name)
+        return Resource(identity, api_version, data, data, self._origin, faults)
+
+    def _count(self, kind: str, job: object, count: int) -> None:
+        with self._lock:
+            counts = self._counts.setdefault(kind, {})
+            counts[job] = count
+            self._progress(kind, sum(counts.values()))
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """One list to read: of a kind in a namespace (None: in all), or some of it by label or name."""
+
+    kind: str
+    namespace: str | None
+    labels: Selector = ()
+    name: str = ""
+
+    @property
+    def query(self) -> dict[str, str]:
+        return {
+            "labelSelector": ",".join(f"{key}={value}" for key, value in self.labels),
+            "fieldSelector": f"metadata.name={self.name}" if self.name else "",
+        }
+
+
+class _Loading:
+    """One load: what has been read so far, and what could not be."""
+
+    def __init__(self, reader: _Reader, kinds: Collection[str], config: MeshConfig | None) -> None:
+        self._reader = reader
+        self._kinds = [KINDS[name] for name in KINDS if name in kinds]
+        self._given_config = config
+        self._found: dict[ResourceId, Resource] = {}
+        self._missing: dict[tuple[str, str | None], str] = {}
+        self._namespaces: frozenset[str] | None = None
+        self._unreadable: list[Unreadable] = []
+        self._something_read = False
+        self._pods_anywhere = True
+        self._refusals: list[ClusterError] = []
+        reader.discover(self._kinds)
+
+    @property
+    def config(self) -> MeshConfig:
+        if self._given_config is not None:
+            return self._given_config
+        name = ("ConfigMap", CONFIG_MAP)
+        return find_mesh_config(
+            found for key, found in self._found.items() if (key.kind, key.name) == name
+        )
+
+    def state(self) -> ClusterState:
+        return ClusterState(
+            self._reader.context,
+            tuple(self._found.values()),
+            self.config,
+            Coverage(True, self._missing, self._namespaces),
+            tuple(self._unreadable),
+            tuple(self._reader.client.warnings),
+        )
+
+    def read_all(self) -> None:
+        """Reads every namespace."""
+        jobs = [_Job(kind.name, None) for kind in self._kinds]
+        for job, problem in self._read([*jobs, *self._config_job(None)]).items():
+            if job.name:
+                self._read_root_config()
+            else:
+                self._note(job, None, problem)
+        self._check_something_read("in all namespaces: name one with -n")
+
+    def read_some(
+        self, asked: frozenset[str], named: frozenset[str], manifests: Sequence[Resource]
+    ) -> None:
+        """Reads the namespaces asked for and what they have to do with.
+
+        `named` are those that must exist; those of manifests may yet have to be made.
+        """
+        narrow = self._read_config(asked)
+        done: set[_Job] = set()
+        looked_up: set[str] = set()
+        wanted = self._references(asked, manifests)
+        for _ in range(MAX_ROUNDS):
+            namespaces = self._bounded(asked, wanted.namespaces)
+            jobs = self._jobs(namespaces, narrow, wanted) - done
+            if not jobs and namespaces <= looked_up:
+                break
+            self._read_round(sorted(jobs, key=str))
+            self._read_namespaces(sorted(namespaces - looked_up), named)
+            done |= jobs
+            looked_up |= namespaces
+            if any(job.kind in CONFIG_KINDS for job in jobs):
+                wanted = self._references(asked, manifests)
+        else:
+            for namespace in wanted.namespaces - looked_up:
+                self._leave_out(namespace, f"more than {MAX_ROUNDS} steps away from")
+        self._namespaces = frozenset(looked_up)
+        self._found = {
+            key: found
+            for key, found in self._found.items()
+            if key.kind not in CONFIG_KINDS or key in wanted.related or key.namespace in asked
+        }
+        self._sum_up(asked)
+        self._check_something_read(f"in {_listed('namespace', asked)}")
+
+    def _read_config(self, asked: frozenset[str]) -> list[Kind]:
+        """Reads the settings and CONFIG_KINDS everywhere; the kinds for which that is forbidden."""
+        jobs = [_Job(kind.name, None) for kind in self._kinds if kind.name in CONFIG_KINDS]
+        problems = self._read([*jobs, *self._config_job(None)])
+        narrow = []
+        for job, problem in problems.items():
+            if job.name:
+                self._read_root_config()
+            elif isinstance(problem, Forbidden):
+                narrow.append(KINDS[job.kind])
+            else:
+                self._note(job, None, problem)
+        if narrow:
+            plurals = ", ".join(kind.plural for kind in narrow)
+            who = _user(problems[_Job(narrow[0].name, None)])
+            self._not_everywhere(
+                f"{plurals} may not be listed in all namespaces{who}: what other namespaces define "
+                f"for the hosts of {_listed('namespace', asked)} was not looked at, save where it "
+                "is referred to"
+            )
+        return narrow
+
+    def _not_everywhere(self, reason: str) -> None:
+        self._unreadable.append(Unreadable(f"context {self._reader.context}", reason))
+
+    def _config_job(self, namespace: str | None) -> list[_Job]:
+        wanted = self._given_config is None
+        return [_Job("ConfigMap", namespace, name=CONFIG_MAP)] if wanted else []
+
+    def _read_root_config(self) -> None:
+        for problem in self._read(self._config_job(MeshConfig().root_namespace)).values():
+            self._settings_unknown(problem)
+
+    def _settings_unknown(self, problem: ClusterError) -> None:
+        job = _Job("ConfigMap", MeshConfig().root_namespace, name=CONFIG_MAP)
+        self._unreadable.append(
+            Unreadable(
+                f"context {self._reader.context}",
+                f"{_reason(job, problem)}; Istio's defaults are taken for the mesh's settings "
+                "(--mesh-config names others)",
+            )
+        )
+
+    def _references(self, asked: frozenset[str], manifests: Sequence[Resource]) -> References:
+        found = [found for key, found in self._found.items() if key.kind in CONFIG_KINDS]
+        laid = [manifest for manifest in manifests if manifest.kind in CONFIG_KINDS]
+        return references(lay_over(found, laid), asked, self.config)
+
+    def _jobs(
+        self, namespaces: frozenset[str], narrow: Sequence[Kind], wanted: References
+    ) -> set[_Job]:
+        """The lists of those namespaces, of the `narrow` kinds where they matter, and of pods."""
+        config_namespaces = namespaces | wanted.config_namespaces
+        jobs = {_Job(kind.name, namespace) for kind in narrow for namespace in config_namespaces}
+        for kind in self._kinds:
+            if not kind.namespaced:
+                if kind.name != "Namespace":
+                    jobs.add(_Job(kind.name, None))
+            elif kind.name not in CONFIG_KINDS:
+                jobs |= {_Job(kind.name, namespace) for namespace in namespaces}
+        if KINDS["Pod"] in self._kinds:
+            places = [None] if self._pods_anywhere else sorted(wanted.gateway_namespaces)
+            jobs |= {_Job("Pod", place, labels) for place in places for labels in wanted.gateways}
+        return jobs
+
+    def _bounded(self, asked: frozenset[str], wanted: frozenset[str]) -> frozenset[str]:
+        """At most MAX_NAMESPACES of the namespaces, those asked for and the root one first."""
+        first = frozenset(filter(is_namespace, asked | {self.config.root_namespace}))
+        others = sorted(wanted - first)
+        room = max(0, MAX_NAMESPACES - len(first))
+        for namespace in others[room:]:
+            self._leave_out(namespace, f"beyond the {MAX_NAMESPACES} namespaces read for")
+        return first | frozenset(others[:room])
+
+    def _leave_out(self, namespace: str, why: str) -> None:
+        for kind in self._kinds:
+            reason = f"the namespace {namespace} was not read, as {why} those asked for; use -A"
+            self._missing.setdefault((kind.name, namespace), reason)
+
+    def _read_round(self, jobs: Sequence[_Job]) -> None:
+        """Reads lists, and notes what cannot be read.
+
+        Where the pods of Gateways may not be looked for everywhere, the next round does so in the
+        namespaces of the Gateways; the root namespace, where most are, is read in any case.
+        """
+        for job, problem in self._read(jobs).items():
+            if job.namespace is not None or not job.labels:
+                self._note(job, job.namespace, problem)
+            elif not isinstance(problem, Forbidden):
+                self._note(job, self.config.root_namespace, problem)
+            elif self._pods_anywhere:
+                self._pods_anywhere = False
+                self._not_everywhere(
+                    f"pods may not be listed in all namespaces{_user(problem)}: the pods of "
+                    "Gateways were looked for in the Gateways' namespaces and the root one only"
+                )
+
+    def _read_namespaces(self, names: Sequence[str], named: frozenset[str]) -> None:
+        if KINDS["Namespace"] not in self._kinds:
+            return
+
+        def read(name: str) -> Resource | ClusterError:
+            try:
+                return self._reader.namespace(name)
+            except (Forbidden, NotInstalled, ApiError) as error:
+                return error
+
+        answers = in_parallel([partial(read, name) for name in names], POOL_SIZE)
+        for name, answer in zip(names, answers, strict=True):
+            if isinstance(answer, Resource):
+                self._found[answer.id] = answer
+            elif not isinstance(answer, NotInstalled):
+                why = f"forbidden{_user(answer)} (needs get on namespaces)"
+                if not isinstance(answer, Forbidden):
+                    why = str(answer)
+                self._missing["Namespace", name] = f"cannot get namespace {name}: {why}"
+            elif name in named:
+                self._unreadable.append(
+                    Unreadable(
+                        f"context {self._reader.context}", f"the namespace {name} does not exist"
+                    )
+                )
+
+    def _read(self, jobs: Sequence[_Job]) -> dict[_Job, ClusterError]:
+        """Reads lists, and returns those that the server refuses, with its reason."""
+
+        def read(job: _Job) -> list[Resource] | ClusterError:
+            try:
+                return self._reader.objects(KINDS[job.kind], job.namespace, job.query)
+            except (Forbidden, NotInstalled, ApiError) as error:
+                return error
+
+        answers = in_parallel([partial(read, job) for job in jobs], POOL_SIZE)
+        problems = {}
+        for job, answer in zip(jobs, answers, strict=True):
+            if isinstance(answer, ClusterError):
+                problems[job] = answer
+                if not isinstance(answer, NotInstalled):
+                    self._refusals.append(answer)
+            else:
+                self._something_read |= not job.name
+                self._found.update((resource.id, resource) for resource in answer)
+        return problems
+
+    def _note(self, job: _Job, namespace: str | None, problem: ClusterError) -> None:
+        if isinstance(problem, NotInstalled):
+            if job.kind in OPTIONAL_KINDS:
+                return
+            namespace = None
+        self._missing[job.kind, namespace] = _reason(job, problem)
+
+    def _check_something_read(self, where: str) -> None:
+        if self._something_read or not self._refusals:
+            return
+        first = self._refusals[0]
+        if isinstance(first, Forbidden):
+            raise Forbidden(f"nothing may be listed{_user(first)} {where}")
+        raise first
+
+    def _sum_up(self, asked: frozenset[str]) -> None:
+        """Says of a kind that could not be read in any namespace asked for that it is missing.
+
+        Where only some could not be read, they are told of one by one.
+        """
+        for kind in self._kinds:
+            reasons = {
+                namespace: reason
+                for namespace in sorted(asked)
+                if (reason := self._missing.get((kind.name, namespace)))
+            }
+            if reasons and len(reasons) == len(asked):
+                self._missing[kind.name, None] = "; ".join(reasons.values())
+            else:
+                self._unreadable += [
+                    Unreadable(f"context {self._reader.context}", reason)
+                    for reason in reasons.values()
+                ]
+
+
+def _reason(job: _Job, problem: ClusterError) -> str:
+    kind = KINDS[job.kind]
+    if isinstance(problem, NotInstalled):
+        istio = " (is Istio installed?)" if kind.group.endswith("istio.io") else ""
+        return f"{problem}{istio}"
+    where = f"in namespace {job.namespace}" if job.namespace else "in all namespaces"
+    what = f"{kind.plural} named {job.name}" if job.name else kind.plural
+    if isinstance(problem, Forbidden):
+        needs = f"needs get,list on {_full_name(kind)}"
+        return f"cannot list {what} {where}: forbidden{_user(problem)} ({needs})"
+    return f"cannot list {what} {where}: {problem}"
+
+
+def _user(problem: ClusterError) -> str:
+    """The user that the API server says it takes us for."""
+    found = _USER.search(str(problem))
+    return f" for user {found[1]}" if found else ""
+
+
+def _listed(noun: str, names: Collection[str]) -> str:
+    return f"{noun if len(names) == 1 else f'{noun}s'} {', '.join(sorted(names))}"
+
+
+def _full_name(kind: Kind) -> str:
+    return f"{kind.plural}.{kind.group}" if "." in kind.group else kind.plural
+
+
+def _base(api_version: str) -> str:
+    return f"/apis/{api_version}" if "/" in api_version else f"/api/{api_version}"

@@ -1,0 +1,203 @@
+"""An API server on loopback that fails on demand, for the faults that a real one does not give."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import json
+import re
+import socket
+import threading
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+PATH = re.compile(
+    r"/(?:api|apis/(?P<group>[^/]+))/(?P<version>v[^/]+)"
+    r"(?:/namespaces/(?P<namespace>[^/]+)(?=/))?/(?P<plural>[^/]+)(?:/(?P<name>[^/]+))?$"
+)
+
+
+@dataclass
+class Answer:
+    """What to say to one request instead of the truth; `cut` hangs up in the middle of it."""
+
+    status: int = 200
+    body: Any = field(default_factory=dict)
+    headers: dict[str, str] = field(default_factory=dict)
+    cut: bool = False
+    wait_for: threading.Event | None = None
+
+
+@dataclass
+class Request:
+    path: str
+    query: dict[str, str]
+    headers: list[tuple[str, str]]
+
+    def header(self, name: str) -> list[str]:
+        return [value for key, value in self.headers if key.lower() == name.lower()]
+
+
+class FakeApiServer:
+    """Serves `objects` as lists, with paging and selectors.
+
+    `answers` go first: by plural name, what to say to the next requests for it. `forbidden` holds
+    (plural, namespace) pairs, the namespace "" for a list of all, `absent` plurals that are not
+    served, `versions` what is served of each group. `requests` is what was asked.
+    """
+
+    def __init__(self, objects: Iterable[dict[str, Any]] = ()) -> None:
+        self.objects = list(objects)
+        self.answers: dict[str, list[Answer]] = defaultdict(list)
+        self.forbidden: set[tuple[str, str]] = set()
+        self.absent: set[str] = set()
+        self.versions = {
+            "networking.istio.io": ["v1alpha3", "v1beta1"],
+            "apps": ["v1"],
+            "batch": ["v1"],
+        }
+        self.requests: list[Request] = []
+        self.released = threading.Event()
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
+
+    def __enter__(self) -> FakeApiServer:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.released.set()
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def kubeconfig(self, folder: Path, **user: Any) -> str:
+        """A kubeconfig with the contexts `here` (namespace `shop`) and `elsewhere`."""
+        clusters = [{"name": "fake", "cluster": {"server": self.url}}]
+        context = {"cluster": "fake", "user": "bob"}
+        config = {
+            "current-context": "here",
+            "clusters": clusters,
+            "users": [{"name": "bob", "user": user}],
+            "contexts": [
+                {"name": "here", "context": {**context, "namespace": "shop"}},
+                {"name": "elsewhere", "context": context},
+            ],
+        }
+        path = folder / "kubeconfig"
+        path.write_text(json.dumps(config))
+        return str(path)
+
+    def asked(self, plural: str) -> list[Request]:
+        return [request for request in self.requests if request.path.endswith(f"/{plural}")]
+
+    def answer(self, request: Request) -> Answer:
+        """The truth, as far as this server knows it."""
+        group = request.path.removeprefix("/apis/")
+        if group in self.versions:
+            versions = [{"version": version} for version in self.versions[group]]
+            return Answer(body={"kind": "APIGroup", "versions": versions})
+        match = PATH.match(request.path)
+        if not match:
+            return Answer(404, b"404 page not found")
+        if self.answers[match["plural"]]:
+            return self.answers[match["plural"]].pop(0)
+        served = self.versions.get(match["group"] or "", []) if match["group"] else ["v1"]
+        if match["plural"] in self.absent or match["version"] not in served:
+            return Answer(404, b"404 page not found")
+        namespace = match["namespace"] or ""
+        if (match["plural"], match["name"] or namespace) in self.forbidden:
+            where = f'in the namespace "{namespace}"' if namespace else "at the cluster scope"
+            return _status(
+                403,
+                f'{match["plural"]} is forbidden: User "bob" cannot list resource '
+                f'"{match["plural"]}" in API group "{match["group"] or ""}" {where}',
+            )
+        if match["name"]:
+            found = self._find("Namespace", "", {})
+            named = [item for item in found if item["metadata"]["name"] == match["name"]]
+            return Answer(body=named[0]) if named else _status(404, "not found")
+        return self._list(self._find(_kind(match["plural"]), namespace, request.query), request)
+
+    def _find(self, kind: str, namespace: str, query: dict[str, str]) -> list[dict[str, Any]]:
+        wanted = dict(part.split("=") for part in query.get("labelSelector", "").split(",") if part)
+        name = query.get("fieldSelector", "").removeprefix("metadata.name=")
+        return [
+            item
+            for item in self.objects
+            if item["kind"] == kind
+            and namespace in ("", item["metadata"].get("namespace"))
+            and name in ("", item["metadata"]["name"])
+            and wanted.items() <= item["metadata"].get("labels", {}).items()
+        ]
+
+    def _list(self, items: list[dict[str, Any]], request: Request) -> Answer:
+        start = int(request.query.get("continue", 0))
+        end = start + int(request.query.get("limit", 500))
+        metadata = {"continue": str(end)} if end < len(items) else {}
+        return Answer(body={"kind": "List", "metadata": metadata, "items": items[start:end]})
+
+    def _handler(fake) -> type[BaseHTTPRequestHandler]:
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def handle(self) -> None:
+                with contextlib.suppress(ConnectionError):  # whoever asked hung up
+                    super().handle()
+
+            def do_GET(self) -> None:
+                parts = urlsplit(self.path)
+                request = Request(
+                    parts.path, dict(parse_qsl(parts.query)), list(self.headers.items())
+                )
+                fake.requests.append(request)
+                answer = fake.answer(request)
+                if answer.wait_for:
+                    answer.wait_for.wait()
+                with contextlib.suppress(OSError):  # whoever asked may have gone
+                    self._say(request, answer)
+
+            def _say(self, request: Request, answer: Answer) -> None:
+                body = answer.body
+                if not isinstance(body, bytes):
+                    body = json.dumps(body).encode()
+                if request.header("Accept-Encoding") == ["gzip"]:
+                    body = gzip.compress(body)
+                    answer.headers["Content-Encoding"] = "gzip"
+                self.send_response(answer.status)
+                self.send_header("Content-Length", str(len(body)))
+                for name, value in {"Content-Type": "application/json", **answer.headers}.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                if answer.cut:
+                    self.wfile.write(body[: len(body) // 2])
+                    self.wfile.flush()
+                    self.connection.shutdown(socket.SHUT_RDWR)
+                    self.close_connection = True
+                else:
+                    self.wfile.write(body)
+
+            def log_message(self, format: str, *args: object) -> None:
+                pass
+
+        return Handler
+
+
+def _status(code: int, message: str) -> Answer:
+    return Answer(code, {"kind": "Status", "status": "Failure", "code": code, "message": message})
+
+
+def _kind(plural: str) -> str:
+    from kubectl_mesh.mesh.schema import KINDS
+
+    return next(kind.name for kind in KINDS.values() if kind.plural == plural)
