@@ -1,0 +1,7 @@
+"""`python -m kubectl_mesh`."""
+
+import sys
+
+from kubectl_mesh.cli import main
+
+sys.exit(main())

@@ -1,0 +1,106 @@
+"""The command line: which commands there are, and how errors become exit statuses."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import io
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import NoReturn
+
+from kubectl_mesh import __version__
+from kubectl_mesh.errors import MeshError
+
+COMMANDS: Mapping[str, str] = {
+    "doctor": "Find what is wrong with the routing of a mesh, in a cluster or in manifests",
+    "explain": "Say what a rule looks for, why it matters and how to repair it",
+}
+"""Each is a module of kubectl_mesh.commands with configure(parser) and run(args) -> int."""
+
+INTERRUPTED = 130
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse with kubectl's way of saying what is wrong."""
+
+    def error(self, message: str) -> NoReturn:
+        from kubectl_mesh.term import safe
+
+        self.exit(2, f"error: {safe(message)}\nSee '{self.prog} --help'.\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command line and returns its exit status; nothing is raised but SystemExit."""
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
+    try:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")
+        args = _parse(arguments)
+        status = _run(args)
+        sys.stdout.flush()
+        return status
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except OSError as error:
+        print(f"error: the output cannot be written: {error.strerror}", file=sys.stderr)
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+        return MeshError.exit_status
+
+
+def _run(args: argparse.Namespace) -> int:
+    try:
+        command = importlib.import_module(f"kubectl_mesh.commands.{args.command}")
+        return int(command.run(args))
+    except MeshError as error:
+        if getattr(args, "verbose", 0):
+            import traceback
+
+            traceback.print_exc()
+        from kubectl_mesh.term import safe
+
+        print(f"error: {safe(str(error))}", file=sys.stderr)
+        return error.exit_status
+
+
+def _parse(arguments: list[str]) -> argparse.Namespace:
+    parser = _Parser(
+        prog=_program(),
+        description="Finds what is wrong with the routing of an Istio mesh, and says why.",
+        epilog=f"Run '{_program()} COMMAND --help' for the flags of a command.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"kubectl-mesh {__version__}")
+    commands = parser.add_subparsers(
+        title="commands", dest="command", metavar="COMMAND", parser_class=_Parser
+    )
+    chosen = next((argument for argument in arguments if not argument.startswith("-")), None)
+    for name, summary in COMMANDS.items():
+        command = commands.add_parser(
+            name,
+            help=summary,
+            description=f"{summary}.",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        if name == chosen:
+            importlib.import_module(f"kubectl_mesh.commands.{name}").configure(command)
+    args, unknown = parser.parse_known_args(arguments)
+    if args.command is None:
+        parser.print_help()
+        raise SystemExit(2)
+    if unknown:
+        hint = "" if unknown[0].startswith("-") else f"; did you mean -f {unknown[0]}?"
+        commands.choices[args.command].error(f"unknown: {' '.join(unknown)}{hint}")
+    return args
+
+
+def _program() -> str:
+    """The command as the user typed it, as far as a program can know."""
+    name = os.path.basename(sys.argv[0])
+    if name.startswith("kubectl-"):
+        return name.replace("-", " ", 1)
+    return "python -m kubectl_mesh" if name == "__main__.py" else "kubectl mesh"

@@ -1,0 +1,118 @@
+"""`kubectl mesh doctor`: finds what is wrong."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import sys
+from collections.abc import Sequence
+
+from kubectl_mesh.commands.inputs import take_snapshot
+from kubectl_mesh.errors import UsageError
+from kubectl_mesh.flags import (
+    add_cluster_flags,
+    add_input_flags,
+    add_output_flags,
+    comma_separated,
+)
+from kubectl_mesh.report import FORMATS, write
+from kubectl_mesh.rules import RULES
+from kubectl_mesh.rules.examine import Report, examine
+from kubectl_mesh.rules.ignore import Ignores
+from kubectl_mesh.rules.rule import Rule, Severity
+from kubectl_mesh.sources.yaml import collector_paused
+
+_THRESHOLDS = {severity.label: severity for severity in reversed(Severity)}
+
+
+_EPILOG = """\
+examples:
+  {prog}                                   the namespace of the context, in the cluster
+  {prog} -f manifests/ -R                  manifests, no cluster
+  {prog} -f change.yaml --with-cluster     the cluster as it will be once applied
+
+exit status:
+  0  nothing at or above --fail-on was found
+  1  something was found
+  2  the command line is at fault
+  3  something could not be examined, and nothing at or above --fail-on was found
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = _EPILOG.format(prog=parser.prog)
+    add_input_flags(parser)
+    group = parser.add_argument_group("what to look for")
+    group.add_argument(
+        "--rule",
+        action="append",
+        metavar="CODE",
+        help="only these rules: KM101, undefined-subset, KM1 for all that begin so; repeatable",
+    )
+    group.add_argument("--skip-rule", action="append", metavar="CODE", help="not these; as --rule")
+    group.add_argument(
+        "--ignore",
+        action="append",
+        metavar="CODE[=KIND/NAMESPACE/NAME]",
+        help="leave out findings, of one object or of all; repeatable",
+    )
+    group.add_argument(
+        "--fail-on",
+        choices=(*_THRESHOLDS, "never"),
+        default="error",
+        help="exit with 1 from this severity on (default: %(default)s)",
+    )
+    add_output_flags(parser, tuple(FORMATS))
+    add_cluster_flags(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    rules = choose(comma_separated(args.rule), comma_separated(args.skip_rule))
+    if args.rule and not comma_separated(args.rule):
+        raise UsageError("--rule names no rule")
+    if args.rule and all(rule.compares for rule in rules) and not args.with_cluster:
+        codes = ", ".join(rule.code for rule in rules)
+        raise UsageError(f"{codes} compares manifests with a cluster: add -f and --with-cluster")
+    ignores = Ignores(comma_separated(args.ignore))
+    with collector_paused():
+        snapshot, namespaces = take_snapshot(args, rules)
+        report = examine(snapshot, rules, ignores, namespaces)
+    write(report, args.output, color=args.color, no_headers=args.no_headers)
+    if args.verbose:
+        print(*report.crashes, sep="\n", end="", file=sys.stderr)
+    return exit_status(report, args.fail_on)
+
+
+def choose(wanted: Sequence[str], unwanted: Sequence[str]) -> tuple[Rule, ...]:
+    """The rules of --rule less those of --skip-rule. Raises UsageError for one that is none."""
+    chosen = {rule.code for text in wanted for rule in _named(text)} if wanted else None
+    skipped = {rule.code for text in unwanted for rule in _named(text)}
+    rules = tuple(
+        rule
+        for rule in RULES
+        if (chosen is None or rule.code in chosen) and rule.code not in skipped
+    )
+    if not rules:
+        raise UsageError("--skip-rule leaves no rule to be run")
+    return rules
+
+
+def _named(text: str) -> list[Rule]:
+    lowered = text.lower().removesuffix("xx")
+    found = [
+        rule for rule in RULES if rule.code.lower().startswith(lowered) or rule.name == lowered
+    ]
+    if not found or not lowered.strip("km"):
+        words = [word for rule in RULES for word in (rule.code.lower(), rule.name)]
+        close = difflib.get_close_matches(lowered, words, n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise UsageError(f"no rule is called {text!r}{hint} See 'kubectl mesh explain'.")
+    return found
+
+
+def exit_status(report: Report, fail_on: str) -> int:
+    """0, 1 or 3, as design and --help have it."""
+    threshold = _THRESHOLDS.get(fail_on)
+    if threshold and any(finding.severity >= threshold for finding in report.findings):
+        return 1
+    return 3 if any(skip.failed for skip in report.skipped) else 0

@@ -1,0 +1,102 @@
+"""From the input flags to a snapshot, the same way for every command."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Collection, Sequence
+
+from kubectl_mesh.errors import UsageError
+from kubectl_mesh.flags import comma_separated
+from kubectl_mesh.mesh.config import MeshConfig
+from kubectl_mesh.mesh.resource import Resource, Unreadable
+from kubectl_mesh.mesh.snapshot import Snapshot
+from kubectl_mesh.rules.rule import Rule
+from kubectl_mesh.sources import files
+from kubectl_mesh.sources.config import find_mesh_config, read_mesh_config
+from kubectl_mesh.sources.context import ClusterOptions, namespace_on_disk
+from kubectl_mesh.term import safe
+
+
+def take_snapshot(
+    args: argparse.Namespace, rules: Sequence[Rule]
+) -> tuple[Snapshot, Collection[str] | None]:
+    """The mesh that the flags name, and the namespaces that are asked for (None: all).
+
+    Raises UsageError where flags contradict each other, InputError for a --mesh-config that cannot
+    be read, ClusterError where no cluster answers.
+    """
+    filenames = comma_separated(args.filename)
+    if args.filename and not filenames:
+        raise UsageError("-f names no file")
+    if args.with_cluster and not filenames:
+        raise UsageError("--with-cluster lays manifests over a cluster: name them with -f")
+    if args.recursive and not filenames:
+        raise UsageError("-R reads folders: name one with -f")
+    config = read_mesh_config(args.mesh_config) if args.mesh_config is not None else None
+    if not filenames:
+        return _from_cluster(args, rules, config, [], [])
+    namespace = args.namespace or namespace_on_disk(cluster_options(args))
+    resources, unreadable = files.load(filenames, recursive=args.recursive, namespace=namespace)
+    if args.with_cluster:
+        return _from_cluster(args, rules, config, resources, unreadable)
+    only = args.namespace and not args.all_namespaces
+    return (
+        Snapshot(resources, config or find_mesh_config(resources), unreadable=unreadable),
+        (args.namespace,) if only else None,
+    )
+
+
+def _from_cluster(
+    args: argparse.Namespace,
+    rules: Sequence[Rule],
+    config: MeshConfig | None,
+    manifests: Sequence[Resource],
+    unreadable: Sequence[Unreadable],
+) -> tuple[Snapshot, Collection[str] | None]:
+    """The live mesh, with the manifests of -f laid over it if there are any."""
+    from kubectl_mesh.sources import cluster
+    from kubectl_mesh.sources.overlay import lay_over
+    from kubectl_mesh.sources.progress import ProgressLine
+
+    options = cluster_options(args)
+    namespaces: Collection[str] | None = None
+    if not args.all_namespaces:
+        own = args.namespace or cluster.namespace_of_context(options)
+        namespaces = {own, *(found.namespace for found in manifests if found.namespace)}
+    kinds = {kind for rule in rules for kind in (*rule.needs, *rule.uses)}
+    with ProgressLine(sys.stderr) as progress:
+        state = cluster.load(
+            options, kinds, namespaces, manifests=manifests, config=config, progress=progress
+        )
+    for warning in state.warnings:
+        print(f"Warning: {safe(warning)}", file=sys.stderr)
+    live = Snapshot(state.resources, state.config, state.coverage, state.unreadable)
+    if not manifests and not unreadable:
+        return live, namespaces
+    after = Snapshot(
+        lay_over(state.resources, manifests),
+        state.config,
+        state.coverage,
+        (*state.unreadable, *unreadable),
+        before=live,
+    )
+    return after, namespaces
+
+
+def cluster_options(args: argparse.Namespace) -> ClusterOptions:
+    """The flags of flags.add_cluster_flags as the sources take them."""
+    return ClusterOptions(
+        kubeconfig=args.kubeconfig,
+        context=args.context,
+        cluster=args.cluster,
+        user=args.user,
+        server=args.server,
+        token=args.token,
+        as_user=args.as_user,
+        as_groups=tuple(args.as_groups or ()),
+        as_uid=args.as_uid,
+        request_timeout=args.request_timeout,
+        insecure_skip_tls_verify=args.insecure_skip_tls_verify,
+        tls_server_name=args.tls_server_name,
+    )

@@ -1,0 +1,101 @@
+"""Flags that several commands share, spelt as kubectl spells them."""
+
+from __future__ import annotations
+
+import argparse
+import re
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)", re.ASCII)
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_LONGEST = 24 * 3600.0
+
+
+def duration(text: str) -> float | None:
+    """Seconds of a kubectl duration (1s, 2m, 1m30s, or a bare number of seconds); None for 0.
+
+    Raises argparse.ArgumentTypeError for any other text, and for more than 24 hours.
+    """
+    if text.isascii() and text.isdigit():
+        seconds = float(text)
+    else:
+        parts = _DURATION.findall(text)
+        if not parts or "".join(map("".join, parts)) != text:
+            raise argparse.ArgumentTypeError(f"{text!r} is no duration; expected 30s, 2m or 0")
+        seconds = sum(float(number) * _SECONDS[unit] for number, unit in parts)
+    if seconds > _LONGEST:
+        raise argparse.ArgumentTypeError(f"{text!r} is too long; expected 24h at most, or 0")
+    return seconds or None
+
+
+def comma_separated(flags: list[str] | None) -> list[str]:
+    """The values of a repeatable flag that may also hold several, parted by commas."""
+    return [part.strip() for flag in flags or () for part in flag.split(",") if part.strip()]
+
+
+def add_input_flags(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("what to look at")
+    group.add_argument(
+        "-f",
+        "--filename",
+        action="append",
+        metavar="FILE",
+        help="manifests, not a cluster: a file, a folder, or - for standard input; repeatable",
+    )
+    group.add_argument(
+        "-R", "--recursive", action="store_true", help="read the folders below a folder, too"
+    )
+    group.add_argument(
+        "--with-cluster",
+        action="store_true",
+        help="lay the manifests of -f over the cluster: what would be wrong after applying them",
+    )
+    group.add_argument(
+        "-n",
+        "--namespace",
+        help="only this namespace; default: the context's, and all of them with -f",
+    )
+    group.add_argument("-A", "--all-namespaces", action="store_true", help="every namespace")
+    group.add_argument(
+        "--mesh-config",
+        metavar="FILE",
+        help="the MeshConfig; default: the `istio` ConfigMap of the input, else Istio's defaults",
+    )
+
+
+def add_cluster_flags(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("which cluster, as for kubectl")
+    group.add_argument("--kubeconfig", metavar="FILE")
+    group.add_argument("--context")
+    group.add_argument("--cluster")
+    group.add_argument("--user")
+    group.add_argument("-s", "--server", metavar="URL")
+    group.add_argument("--token")
+    group.add_argument("--as", dest="as_user", metavar="USER")
+    group.add_argument("--as-group", dest="as_groups", action="append", metavar="GROUP")
+    group.add_argument("--as-uid", metavar="UID")
+    group.add_argument("--tls-server-name", metavar="NAME")
+    group.add_argument("--insecure-skip-tls-verify", action="store_true")
+    group.add_argument(
+        "--request-timeout",
+        type=duration,
+        metavar="TIME",
+        default="30s",
+        help="how long one request may take: 30s (the default), 2m, 0 for no limit",
+    )
+
+
+def add_output_flags(parser: argparse.ArgumentParser, formats: tuple[str, ...]) -> None:
+    group = parser.add_argument_group("output")
+    group.add_argument(
+        "-o", "--output", choices=formats, default=formats[0], help="default: %(default)s"
+    )
+    group.add_argument(
+        "--no-headers", action="store_true", help="findings only: no counts above and below them"
+    )
+    group.add_argument(
+        "--color",
+        choices=("auto", "always", "never"),
+        default="auto",
+        help="auto: on a terminal, unless NO_COLOR is set",
+    )
+    group.add_argument("-v", "--verbose", action="store_true", help="tracebacks of errors")
