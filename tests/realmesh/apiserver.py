@@ -1,0 +1,297 @@
+"""A real Kubernetes API server, with Istio's real resource definitions, on this machine.
+
+    with ApiServer() as server:
+        server.apply(manifests)
+        server.kubectl("get", "virtualservices", "-A")
+
+It is etcd and kube-apiserver and nothing else: no scheduler, no kubelet, and no controllers. So a
+Deployment makes no pods, a deleted namespace stays Terminating (use a fresh one), and the roles
+`view`, `edit` and `admin`, which a controller fills, are empty (use `grant`). Authentication by
+token, RBAC and TLS are real.
+
+It listens on loopback and not in a network namespace, because the tests, which run in pytest's own
+process, must be able to connect to it; because that needs no root and no user namespaces; and
+because nothing but pods and Services needs addresses of its own. Two can run at once: etcd listens
+on Unix sockets in the server's scratch folder, and the API server's port is reserved, by a socket
+bound to it, from before its first start until it is closed. So nobody else gets the port while the
+server is stopped, either.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http
+import http.client
+import json
+import os
+import secrets
+import signal
+import socket
+import ssl
+import subprocess
+import sysconfig
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import yaml
+
+from kubectl_mesh.kube.config import connect
+from kubectl_mesh.kube.kubeconfig import ClusterOptions
+from kubectl_mesh.kube.workers import in_parallel
+from kubectl_mesh.mesh.schema import KINDS
+
+from . import build
+from .processes import Processes
+
+ADMIN = "admin"
+USERS = ("alice", "bob", "carol", "nobody")
+"""Users who may do nothing until they are granted it; no test grants `nobody` anything."""
+
+
+class ApiServer:
+    """An API server with an etcd of its own. Starts when entered, is gone when left.
+
+    `crds=False` leaves Istio's resource definitions out. Raises NotBuilt when a program that it
+    needs is missing, StartError when one does not start.
+    """
+
+    def __init__(self, *, crds: bool = True) -> None:
+        self._crds = crds
+        self._programs = {name: build.binary(name) for name in ("etcd", "kube-apiserver")}
+        self._istio = build.istio_module_dir()
+        self._kubectl = build.kubectl()
+        self._exit = contextlib.ExitStack()
+
+    def __enter__(self) -> ApiServer:
+        with contextlib.ExitStack() as exits:
+            self._processes = exits.enter_context(Processes())
+            reserved = exits.enter_context(socket.socket())
+            reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            reserved.bind(("127.0.0.1", 0))
+            self._port: int = reserved.getsockname()[1]
+            self._write_users()
+            self._start_etcd()
+            self.start()
+            if self._crds:
+                self.install_crds()
+            self._exit = exits.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._exit.close()
+
+    @property
+    def url(self) -> str:
+        return f"https://127.0.0.1:{self._port}"
+
+    @property
+    def kubeconfig(self) -> Path:
+        """A kubeconfig of the administrator, who may do everything."""
+        return self.user(ADMIN)
+
+    def user(self, name: str) -> Path:
+        """A kubeconfig of `admin` or one of USERS; its context's namespace is not set."""
+        if name not in (ADMIN, *USERS):
+            raise ValueError(f"no user {name!r}: there are {', '.join((ADMIN, *USERS))}")
+        return self._processes.folder / f"{name}.kubeconfig"
+
+    def environment(self, user: str = ADMIN) -> dict[str, str]:
+        """The environment for a program that is to use this server: ours, with its KUBECONFIG.
+
+        kubectl's discovery cache goes to the scratch folder. The commands of this Python's
+        environment and of the build come first on PATH.
+        """
+        built = (str(part.path.parent) for part in build.PARTS.values())
+        commands = dict.fromkeys((sysconfig.get_path("scripts"), *built))
+        return {
+            **os.environ,
+            "KUBECONFIG": str(self.user(user)),
+            "KUBECACHEDIR": str(self._processes.folder / "kubectl-cache"),
+            "PATH": os.pathsep.join([*commands, os.environ.get("PATH", os.defpath)]),
+        }
+
+    def kubectl(
+        self, *args: str, input: str | None = None, user: str = ADMIN, check: bool = True
+    ) -> subprocess.CompletedProcess[str]:
+        """Runs kubectl. With `check`, raises RuntimeError with what it printed if it fails."""
+        done = subprocess.run(
+            [self._kubectl, *args],
+            env=self.environment(user),
+            input=input,
+            stdin=subprocess.DEVNULL if input is None else None,
+            capture_output=True,
+            text=True,
+        )
+        if check and done.returncode != 0:
+            raise RuntimeError(f"kubectl {' '.join(args)}: {done.stderr or done.stdout}")
+        return done
+
+    def apply(self, manifests: str) -> None:
+        """Applies YAML documents or one JSON object as the administrator, on the server's side."""
+        self.kubectl("apply", "--server-side", "-f", "-", input=manifests)
+
+    def create(self, objects: Iterable[Mapping[str, Any]]) -> None:
+        """Creates objects of kinds that the project reads, several at a time: kubectl is slow."""
+        connection = connect(ClusterOptions(kubeconfig=str(self.kubeconfig)))
+
+        def post(item: Mapping[str, Any]) -> None:
+            kind = KINDS[item["kind"]]
+            prefix = "/apis" if "/" in item["apiVersion"] else "/api"
+            namespace = item["metadata"].get("namespace", "default")
+            where = f"/namespaces/{namespace}" if kind.namespaced else ""
+            answer = connection.pool.request(
+                "POST",
+                f"{self.url}{prefix}/{item['apiVersion']}{where}/{kind.plural}",
+                headers={**dict(connection.headers()), "Content-Type": "application/json"},
+                body=json.dumps(item),
+            )
+            assert answer.status == http.HTTPStatus.CREATED, answer.data
+
+        in_parallel([partial(post, item) for item in objects], 8)
+
+    def grant(self, user: str, *resources: str, namespace: str | None = None) -> None:
+        """Lets the user get and list the resources, in one namespace or in all.
+
+        A resource is written as for `kubectl create role`: `pods`,
+        `virtualservices.networking.istio.io`. Returns once RBAC has taken notice.
+        """
+        verbs = ("get", "list")
+        kind = "role" if namespace else "clusterrole"
+        where = ["--namespace", namespace] if namespace else []
+        role = f"{user}-{secrets.token_hex(4)}"
+        rules = [f"--verb={','.join(verbs)}", f"--resource={','.join(resources)}"]
+        self.kubectl("create", kind, role, *rules, *where)
+        self.kubectl("create", f"{kind}binding", role, f"--{kind}={role}", f"--user={user}", *where)
+        scope = where or ["--all-namespaces"]
+
+        def noticed() -> bool:
+            return all(
+                self.kubectl("auth", "can-i", verb, resource, *scope, user=user, check=False).stdout
+                == "yes\n"
+                for verb in verbs
+                for resource in resources
+            )
+
+        self._processes.wait("kube-apiserver", self._apiserver, noticed)
+
+    def install_crds(self, *, without: Collection[str] = ()) -> None:
+        """Installs Istio's resource definitions, save those of the plural names in `without`."""
+        text = (self._istio / "manifests/charts/base/crds/crd-all.gen.yaml").read_text()
+        chosen = [
+            crd
+            for crd in yaml.load_all(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+            if crd["spec"]["names"]["plural"] not in without
+        ]
+        self.apply(json.dumps({"apiVersion": "v1", "kind": "List", "items": chosen}))
+        names = [f"customresourcedefinition/{crd['metadata']['name']}" for crd in chosen]
+        self.kubectl("wait", "--for=condition=Established", "--timeout=60s", *names)
+
+    def start(self) -> None:
+        """Starts the API server, at first or again: on the same data, port and certificates."""
+        key = self._certificates / "apiserver.key"  # the server makes it when it first starts
+        self._apiserver = self._processes.start(
+            "kube-apiserver",
+            self._programs["kube-apiserver"],
+            "--etcd-servers=unix://etcd:2379",
+            "--bind-address=127.0.0.1",
+            f"--secure-port={self._port}",
+            "--permit-port-sharing",  # with the socket that reserves the port
+            "--advertise-address=192.0.2.1",  # nobody's; without one it looks for a default route
+            f"--cert-dir={self._certificates}",
+            f"--token-auth-file={self._processes.folder / 'tokens.csv'}",
+            "--authorization-mode=RBAC",
+            "--service-cluster-ip-range=10.96.0.0/16",
+            "--service-account-issuer=https://kubernetes.default.svc",
+            f"--service-account-key-file={key}",
+            f"--service-account-signing-key-file={key}",
+            "--disable-admission-plugins=ServiceAccount",  # its controller is not there
+        )
+        self._processes.wait("kube-apiserver", self._apiserver, self._is_ready)
+
+    def stop(self) -> None:
+        """Stops the API server as its operator would; its data stay."""
+        self._apiserver.terminate()
+        self._apiserver.wait()
+
+    def kill(self) -> None:
+        """Ends the API server as a crash would, in the middle of whatever it does."""
+        self._apiserver.kill()
+        self._apiserver.wait()
+
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        """While entered, the API server takes connections and answers nothing."""
+        self._apiserver.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._apiserver.send_signal(signal.SIGCONT)
+
+    @property
+    def _certificates(self) -> Path:
+        return self._processes.folder / "certificates"
+
+    @property
+    def _authority(self) -> Path:
+        """The certificate that signed the server's own; the server makes both."""
+        return self._certificates / "apiserver.crt"
+
+    def _start_etcd(self) -> None:
+        # A URL needs a port, even where it is only part of the name of a socket in the folder.
+        client, peer = "etcd:2379", "etcd:2380"
+        etcd = self._processes.start(
+            "etcd",
+            self._programs["etcd"],
+            "--data-dir=etcd-data",
+            f"--listen-client-urls=unix://{client}",
+            f"--advertise-client-urls=unix://{client}",
+            f"--listen-peer-urls=unix://{peer}",
+            f"--initial-advertise-peer-urls=unix://{peer}",
+            f"--initial-cluster=default=unix://{peer}",
+            "--unsafe-no-fsync",
+            "--log-level=warn",
+        )
+        self._processes.wait("etcd", etcd, (self._processes.folder / client).exists)
+
+    def _write_users(self) -> None:
+        tokens = [f"{_token(ADMIN)},{ADMIN},{ADMIN},system:masters"]
+        tokens += [f"{_token(name)},{name},{name}" for name in USERS]
+        (self._processes.folder / "tokens.csv").write_text("\n".join(tokens) + "\n")
+        cluster = {"server": self.url, "certificate-authority": str(self._authority)}
+        for name in (ADMIN, *USERS):
+            kubeconfig = {
+                "apiVersion": "v1",
+                "kind": "Config",
+                "current-context": "test",
+                "contexts": [{"name": "test", "context": {"cluster": "test", "user": name}}],
+                "clusters": [{"name": "test", "cluster": cluster}],
+                "users": [{"name": name, "user": {"token": _token(name)}}],
+            }
+            self.user(name).write_text(json.dumps(kubeconfig, indent=2))
+
+    def _is_ready(self) -> bool:
+        # The server says it is ready a moment before it has made the namespace `default`.
+        return self._answers("/readyz") and self._answers("/api/v1/namespaces/default")
+
+    def _answers(self, path: str) -> bool:
+        try:
+            authorization = {"Authorization": f"Bearer {_token(ADMIN)}"}
+            trusted = ssl.create_default_context(cafile=self._authority)
+            connection = http.client.HTTPSConnection("127.0.0.1", self._port, context=trusted)
+            with contextlib.closing(connection):
+                connection.request("GET", path, headers=authorization)
+                return connection.getresponse().status == http.HTTPStatus.OK
+        except (OSError, http.client.HTTPException):
+            return False
+
+
+def _token(user: str) -> str:
+    return f"token-of-{user}"
