@@ -1,0 +1,28 @@
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test realmesh
+.DELETE_ON_ERROR:
+
+demo: $(VENV)/installed
+	$(BIN)/kubectl-mesh doctor -f examples --fail-on never
+
+test: $(VENV)/installed-for-tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+realmesh: $(VENV)/installed-for-realmesh
+	$(BIN)/python -m tests.realmesh build
+	KUBECTL_MESH_REQUIRE_REALMESH=1 $(BIN)/python -m pytest tests/realmesh
+
+$(VENV)/installed: EXTRAS =
+$(VENV)/installed-for-tests: EXTRAS = [test]
+$(VENV)/installed-for-realmesh: EXTRAS = [test,realmesh]
+
+$(VENV)/installed $(VENV)/installed-for-tests $(VENV)/installed-for-realmesh: setup.cfg pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.$(EXTRAS)'
+	@touch $@
