@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from kubectl_mesh.mesh.workloads import WORKLOAD_KINDS
 from kubectl_mesh.rules.rule import Rule
 
 
@@ -37,11 +40,19 @@ def _facts(rule: Rule) -> str:
     if rule.equivalents:
         facts.append(f"elsewhere {', '.join(rule.equivalents)}")
     if rule.needs:
-        facts.append(f"needs {', '.join(rule.needs)}")
+        facts.append(f"needs {_kinds(rule.needs)}")
     if rule.uses:
-        facts.append(f"uses {', '.join(rule.uses)}")
+        facts.append(f"uses {_kinds(rule.uses)}")
     return " · ".join(facts)
 
 
 def _manifest(text: str) -> str:
     return f"```yaml\n{text.strip()}\n```"
+
+
+def _kinds(kinds: Sequence[str]) -> str:
+    """Kinds by name, all that are pods or make them in one word."""
+    named = [kind for kind in kinds if kind not in WORKLOAD_KINDS]
+    if set(WORKLOAD_KINDS) <= set(kinds):
+        return ", ".join((*named, "workloads"))
+    return ", ".join(kinds)
