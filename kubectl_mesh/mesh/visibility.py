@@ -32,13 +32,6 @@ class Export:
             return bool(self.namespaces)
         return not self.namespaces.isdisjoint(other.namespaces)
 
-    @property
-    def reach(self) -> str:
-        """As istiod groups it: "private", "exported" (to some namespaces) or "public"."""
-        if self.everyone:
-            return "public"
-        return "exported" if len(self.namespaces) > 1 else "private"
-
 
 def export_of(resource: Resource, default: Sequence[str]) -> Export:
     """Who can see `resource`, `default` being the mesh's exportTo for its kind."""

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 
 from kubectl_mesh.mesh.clients import Client, clients_of
 from kubectl_mesh.mesh.destination_rules import DestinationRule, Lookup
-from kubectl_mesh.mesh.hosts import is_wildcard, namespace_of
+from kubectl_mesh.mesh.hosts import is_wildcard
 from kubectl_mesh.mesh.resource import dotted
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.mesh.virtual_services import Destination
+from kubectl_mesh.mesh.ways_in import service_namespace
 from kubectl_mesh.mesh.workloads import WORKLOAD_KINDS
 from kubectl_mesh.rules.rule import LISTED, Finding, Rule, Severity, Skip
 
@@ -32,16 +33,11 @@ def check(snapshot: Snapshot) -> Iterator[Finding | Skip]:
 
 def _lookups(snapshot: Snapshot, destination: Destination) -> list[tuple[Client, Lookup]]:
     host = destination.host
-    namespace = _service_namespace(snapshot, host)
+    namespace = service_namespace(snapshot, host)
     return [
         (client, snapshot.destination_rules.lookup(host, client.namespace, namespace))
         for client in clients_of(snapshot, destination, namespace)
     ]
-
-
-def _service_namespace(snapshot: Snapshot, host: str) -> str | None:
-    providers = snapshot.registry.providers(host)
-    return providers[0].namespace if providers else namespace_of(host, snapshot.config.domain)
 
 
 def _check(
@@ -75,7 +71,7 @@ def _check(
 def _unread(snapshot: Snapshot, host: str, client: Client, lookup: Lookup) -> str | None:
     """Why rules that could not be read may come before those that were found; None if none can."""
     found = lookup.rules[0].namespace if lookup.rules else None
-    service = _service_namespace(snapshot, host)
+    service = service_namespace(snapshot, host)
     for namespace in (client.namespace, service, snapshot.config.root_namespace):
         if namespace and (reason := snapshot.missing("DestinationRule", namespace)):
             return reason
