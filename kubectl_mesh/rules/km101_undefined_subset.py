@@ -140,7 +140,7 @@ def _finding(
         (*destination.path, "subset"),
         f"{dotted(destination.path)} sends to subset {subset} of {destination.host}, "
         f"which is not defined{who}: {why}",
-        traffic=_traffic(destination, client if with_it else None),
+        traffic=traffic_without_cluster(destination, client if with_it else None),
         next=f"{cure}; wait until proxies have it, and only then route to it",
         severity=Severity.ERROR if certain else Severity.WARNING,
         evidence=tuple(evidence),
@@ -154,7 +154,8 @@ def _names(rule: DestinationRule) -> str:
     return f"{', '.join(names) or 'no subset'}{more}"
 
 
-def _traffic(destination: Destination, only: Client | None) -> str:
+def traffic_without_cluster(destination: Destination, only: Client | None = None) -> str:
+    """What happens to requests of a rule, of all clients or of some, that lead to no cluster."""
     whose = f" of {only}" if only else ""
     if destination.role == "mirror":
         return f"the copies of requests{whose} are lost; the requests themselves are answered"

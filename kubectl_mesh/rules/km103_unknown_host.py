@@ -9,6 +9,7 @@ from kubectl_mesh.mesh.resource import dotted
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.mesh.virtual_services import Destination
 from kubectl_mesh.mesh.visibility import Export
+from kubectl_mesh.rules.km101_undefined_subset import traffic_without_cluster
 from kubectl_mesh.rules.rule import Finding, Rule, Severity, Skip
 
 
@@ -74,20 +75,12 @@ def absent(snapshot: Snapshot, host: str, namespace: str, export: Export) -> str
 
 def _finding(destination: Destination, hint: str, certain: bool) -> Finding:
     host = destination.host
-    if destination.role == "mirror":
-        traffic = "the copies of requests are lost; the requests themselves are answered"
-    elif destination.protocol == "http":
-        traffic = "requests that meet this rule get 503 (response flag NC: no cluster)"
-        if destination.weight is not None and 0 < destination.weight < 100:
-            traffic = f"{destination.weight} % of {traffic}"
-    else:
-        traffic = "connections that meet this rule are closed at once"
     return RULE.finding(
         destination.virtual_service.resource,
         (*destination.path, "host"),
         f"{dotted(destination.path)} sends to {host}, "
         f"which no Service and no ServiceEntry provides{hint}",
-        traffic=traffic,
+        traffic=traffic_without_cluster(destination),
         next="correct the host, or create the Service (for a host outside, a ServiceEntry) first",
         severity=Severity.ERROR if certain else Severity.WARNING,
     )
