@@ -8,7 +8,6 @@ save for a few ports whose servers speak first.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Literal
 
 HTTP_PROTOCOLS = frozenset(("http", "http2", "grpc", "grpc-web", "http_proxy"))
@@ -21,24 +20,6 @@ _APP_PROTOCOLS = {
     "kubernetes.io/ws": "http",
     "kubernetes.io/wss": "https",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Protocol:
-    """What a port speaks, by Istio's reading, and what decided that.
-
-    `name` is one of PROTOCOLS or SNIFFED. `recognised` tells whether the deciding text names a
-    protocol; it is False for a port without a name, too.
-    """
-
-    name: str
-    decided_by: Literal["appProtocol", "name", "number", "protocol"]
-    recognised: bool
-
-    @property
-    def takes_http_routes(self) -> bool:
-        """Whether HTTP rules have an effect on the port."""
-        return self.name in HTTP_PROTOCOLS or self.name == SNIFFED
 
 
 def parse(text: str) -> str | None:
@@ -65,18 +46,18 @@ def family(protocol: str) -> Literal["http", "http2", "tls", "tcp", "udp", "snif
     return "sniffed" if protocol == SNIFFED else "tcp"
 
 
-def protocol_of(port: Mapping[str, Any]) -> Protocol:
-    """The protocol of a Service's port, given as the API has it (name, port, appProtocol...)."""
+def protocol_of(port: Mapping[str, Any]) -> str:
+    """The protocol of a Service's port, given as the API has it (name, port, appProtocol...).
+
+    One of PROTOCOLS or SNIFFED.
+    """
     if port.get("protocol") == "UDP":
-        return Protocol("udp", "protocol", True)
+        return "udp"
     app_protocol = port.get("appProtocol")
-    text = app_protocol if app_protocol is not None else port.get("name") or ""
-    found = parse(text)
+    found = parse(app_protocol if app_protocol is not None else port.get("name") or "")
     if found:
-        return Protocol(found, "name" if app_protocol is None else "appProtocol", True)
-    if port.get("port") in NEVER_SNIFFED:
-        return Protocol("tcp", "number", False)
-    return Protocol(SNIFFED, "name" if app_protocol is None else "appProtocol", False)
+        return found
+    return "tcp" if port.get("port") in NEVER_SNIFFED else SNIFFED
 
 
 def entry_protocol(port: Mapping[str, Any]) -> str:

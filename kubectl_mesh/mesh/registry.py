@@ -132,7 +132,7 @@ def _from_service(resource: Resource, config: MeshConfig) -> Service:
         Port(
             port.get("port") or 0,
             port.get("name") or "",
-            protocol_of(port).name,
+            protocol_of(port),
             ("spec", "ports", index),
             port.get("targetPort") or port.get("port") or 0,
         )
