@@ -1,15 +1,19 @@
-"""`python -m tests.realmesh`: the real control plane of the tests, for people."""
+"""`python -m tests.realmesh`: the real mesh of the tests, for people."""
 
 from __future__ import annotations
 
 import argparse
 import functools
 import os
+import shlex
 import subprocess
 import sys
+from pathlib import Path
 
-from .apiserver import USERS, ApiServer
+from .apiserver import USERS
 from .build import PARTS, BuildError, NotBuilt, build
+from .mesh import Mesh
+from .network import Host
 from .processes import StartError
 
 _say = functools.partial(print, flush=True)
@@ -33,10 +37,10 @@ def main(argv: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.realmesh", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    builds = "build what is missing into the cache: etcd, kube-apiserver, istioctl and istiod"
+    builds = "build what is missing into the cache; find Envoy, nginx and kubectl"
     build_parser = commands.add_parser("build", help=builds, description=builds)
     build_parser.add_argument("parts", nargs="*", type=_part, metavar="PART", help=", ".join(PARTS))
-    shell = "boot an API server with Istio's resource definitions and open a shell that uses it"
+    shell = "boot a mesh with a gateway, a client and a Service to call; open a shell that uses it"
     commands.add_parser("shell", help=shell, description=shell)
     return parser
 
@@ -48,14 +52,58 @@ def _part(name: str) -> str:
 
 
 def _shell() -> None:
-    """A shell with KUBECONFIG set; the server goes when the shell ends."""
-    _say("starting etcd and kube-apiserver ...")
-    with ApiServer() as server:
-        _say(f"{server.url} is ready; `kubectl` and `kubectl mesh` use it as its administrator.")
-        for name in USERS:
-            _say(f"{name}, who may do nothing yet: --kubeconfig {server.user(name)}")
-        _say("Ctrl-D ends it all.")
-        subprocess.run([os.environ.get("SHELL", "/bin/sh")], env=server.environment())
+    """A shell in a playground; all of it goes when the shell ends."""
+    _say("starting etcd, kube-apiserver, istiod and two Envoys ...")
+    with Mesh() as mesh:
+        mesh.service("helloworld", ports={"http": 5000}, pods={"v1": 1, "v2": 1})
+        ingress = mesh.gateway({"istio": "ingressgateway"}, {80: 8080}, name="ingress")
+        client = mesh.sidecar("default", {"app": "client"}, name="client")
+        mesh.apply(_CLIENT_SERVICE)
+        mesh.settled()
+        commands = mesh.processes.folder / "commands"
+        _write_command(commands / "client", client.host)
+        _write_command(commands / "node", mesh.node)
+        _say(_WELCOME.format(ingress=ingress.identity.address, users=", ".join(USERS)))
+        environment = mesh.server.environment()
+        environment["PATH"] = os.pathsep.join([str(commands), environment["PATH"]])
+        for user in USERS:
+            environment[f"KUBECONFIG_{user.upper()}"] = str(mesh.server.user(user))
+        subprocess.run([os.environ.get("SHELL", "/bin/sh")], env=environment)
+
+
+# A pod in no Service is a fault to the doctor, who shall find none here.
+_CLIENT_SERVICE = """
+apiVersion: v1
+kind: Service
+metadata: {name: client, namespace: default}
+spec:
+  selector: {app: client}
+  ports: [{name: http, port: 8000}]
+"""
+
+_WELCOME = """\
+A mesh is ready. `kubectl` and `kubectl mesh` use it as its administrator. In it are
+
+- the Service default/helloworld, port 5000, with the pods helloworld-v1-0 and helloworld-v2-0
+- the pod default/client with a sidecar:
+      client curl -H 'Host: helloworld:5000' localhost:5000/hello
+- the gateway istio-system/ingress, whose pod has the label istio: ingressgateway:
+      node curl -H 'Host: myapp.com' {ingress}:8080/hello
+- Envoy's own view, and istiod's:
+      client curl localhost:15000/config_dump
+      node curl localhost:8080/debug/syncz
+
+`client COMMAND` and `node COMMAND` run any command in the network of that pod or of the node.
+Users who may do nothing yet ({users}): --kubeconfig $KUBECONFIG_ALICE, ...
+Ctrl-D ends it all.
+"""
+
+
+def _write_command(path: Path, host: Host) -> None:
+    """A command that runs its arguments in the host's network namespace."""
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(f'#!/bin/sh\nexec {shlex.join(map(str, host.command()))} "$@"\n')
+    path.chmod(0o755)
 
 
 if __name__ == "__main__":

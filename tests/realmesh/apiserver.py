@@ -9,17 +9,21 @@ Deployment makes no pods, a deleted namespace stays Terminating (use a fresh one
 `view`, `edit` and `admin`, which a controller fills, are empty (use `grant`). Authentication by
 token, RBAC and TLS are real.
 
-It listens on loopback and not in a network namespace, because the tests, which run in pytest's own
-process, must be able to connect to it; because that needs no root and no user namespaces; and
-because nothing but pods and Services needs addresses of its own. Two can run at once: etcd listens
-on Unix sockets in the server's scratch folder, and the API server's port is reserved, by a socket
-bound to it, from before its first start until it is closed. So nobody else gets the port while the
-server is stopped, either.
+By itself it listens on loopback, which needs no root and no user namespaces. On the node of a mesh
+(see mesh.py) it listens on the node's loopback, and a relay on ours, at the same port: so one
+kubeconfig serves on both sides, and the server reaches the pods of the mesh, as `kubectl get --raw
+.../proxy/...` asks it to. While that server is stopped, the relay closes connections at once,
+instead of refusing them.
+
+Two can run at once: etcd listens on Unix sockets in the server's scratch folder, and the API
+server's port is taken, by a socket bound to it, from before its first start until it is closed. So
+nobody else gets the port while the server is stopped, either.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import http
 import http.client
 import json
@@ -29,21 +33,22 @@ import signal
 import socket
 import ssl
 import subprocess
+import sys
 import sysconfig
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 
 import yaml
 
-from kubectl_mesh.kube.config import connect
+from kubectl_mesh.kube.config import Connection, connect
 from kubectl_mesh.kube.kubeconfig import ClusterOptions
 from kubectl_mesh.kube.workers import in_parallel
-from kubectl_mesh.mesh.schema import KINDS
 
-from . import build
+from . import agent, build
+from .network import Host
 from .processes import Processes
 
 ADMIN = "admin"
@@ -54,12 +59,17 @@ USERS = ("alice", "bob", "carol", "nobody")
 class ApiServer:
     """An API server with an etcd of its own. Starts when entered, is gone when left.
 
-    `crds=False` leaves Istio's resource definitions out. Raises NotBuilt when a program that it
-    needs is missing, StartError when one does not start.
+    `crds=False` leaves Istio's resource definitions out. `processes` and `node` put it into a mesh.
+    Raises NotBuilt when a program that it needs is missing, StartError when one does not start.
     """
 
-    def __init__(self, *, crds: bool = True) -> None:
+    def __init__(
+        self, *, crds: bool = True, processes: Processes | None = None, node: Host | None = None
+    ) -> None:
         self._crds = crds
+        self._shared = processes
+        self._node = node
+        self._resources: dict[tuple[str, str], dict[str, Any]] = {}
         self._programs = {name: build.binary(name) for name in ("etcd", "kube-apiserver")}
         self._istio = build.istio_module_dir()
         self._kubectl = build.kubectl()
@@ -67,11 +77,13 @@ class ApiServer:
 
     def __enter__(self) -> ApiServer:
         with contextlib.ExitStack() as exits:
-            self._processes = exits.enter_context(Processes())
+            self._processes = self._shared or exits.enter_context(Processes())
             reserved = exits.enter_context(socket.socket())
             reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             reserved.bind(("127.0.0.1", 0))
             self._port: int = reserved.getsockname()[1]
+            if self._node:
+                self._start_relay(reserved, self._node)
             self._write_users()
             self._start_etcd()
             self.start()
@@ -134,28 +146,71 @@ class ApiServer:
             raise RuntimeError(f"kubectl {' '.join(args)}: {done.stderr or done.stdout}")
         return done
 
-    def apply(self, manifests: str) -> None:
-        """Applies YAML documents or one JSON object as the administrator, on the server's side."""
-        self.kubectl("apply", "--server-side", "-f", "-", input=manifests)
+    def apply(self, *manifests: str | Mapping[str, Any]) -> None:
+        """Applies YAML documents or objects, one after the other, on the server's side.
 
-    def create(self, objects: Iterable[Mapping[str, Any]]) -> None:
-        """Creates objects of kinds that the project reads, several at a time: kubectl is slow."""
-        connection = connect(ClusterOptions(kubeconfig=str(self.kubeconfig)))
+        Like `kubectl apply --server-side --force-conflicts`, without kubectl's half a second. An
+        object without a namespace goes to `default`. Raises RuntimeError.
+        """
+        for item in objects(*manifests):
+            self.request(
+                "PATCH",
+                f"{self.path(item)}?fieldManager=realmesh&force=true",
+                item,
+                content_type="application/apply-patch+yaml",
+            )
+
+    def create(self, items: Iterable[Mapping[str, Any]]) -> None:
+        """Creates objects, several at a time. Raises RuntimeError."""
 
         def post(item: Mapping[str, Any]) -> None:
-            kind = KINDS[item["kind"]]
-            prefix = "/apis" if "/" in item["apiVersion"] else "/api"
-            namespace = item["metadata"].get("namespace", "default")
-            where = f"/namespaces/{namespace}" if kind.namespaced else ""
-            answer = connection.pool.request(
-                "POST",
-                f"{self.url}{prefix}/{item['apiVersion']}{where}/{kind.plural}",
-                headers={**dict(connection.headers()), "Content-Type": "application/json"},
-                body=json.dumps(item),
-            )
-            assert answer.status == http.HTTPStatus.CREATED, answer.data
+            self.request("POST", self.path(item).rpartition("/")[0], item)
 
-        in_parallel([partial(post, item) for item in objects], 8)
+        in_parallel([partial(post, item) for item in items], 8)
+
+    def delete(self, *manifests: str | Mapping[str, Any]) -> None:
+        """Deletes the objects of these manifests, one after the other, without grace."""
+        for item in objects(*manifests):
+            self.request("DELETE", f"{self.path(item)}?gracePeriodSeconds=0")
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        *,
+        content_type: str = "application/json",
+    ) -> dict[str, Any]:
+        """Asks the server as the administrator. Raises RuntimeError unless the status is 2xx."""
+        connection = self._connection
+        answer = connection.pool.request(
+            method,
+            self.url + path,
+            headers={**dict(connection.headers()), "Content-Type": content_type},
+            body=None if body is None else json.dumps(body),
+        )
+        if not 200 <= answer.status < 300:
+            raise RuntimeError(f"{method} {path}: {answer.status} {answer.data.decode()}")
+        return cast(dict[str, Any], json.loads(answer.data))
+
+    def path(self, item: Mapping[str, Any]) -> str:
+        """The path of an object on the server. Raises RuntimeError if it knows no such kind."""
+        version, kind, metadata = item["apiVersion"], item["kind"], item["metadata"]
+        if (version, kind) not in self._resources:
+            found = {each["kind"]: each for each in self.resources(version)}
+            if kind not in found:
+                raise RuntimeError(f"the server has no kind {kind} in {version}")
+            self._resources[version, kind] = found[kind]
+        resource = self._resources[version, kind]
+        where = ""
+        if resource["namespaced"]:
+            where = f"/namespaces/{metadata.get('namespace', 'default')}"
+        return f"{group_path(version)}{where}/{resource['name']}/{metadata['name']}"
+
+    def resources(self, version: str) -> list[dict[str, Any]]:
+        """What the server's discovery says of the kinds of an apiVersion."""
+        found = self.request("GET", group_path(version))["resources"]
+        return [resource for resource in found if "/" not in resource["name"]]
 
     def grant(self, user: str, *resources: str, namespace: str | None = None) -> None:
         """Lets the user get and list the resources, in one namespace or in all.
@@ -185,27 +240,30 @@ class ApiServer:
     def install_crds(self, *, without: Collection[str] = ()) -> None:
         """Installs Istio's resource definitions, save those of the plural names in `without`."""
         text = (self._istio / "manifests/charts/base/crds/crd-all.gen.yaml").read_text()
-        chosen = [
-            crd
-            for crd in yaml.load_all(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-            if crd["spec"]["names"]["plural"] not in without
-        ]
-        self.apply(json.dumps({"apiVersion": "v1", "kind": "List", "items": chosen}))
-        names = [f"customresourcedefinition/{crd['metadata']['name']}" for crd in chosen]
-        self.kubectl("wait", "--for=condition=Established", "--timeout=60s", *names)
+        chosen = [crd for crd in objects(text) if crd["spec"]["names"]["plural"] not in without]
+        self.create(chosen)
+        self._processes.wait(
+            "kube-apiserver", self._apiserver, lambda: all(map(self._is_established, chosen))
+        )
+
+    def _is_established(self, crd: Mapping[str, Any]) -> bool:
+        status = self.request("GET", self.path(crd)).get("status", {})
+        conditions = {each["type"]: each["status"] for each in status.get("conditions") or ()}
+        return conditions.get("Established") == "True"
 
     def start(self) -> None:
         """Starts the API server, at first or again: on the same data, port and certificates."""
-        key = self._certificates / "apiserver.key"  # the server makes it when it first starts
+        key = self.certificates / "apiserver.key"  # the server makes it when it first starts
+        program: list[str | Path] = [self._programs["kube-apiserver"]]
         self._apiserver = self._processes.start(
             "kube-apiserver",
-            self._programs["kube-apiserver"],
+            *(self._node.command(*program) if self._node else program),
             "--etcd-servers=unix://etcd:2379",
             "--bind-address=127.0.0.1",
             f"--secure-port={self._port}",
             "--permit-port-sharing",  # with the socket that reserves the port
             "--advertise-address=192.0.2.1",  # nobody's; without one it looks for a default route
-            f"--cert-dir={self._certificates}",
+            f"--cert-dir={self.certificates}",
             f"--token-auth-file={self._processes.folder / 'tokens.csv'}",
             "--authorization-mode=RBAC",
             "--service-cluster-ip-range=10.96.0.0/16",
@@ -215,6 +273,10 @@ class ApiServer:
             "--disable-admission-plugins=ServiceAccount",  # its controller is not there
         )
         self._processes.wait("kube-apiserver", self._apiserver, self._is_ready)
+
+    @functools.cached_property
+    def _connection(self) -> Connection:
+        return connect(ClusterOptions(kubeconfig=str(self.kubeconfig)))
 
     def stop(self) -> None:
         """Stops the API server as its operator would; its data stay."""
@@ -236,13 +298,14 @@ class ApiServer:
             self._apiserver.send_signal(signal.SIGCONT)
 
     @property
-    def _certificates(self) -> Path:
+    def certificates(self) -> Path:
+        """The folder of the server's own certificate and key, `apiserver.crt` and `.key`."""
         return self._processes.folder / "certificates"
 
     @property
     def _authority(self) -> Path:
         """The certificate that signed the server's own; the server makes both."""
-        return self._certificates / "apiserver.crt"
+        return self.certificates / "apiserver.crt"
 
     def _start_etcd(self) -> None:
         # A URL needs a port, even where it is only part of the name of a socket in the folder.
@@ -260,6 +323,12 @@ class ApiServer:
             "--log-level=warn",
         )
         self._processes.wait("etcd", etcd, (self._processes.folder / client).exists)
+
+    def _start_relay(self, listener: socket.socket, node: Host) -> None:
+        listener.listen(128)
+        fd = listener.fileno()
+        arguments = ("relay", str(fd), node.agent, str(self._port))
+        self._processes.start("relay", sys.executable, agent.__file__, *arguments, inherit=[fd])
 
     def _write_users(self) -> None:
         tokens = [f"{_token(ADMIN)},{ADMIN},{ADMIN},system:masters"]
@@ -291,6 +360,23 @@ class ApiServer:
                 return connection.getresponse().status == http.HTTPStatus.OK
         except (OSError, http.client.HTTPException):
             return False
+
+
+def group_path(version: str) -> str:
+    """The path of an apiVersion on any API server."""
+    return f"/apis/{version}" if "/" in version else f"/api/{version}"
+
+
+def objects(*manifests: str | Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """The objects in YAML texts, in Lists, and those that are objects already."""
+    for manifest in manifests:
+        if isinstance(manifest, str):
+            loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+            yield from objects(*filter(None, yaml.load_all(manifest, Loader=loader)))
+        elif manifest["kind"] == "List":
+            yield from objects(*manifest["items"])
+        else:
+            yield manifest
 
 
 def _token(user: str) -> str:

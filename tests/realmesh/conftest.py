@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import os
 from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import pytest
 
 from .apiserver import ApiServer
 from .build import NotBuilt
+from .mesh import Mesh
 
 REQUIRE = "KUBECTL_MESH_REQUIRE_REALMESH"
 """Set to 1, this environment variable turns the skips into errors: for CI."""
 
+_Started = TypeVar("_Started")
 _numbers = itertools.count(1)
 
 
@@ -31,7 +35,7 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 @pytest.fixture(scope="session")
 def apiserver() -> Iterator[ApiServer]:
     """One API server for all tests of the session: keep to a `namespace` of your own."""
-    with _new_apiserver() as server:
+    with _started(ApiServer) as server:
         yield server
 
 
@@ -39,11 +43,7 @@ def apiserver() -> Iterator[ApiServer]:
 def new_apiserver() -> Iterator[Callable[..., ApiServer]]:
     """Starts API servers for this test alone, to break; takes the arguments of ApiServer."""
     with contextlib.ExitStack() as servers:
-
-        def start(*, crds: bool = True) -> ApiServer:
-            return servers.enter_context(_new_apiserver(crds=crds))
-
-        yield start
+        yield lambda **how: servers.enter_context(_started(functools.partial(ApiServer, **how)))
 
 
 @pytest.fixture
@@ -54,10 +54,37 @@ def namespace(apiserver: ApiServer) -> str:
     return name
 
 
-def _new_apiserver(*, crds: bool = True) -> ApiServer:
-    try:
-        return ApiServer(crds=crds)
-    except NotBuilt as missing:
-        if os.environ.get(REQUIRE) == "1":
-            raise
-        pytest.skip(str(missing))
+@pytest.fixture(scope="session")
+def session_mesh() -> Iterator[Mesh]:
+    """The mesh behind `mesh`, for a module that shares what is in it: which has to reset it."""
+    with _started(Mesh) as mesh:
+        yield mesh
+
+
+@pytest.fixture
+def mesh(session_mesh: Mesh) -> Iterator[Mesh]:
+    """A mesh with nothing in it but istiod; what the test puts there is gone after it."""
+    yield session_mesh
+    session_mesh.reset()
+
+
+@pytest.fixture
+def new_mesh() -> Iterator[Callable[..., Mesh]]:
+    """Starts meshes for this test alone, to break; takes the arguments of Mesh."""
+    with contextlib.ExitStack() as meshes:
+        yield lambda **how: meshes.enter_context(_started(functools.partial(Mesh, **how)))
+
+
+@contextlib.contextmanager
+def _started(
+    thing: Callable[[], contextlib.AbstractContextManager[_Started]],
+) -> Iterator[_Started]:
+    """Enters it; skips the test where something that it needs was not built."""
+    with contextlib.ExitStack() as exits:
+        try:
+            started = exits.enter_context(thing())
+        except NotBuilt as missing:
+            if os.environ.get(REQUIRE) == "1":
+                raise
+            pytest.skip(str(missing))
+        yield started

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -52,12 +52,23 @@ class Processes:
     ) -> None:
         self.close()
 
-    def start(self, name: str, *command: str | Path) -> subprocess.Popen[bytes]:
-        """Starts a program in the scratch folder; what it prints is added to `<name>.log` there."""
+    def start(
+        self,
+        name: str,
+        *command: str | Path,
+        environment: Mapping[str, str] | None = None,
+        inherit: Sequence[int] = (),
+    ) -> subprocess.Popen[bytes]:
+        """Starts a program in the scratch folder; what it prints is added to `<name>.log` there.
+
+        `environment` is added to ours; the file descriptors `inherit` stay open in it.
+        """
         with self.log(name).open("ab") as log:
             process = subprocess.Popen(
                 command,
                 cwd=self.folder,
+                env={**os.environ, **(environment or {})},
+                pass_fds=inherit,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

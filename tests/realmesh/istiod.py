@@ -1,0 +1,92 @@
+"""A real istiod on the node of a mesh."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from .client import get
+from .network import NODE, Host
+from .processes import Processes
+
+XDS = (NODE, 15010)
+"""Where proxies get their configuration, in plain text."""
+
+_HTTP = ("127.0.0.1", 8080)  # it answers debugging requests of its own host without asking who
+
+
+class Istiod:
+    """istiod, reading the API server of `kubeconfig`. Starts when made; ends with `processes`."""
+
+    def __init__(
+        self, processes: Processes, node: Host, program: Path, kubeconfig: Path, debounce: str
+    ) -> None:
+        self._processes = processes
+        self._node = node
+        self._kubeconfig = kubeconfig
+        self._debounce = debounce
+        self._program = program
+        self.start()
+
+    def start(self) -> None:
+        """Starts it, at first or again, and waits until it is ready."""
+        environment = {
+            "POD_NAME": "istiod",
+            "POD_NAMESPACE": "istio-system",
+            "CLUSTER_ID": "Kubernetes",
+            "PILOT_DEBOUNCE_AFTER": self._debounce,
+            # These two need extensions of Istio's own build of Envoy.
+            "PILOT_ENABLE_ALPN_FILTER": "false",
+            "PILOT_ENABLE_METADATA_EXCHANGE": "false",
+        }
+        self._process = self._processes.start(
+            "istiod",
+            *self._node.command(self._program, "discovery"),
+            f"--kubeconfig={self._kubeconfig}",
+            f"--grpcAddr={NODE}:{XDS[1]}",
+            f"--httpAddr={_HTTP[0]}:{_HTTP[1]}",
+            f"--monitoringAddr={NODE}:15014",
+            "--secureGRPCAddr=",
+            "--httpsAddr=",
+            "--ctrlz_port=0",
+            environment=environment,
+        )
+        self._processes.wait("istiod", self._process, self._is_ready)
+
+    def stop(self) -> None:
+        """Stops it as its operator would."""
+        self._process.terminate()
+        self._process.wait()
+
+    def kill(self) -> None:
+        """Ends it as a crash would."""
+        self._process.kill()
+        self._process.wait()
+
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        """While entered, it keeps its connections and does nothing."""
+        self._process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
+
+    def debug(self, what: str) -> Any:
+        """What /debug/`what` answers. Raises OSError or HTTPException if it does not."""
+        return json.loads(self._get(f"/debug/{what}"))
+
+    def _is_ready(self) -> bool:
+        try:
+            self._get("/ready")
+            return True
+        except (OSError, http.client.HTTPException):
+            return False
+
+    def _get(self, path: str) -> bytes:
+        return get(self._node, _HTTP[1], path)
