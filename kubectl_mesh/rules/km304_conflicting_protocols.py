@@ -73,11 +73,16 @@ def _finding(first: Use, second: Use, places: list[tuple[list[Workload], int]]) 
     others = f" and {count - 1} more" if count > 1 else ""
     shown = islice((found.resource.id for workloads, _ in places for found in workloads), LISTED)
     there = "the same Service" if other is service else str(service.resource)
-    dated = "creationTimestamp" in service.resource.metadata
-    which = "which is the older" if dated else "if it is created first, or with the other"
+    born = [each.resource.metadata.get("creationTimestamp") for each in (service, other)]
+    which = "if it is created first, or with the other"
+    if born[0]:
+        which = "which comes first by name" if born[0] == born[1] else "which is the older"
     kinds = (_kind(port), _kind(losing))
     if kinds[0] == "tcp":
-        effect = "no HTTP policy or telemetry applies to requests when they reach the pods"
+        effect = (
+            "requests reach the pods as plain TCP, without HTTP telemetry, and any "
+            "AuthorizationPolicy for paths, methods or headers refuses all of them"
+        )
     elif kinds[1] == "tcp":
         effect = "connections that are not HTTP are refused by the pods' own proxies"
     else:
@@ -104,8 +109,9 @@ RULE = Rule(
 The proxy beside an application listens once for each port of the pod. Where several Services select
 the pod and lead to the same port with different protocols, the oldest Service counts, and at equal
 age the first by name. Which that is, nobody thinks of, and it changes when a Service is created
-anew: then HTTP policies and telemetry are lost, connections that are not HTTP are refused, or gRPC
-arrives as HTTP/1.1.
+anew: then requests arrive as plain TCP, without telemetry and refused by each AuthorizationPolicy
+for paths, methods or headers; or connections that are not HTTP are refused; or gRPC arrives as
+HTTP/1.1.
 
 Pods are found through any kind of workload, and named target ports are resolved on each. Silent
 where both protocols are alike to a proxy (`tcp` and `mysql`, `http` twice in a headless and a
