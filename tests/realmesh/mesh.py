@@ -287,6 +287,7 @@ class Mesh:
         """Takes away all proxies, applications and objects that were not there at the start."""
         for proxy in self._proxies:
             proxy.stop()
+            self._network.remove(proxy.host)
         for application in self._applications:
             application.kill()
         self._proxies.clear()

@@ -16,6 +16,7 @@ It takes root, or unprivileged user namespaces; and `ip`, `unshare` and `nsenter
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import socket
@@ -42,13 +43,13 @@ class Host:
     """A network namespace: the node's, a pod's, or that of pods that need none of their own."""
 
     name: str
-    pid: int  # of its agent
+    process: subprocess.Popen[bytes]  # its agent
     agent: Path  # the agent's socket
     device: str  # the node's end of the link
 
     def command(self, *command: str | Path) -> list[str | Path]:
         """The command line that runs `command` in here, without a process in between."""
-        return ["nsenter", f"--target={self.pid}", *_JOIN_USER, "--net", "--", *command]
+        return ["nsenter", f"--target={self.process.pid}", *_JOIN_USER, "--net", "--", *command]
 
     def run(self, *command: str | Path, input: str | None = None) -> str:
         """Runs a command in here and returns what it printed. Raises RuntimeError if it fails."""
@@ -70,7 +71,7 @@ class Network:
             if shutil.which(tool) is None:
                 raise NotBuilt(f"there is no `{tool}` on PATH: install {package}")
         self._processes = processes
-        self._links = 0
+        self._numbers = itertools.count(1)
         try:
             self.node = self._start("node", "", ["unshare", *_NEW_USER, "--net"])
         except StartError as error:
@@ -80,12 +81,11 @@ class Network:
 
     def add(self, name: str, *addresses: str) -> Host:
         """A new host on the node, at these addresses."""
-        self._links += 1
-        device = f"veth{self._links}"
+        device = f"veth{next(self._numbers)}"
         host = self._start(name, device, self.node.command("unshare", "--net"))
         _ip(
             self.node,
-            f"link add {device} type veth peer name eth0 netns {host.pid}",
+            f"link add {device} type veth peer name eth0 netns {host.process.pid}",
             f"link set {device} up",
         )
         _ip(
@@ -99,17 +99,22 @@ class Network:
             self.give(host, address)
         return host
 
+    def remove(self, host: Host) -> None:
+        """Takes a host away, once nothing else runs in it."""
+        host.process.kill()
+        host.process.wait()
+
     def give(self, host: Host, address: str) -> None:
         """Gives a host, which is not the node, one more address."""
         _ip(host, f"addr add {address}/32 dev eth0")
         _ip(self.node, f"route add {address}/32 dev {host.device} src {NODE}")
 
     def _start(self, name: str, device: str, inside: list[str | Path]) -> Host:
-        path = self._processes.folder / f"{name}.agent"
+        path = self._processes.folder / f"agent-{next(self._numbers)}"
         program = (sys.executable, "-I", "-S", agent.__file__, "serve")
         process = self._processes.start(name, *inside, *program, path)
         self._processes.wait(name, process, path.exists)
-        return Host(name, process.pid, path, device)
+        return Host(name, process, path, device)
 
 
 def _ip(host: Host, *commands: str) -> None:

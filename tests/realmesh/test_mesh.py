@@ -46,6 +46,15 @@ def test_nothing_of_the_test_before_is_left(mesh: Mesh) -> None:
     assert mesh.server.request("GET", "/api/v1/namespaces/default/services")["items"][1:] == []
 
 
+def test_names_can_be_used_again(mesh: Mesh) -> None:
+    for version in ("v1", "v2"):
+        mesh.service("helloworld", ports={"http": 5000}, pods={version: 1}, namespace="n" * 63)
+        client = mesh.sidecar("n" * 63, name="c" * 63)
+        mesh.settled()
+        assert client.request("GET", "helloworld:5000").version == version
+        mesh.reset()
+
+
 def test_two_at_once(mesh: Mesh, new_mesh: Callable[..., Mesh]) -> None:
     other = new_mesh()
     for each in (mesh, other):
