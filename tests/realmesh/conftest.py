@@ -18,7 +18,7 @@ from .mesh import Mesh
 REQUIRE = "KUBECTL_MESH_REQUIRE_REALMESH"
 """Set to 1, this environment variable turns the skips into errors: for CI."""
 
-_Started = TypeVar("_Started")
+_Thing = TypeVar("_Thing")
 _numbers = itertools.count(1)
 
 
@@ -75,16 +75,22 @@ def new_mesh() -> Iterator[Callable[..., Mesh]]:
         yield lambda **how: meshes.enter_context(_started(functools.partial(Mesh, **how)))
 
 
+def built(thing: Callable[[], _Thing], *, required: bool = True) -> _Thing:
+    """What `thing` returns; skips the test where it raises NotBuilt.
+
+    In CI it may be skipped only if it is not `required`.
+    """
+    try:
+        return thing()
+    except NotBuilt as missing:
+        if required and os.environ.get(REQUIRE) == "1":
+            raise
+        pytest.skip(str(missing))
+
+
 @contextlib.contextmanager
 def _started(
-    thing: Callable[[], contextlib.AbstractContextManager[_Started]],
-) -> Iterator[_Started]:
-    """Enters it; skips the test where something that it needs was not built."""
+    thing: Callable[[], contextlib.AbstractContextManager[_Thing]],
+) -> Iterator[_Thing]:
     with contextlib.ExitStack() as exits:
-        try:
-            started = exits.enter_context(thing())
-        except NotBuilt as missing:
-            if os.environ.get(REQUIRE) == "1":
-                raise
-            pytest.skip(str(missing))
-        yield started
+        yield built(lambda: exits.enter_context(thing()))

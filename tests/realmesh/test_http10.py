@@ -8,7 +8,6 @@ has a sidecar too, which takes the requests to the pod and passes them on to the
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ import yaml
 
 from . import build
 from .client import PATIENCE
-from .conftest import REQUIRE
+from .conftest import built
 from .envoy import Proxy
 from .mesh import Mesh
 from .nginx import Nginx
@@ -146,18 +145,13 @@ def web(mesh: Mesh) -> Web:
 @pytest.fixture
 def new() -> Path:
     """An nginx that speaks HTTP/1.1 by itself."""
-    return build.nginx()
+    return built(build.nginx)
 
 
 @pytest.fixture
 def old() -> Path:
     """An nginx that speaks HTTP/1.0 by itself: from 1.29.7 on it does not."""
-    try:
-        return build.old_nginx()
-    except build.NotBuilt as missing:
-        if os.environ.get(REQUIRE) == "1" and Path("/etc/debian_version").exists():
-            raise
-        pytest.skip(str(missing))
+    return built(build.old_nginx, required=Path("/etc/debian_version").exists())
 
 
 def test_the_sidecar_of_the_upstream_answers_http10_with_426(web: Web, new: Path) -> None:
