@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test realmesh
+.PHONY: demo test realmesh mesh
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/installed
@@ -17,6 +17,10 @@ test: $(VENV)/installed-for-tests
 realmesh: $(VENV)/installed-for-realmesh
 	$(BIN)/python -m tests.realmesh build
 	KUBECTL_MESH_REQUIRE_REALMESH=1 $(BIN)/python -m pytest tests/realmesh
+
+mesh: $(VENV)/installed-for-realmesh
+	$(BIN)/python -m tests.realmesh build
+	$(BIN)/python -m tests.realmesh shell
 
 $(VENV)/installed: EXTRAS =
 $(VENV)/installed-for-tests: EXTRAS = [test]

@@ -86,7 +86,7 @@ class ApiServer:
                 self._start_relay(reserved, self._node)
             self._write_users()
             self._start_etcd()
-            self.start()
+            self._start()
             if self._crds:
                 self.install_crds()
             self._exit = exits.pop_all()
@@ -252,7 +252,15 @@ class ApiServer:
         return conditions.get("Established") == "True"
 
     def start(self) -> None:
-        """Starts the API server, at first or again: on the same data, port and certificates."""
+        """Starts the API server again, on the same data, port and certificates.
+
+        Raises RuntimeError if it runs.
+        """
+        if self._apiserver.poll() is None:
+            raise RuntimeError("the API server runs already")
+        self._start()
+
+    def _start(self) -> None:
         key = self.certificates / "apiserver.key"  # the server makes it when it first starts
         program: list[str | Path] = [self._programs["kube-apiserver"]]
         self._apiserver = self._processes.start(
@@ -261,6 +269,7 @@ class ApiServer:
             "--etcd-servers=unix://etcd:2379",
             "--bind-address=127.0.0.1",
             f"--secure-port={self._port}",
+            "--request-timeout=20s",  # so long a stop waits for those who watch; default: 60s
             "--permit-port-sharing",  # with the socket that reserves the port
             "--advertise-address=192.0.2.1",  # nobody's; without one it looks for a default route
             f"--cert-dir={self.certificates}",
@@ -368,13 +377,25 @@ def group_path(version: str) -> str:
 
 
 def objects(*manifests: str | Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """The objects in YAML texts, in Lists, and those that are objects already."""
+    """The objects in YAML texts, in Lists, and those that are objects already.
+
+    Raises ValueError for what is no object, yaml.YAMLError for what is no YAML.
+    """
     for manifest in manifests:
         if isinstance(manifest, str):
             loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-            yield from objects(*filter(None, yaml.load_all(manifest, Loader=loader)))
-        elif manifest["kind"] == "List":
-            yield from objects(*manifest["items"])
+            for item in filter(None, yaml.load_all(manifest, Loader=loader)):
+                if isinstance(item, str):
+                    raise ValueError(f"not an object: {item!r}")
+                yield from objects(item)
+        elif not isinstance(manifest, Mapping):
+            raise ValueError(f"not an object: {manifest!r}")
+        elif manifest.get("kind") == "List":
+            yield from objects(*manifest.get("items") or ())
+        elif not all(isinstance(manifest.get(key), str) for key in ("apiVersion", "kind")):
+            raise ValueError(f"an object without apiVersion or kind: {manifest!r}")
+        elif not (manifest.get("metadata") or {}).get("name"):
+            raise ValueError(f"an object without metadata.name: {manifest!r}")
         else:
             yield manifest
 

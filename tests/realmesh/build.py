@@ -175,7 +175,8 @@ class GoProgram:
     @property
     def ready(self) -> bool:
         """Whether it is built, and for Istio's, whether the source that the tests read is there."""
-        return self.path.exists() and (self.module is not ISTIO or bool(_recorded_istio_dir()))
+        built = os.access(self.path, os.F_OK)
+        return built and (self.module is not ISTIO or bool(_recorded_istio_dir()))
 
     @property
     def remedy(self) -> str:
@@ -423,8 +424,13 @@ def _report_commands(say: Callable[[str], object]) -> list[str]:
 @contextmanager
 def _alone(say: Callable[[str], object]) -> Iterator[Path]:
     """An empty folder to build in, on the cache's file system, for one build at a time."""
-    cache_dir().mkdir(parents=True, exist_ok=True)
-    with (cache_dir() / "lock").open("w") as lock:
+    try:
+        cache_dir().mkdir(parents=True, exist_ok=True)
+        opened = (cache_dir() / "lock").open("w")
+    except OSError as error:
+        where = f"{cache_dir()} (KUBECTL_MESH_CACHE)"
+        raise BuildError(f"the cache {where} cannot be used: {error.strerror}") from error
+    with opened as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -550,6 +556,6 @@ def _recorded_istio_dir() -> Path | None:
     """Where Istio's source is, unless it was never downloaded or is no longer there."""
     try:
         recorded = Path(_module_dir_record().read_text().strip())
-    except FileNotFoundError:
+    except OSError:
         return None
     return recorded if recorded.is_dir() else None

@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import itertools
 import json
+import re
 import signal
 import time
 from collections.abc import Iterator, Mapping
@@ -133,9 +134,9 @@ class Proxy:
 
     @property
     def warnings(self) -> str:
-        """The last of what the proxy has complained of in its log."""
-        lines = self._processes.log(self.host.name).read_text(errors="replace").splitlines()
-        return "\n".join([line for line in lines if not line.startswith("{")][-3:])
+        """Why the proxy rejected what istiod sent, as its log says: the last three times."""
+        log = self._processes.log(self.host.name).read_text(errors="replace")
+        return "\n".join(re.findall(r"gRPC config for .*?(?=\n[\[{]|\Z)", log, re.DOTALL)[-3:])
 
     def cluster_version(self, name: str) -> str | None:
         """The version of istiod's configuration that gave the proxy this cluster; None if none."""

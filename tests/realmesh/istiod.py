@@ -31,10 +31,15 @@ class Istiod:
         self._kubeconfig = kubeconfig
         self._debounce = debounce
         self._program = program
-        self.start()
+        self._start()
 
     def start(self) -> None:
-        """Starts it, at first or again, and waits until it is ready."""
+        """Starts it again, and waits until it is ready. Raises RuntimeError if it runs."""
+        if self._process.poll() is None:
+            raise RuntimeError("istiod runs already")
+        self._start()
+
+    def _start(self) -> None:
         environment = {
             "POD_NAME": "istiod",
             "POD_NAMESPACE": "istio-system",
@@ -76,6 +81,14 @@ class Istiod:
             yield
         finally:
             self._process.send_signal(signal.SIGCONT)
+
+    @property
+    def state(self) -> str:
+        """Whether it runs, and else the end of what it printed."""
+        if self._process.poll() is None:
+            return "it runs"
+        log = self._processes.log("istiod").read_text(errors="replace").splitlines()
+        return "\n".join([f"it ended with status {self._process.returncode}:", *log[-15:]])
 
     def debug(self, what: str) -> Any:
         """What /debug/`what` answers. Raises OSError or HTTPException if it does not."""

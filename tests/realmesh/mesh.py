@@ -34,7 +34,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any
 
@@ -97,7 +97,7 @@ class Mesh:
             )
             self._pods = self._network.add("pods")
             self._kinds = list(self._namespaced_kinds())
-            self._own = {self.server.path(item) for item in self._everything()}
+            self._own = {self.server.path(item) for item in self._objects(self._kinds)}
             self._exit = exits.pop_all()
         return self
 
@@ -212,7 +212,7 @@ class Mesh:
             _endpoint_slice(namespace, name, targets, [pod]),
         )
         # istiod looks for the target ports once, when the proxy connects.
-        wait_until_read(self.istiod, self._everything)
+        wait_until_read(self.istiod, self._read_by_istiod)
         return self._proxy("router", pod, labels, ports, {})
 
     def next_second(self) -> None:
@@ -255,7 +255,14 @@ class Mesh:
         pod = _object("v1", "Pod", namespace, name, spec=spec)
         pod["metadata"]["labels"] = dict(labels)
         self.apply(pod)
-        running = {"image": "none", "imageID": "", "restartCount": 0, "ready": True}
+        running = {
+            "image": "none",
+            "imageID": "",
+            "restartCount": 0,
+            "ready": True,
+            "started": True,
+            "state": {"running": {}},
+        }
         pod["status"] = {
             "phase": "Running",
             "podIP": address,
@@ -276,7 +283,7 @@ class Mesh:
         Raises NotSettled where a proxy rejects it, or does not take it within a minute; the message
         says what is missing.
         """
-        wait_until_read(self.istiod, self._everything)
+        wait_until_read(self.istiod, self._read_by_istiod)
         rejected = {proxy: proxy.rejected for proxy in self._proxies}
         # istiod sends proxies what it knows, whole: a change made now comes with all before it.
         marker = self._name(_MARKER)
@@ -284,7 +291,10 @@ class Mesh:
         wait_until_taken(self.istiod, self._proxies, marker, rejected)
 
     def reset(self) -> None:
-        """Takes away all proxies, applications and objects that were not there at the start."""
+        """Takes away all proxies, applications and objects that were not there at the start.
+
+        Namespaces stay, and objects with finalizers, as no controller is there to heed them.
+        """
         for proxy in self._proxies:
             proxy.stop()
             self._network.remove(proxy.host)
@@ -292,30 +302,34 @@ class Mesh:
             application.kill()
         self._proxies.clear()
         self._applications.clear()
-        left = [item for item in self._everything() if self.server.path(item) not in self._own]
+        objects = self._objects(self._kinds)
+        left = [item for item in objects if self.server.path(item) not in self._own]
         in_parallel([functools.partial(self.server.delete, item) for item in left], 8)
         self.server.apply(_MESH_CONFIG_MAP)
 
     def _namespaced_kinds(self) -> Iterator[tuple[str, str, str]]:
-        """apiVersion, kind and plural of what lives in namespaces and a test may leave behind."""
+        """apiVersion, kind and plural of all that lives in namespaces and can be deleted."""
         groups = self.server.request("GET", "/apis")["groups"]
-        versions = ["v1", "apps/v1", "discovery.k8s.io/v1"]
-        versions += [
-            version["groupVersion"]
-            for group in groups
-            if group["name"].endswith(".istio.io")
-            for version in group["versions"]
-        ]
+        served = [version["groupVersion"] for group in groups for version in group["versions"]]
         seen = set()
-        for version in versions:
+        for version in ["v1", *served]:
             for resource in self.server.resources(version):
                 key = (version.rpartition("/")[0], resource["kind"])
                 if resource["namespaced"] and "delete" in resource["verbs"] and key not in seen:
                     seen.add(key)
                     yield version, resource["kind"], resource["name"]
 
-    def _everything(self) -> Iterator[dict[str, Any]]:
-        for version, kind, plural in self._kinds:
+    def _read_by_istiod(self) -> Iterator[dict[str, Any]]:
+        """The objects that istiod makes proxies' configuration of."""
+        return self._objects(
+            kind
+            for kind in self._kinds
+            if kind[1] in ("Pod", "Service", "EndpointSlice")
+            or kind[0].partition("/")[0].endswith(".istio.io")
+        )
+
+    def _objects(self, kinds: Iterable[tuple[str, str, str]]) -> Iterator[dict[str, Any]]:
+        for version, kind, plural in kinds:
             for item in self.server.request("GET", f"{group_path(version)}/{plural}")["items"]:
                 yield {"apiVersion": version, "kind": kind, **item}
 

@@ -28,7 +28,9 @@ class Processes:
     """
 
     def __init__(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="kubectl-mesh-"))
+        # The sockets in it need names of at most 107 bytes.
+        parent = None if len(tempfile.gettempdir()) < 76 else "/tmp"
+        self.folder = Path(tempfile.mkdtemp(prefix="kubectl-mesh-", dir=parent))
         self._started: list[subprocess.Popen[bytes]] = []
         self._keeper = subprocess.Popen(
             [sys.executable, "-I", "-S", Path(__file__).with_name("keeper.py"), self.folder],

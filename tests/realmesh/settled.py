@@ -6,6 +6,7 @@ when it uses the newest clusters, listeners and routes, and has said so to istio
 
 from __future__ import annotations
 
+import http.client
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -69,12 +70,13 @@ def _unread(istiod: Istiod, live: list[Object]) -> str | None:
     }
     known_configuration = {
         (item["kind"], *_key(item)): item["metadata"]["resourceVersion"]
-        for item in istiod.debug("configz")
+        for item in _ask(istiod, "configz")
+        if "resourceVersion" in item["metadata"]  # else istiod made it itself, of an Ingress
     }
     services = {key: metadata["resourceVersion"] for key, metadata in by_kind["Service"].items()}
     known_services = {
         (item["Attributes"]["Namespace"], item["Attributes"]["Name"]): item["ResourceVersion"]
-        for item in istiod.debug("registryz")
+        for item in _ask(istiod, "registryz")
         if item["Attributes"]["ServiceRegistry"] == "Kubernetes"
     }
     endpoints = {
@@ -83,7 +85,7 @@ def _unread(istiod: Istiod, live: list[Object]) -> str | None:
         if item["kind"] == "EndpointSlice"
         for endpoint, labels in _endpoints(item, services.keys(), by_kind["Pod"])
     }
-    known_endpoints = dict(_known_endpoints(istiod.debug("endpointz")))
+    known_endpoints = dict(_known_endpoints(_ask(istiod, "endpointz")))
     return (
         _difference("configuration", configuration, known_configuration)
         or _difference("Services", services, known_services)
@@ -94,7 +96,8 @@ def _unread(istiod: Istiod, live: list[Object]) -> str | None:
 def _difference(what: str, live: Mapping[Any, Any], known: Mapping[Any, Any]) -> str | None:
     for key in live.keys() | known.keys():
         if live.get(key) != known.get(key):
-            return f"istiod has other {what} than the API server: {key}"
+            sides = f"{known.get(key)}, the API server {live.get(key)}"
+            return f"istiod has other {what} than the API server: of {key} istiod has {sides}"
     return None
 
 
@@ -112,8 +115,9 @@ def _endpoints(
         pod = pods.get((namespace, endpoint.get("targetRef", {}).get("name", "")), {})
         if endpoint.get("conditions", {}).get("ready", True):
             for address in endpoint["addresses"]:
-                for port in endpoint_slice["ports"]:
-                    yield (namespace, service, address, port["port"]), pod.get("labels", {})
+                for port in endpoint_slice.get("ports") or ():
+                    labels = _own_labels(pod.get("labels") or {})
+                    yield (namespace, service, address, port["port"]), labels
 
 
 def _known_endpoints(shards: Mapping[str, Any]) -> Iterator[tuple[_Endpoint, Object]]:
@@ -122,38 +126,58 @@ def _known_endpoints(shards: Mapping[str, Any]) -> Iterator[tuple[_Endpoint, Obj
         for namespace, known in namespaces.items():
             for shard, endpoints in known["Shards"].items():
                 for endpoint in endpoints or () if shard.startswith("Kubernetes/") else ():
-                    own = {
-                        name: value
-                        for name, value in (endpoint["Labels"] or {}).items()
-                        if not name.startswith(("topology.istio.io/", "kubernetes.io/hostname"))
-                    }
                     service = host.partition(".")[0]
-                    yield (namespace, service, endpoint["Address"], endpoint["EndpointPort"]), own
+                    key = (namespace, service, endpoint["Address"], endpoint["EndpointPort"])
+                    yield key, _own_labels(endpoint["Labels"] or {})
+
+
+def _own_labels(labels: Object) -> Object:
+    """A pod's labels without those that istiod adds."""
+    added = ("topology.istio.io/", "kubernetes.io/hostname")
+    return {name: value for name, value in labels.items() if not name.startswith(added)}
 
 
 def _untaken(
     istiod: Istiod, proxies: Iterable[Proxy], marker: str, rejected: Mapping[Proxy, int]
 ) -> Iterator[str]:
-    acknowledged = {each["proxy"]: each for each in istiod.debug("syncz")}
+    acknowledged = {each["proxy"]: each for each in _ask(istiod, "syncz")}
     for proxy in proxies:
+        yield from _behind(proxy, acknowledged, marker, rejected)
+
+
+def _ask(istiod: Istiod, what: str) -> Any:
+    try:
+        return istiod.debug(what)
+    except (OSError, http.client.HTTPException) as error:
+        raise NotSettled(f"istiod does not answer: {error}; {istiod.state}") from error
+
+
+def _behind(
+    proxy: Proxy, acknowledged: Mapping[str, Any], marker: str, rejected: Mapping[Proxy, int]
+) -> Iterator[str]:
+    try:
         if proxy.rejected != rejected[proxy]:
             raise NotSettled(f"{proxy} rejects what istiod sends:\n{proxy.warnings}")
         version = proxy.cluster_version(marker)
-        if version is None:
-            yield f"{proxy} has not got the newest clusters"
-            return
-        for name, value in proxy.stats(_VERSIONS).items():
-            if name.endswith("version_text") and _rank(value) < _rank(version):
-                yield f"{proxy} has {name} {value!r}, not yet {version!r}"
-            if not name.endswith("version_text") and value:
-                yield f"{proxy} has {name} {value}"
-        state = acknowledged.get(f"{proxy.identity.name}.{proxy.identity.namespace}")
-        if state is None:
-            yield f"{proxy} is not connected to istiod"
-            return
-        for kind in ("cluster", "listener", "route", "endpoint"):
-            if state.get(f"{kind}_sent") != state.get(f"{kind}_acked"):
-                yield f"{proxy} has not acknowledged the newest {kind}s"
+        stats = proxy.stats(_VERSIONS)
+    except (OSError, http.client.HTTPException) as error:
+        yield f"{proxy} does not answer: {error}"
+        return
+    if version is None:
+        yield f"{proxy} has not got the newest clusters"
+        return
+    for name, value in stats.items():
+        if name.endswith("version_text") and _rank(value) < _rank(version):
+            yield f"{proxy} has {name} {value!r}, not yet {version!r}"
+        if not name.endswith("version_text") and value:
+            yield f"{proxy} has {name} {value}"
+    state = acknowledged.get(f"{proxy.identity.name}.{proxy.identity.namespace}")
+    if state is None:
+        yield f"{proxy} is not connected to istiod"
+        return
+    for kind in ("cluster", "listener", "route", "endpoint"):
+        if state.get(f"{kind}_sent") != state.get(f"{kind}_acked"):
+            yield f"{proxy} has not acknowledged the newest {kind}s"
 
 
 def _key(item: Object) -> tuple[str, str]:

@@ -25,6 +25,11 @@ def test_the_shell_reaches_everything(mesh: Mesh) -> None:
         kubectl mesh doctor -A
         kubectl --kubeconfig $KUBECONFIG_ALICE get pods || echo forbidden
         client cat /proc/net/route | grep -c eth0
+        ask='import http.client as h, sys; c = h.HTTPConnection(*sys.argv[1:3]);
+c.request("GET", "/hello", headers={"Host": sys.argv[3]}); print(c.getresponse().status)'
+        client python3 -c "$ask" localhost 5000 helloworld:5000
+        ingress=$(kubectl get pod -n istio-system ingress -o jsonpath={.status.podIP})
+        node python3 -c "$ask" $ingress 8080 myapp.com
         node python3 -c 'import urllib.request as u; print(u.urlopen("http://localhost:8080/ready"))'
     """
     done = subprocess.run(
@@ -32,7 +37,7 @@ def test_the_shell_reaches_everything(mesh: Mesh) -> None:
     )
     assert "helloworld-v2-0" in done.stdout
     assert "No problems found" in done.stdout
-    assert "\nforbidden\n2\n" in done.stdout
+    assert "\nforbidden\n2\n200\n200\n" in done.stdout
     assert "http.client.HTTPResponse" in done.stdout
 
 
