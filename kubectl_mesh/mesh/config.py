@@ -31,7 +31,8 @@ class MeshConfig:
     """What the `istio` ConfigMap's `mesh` key says, or Istio's defaults where it is silent.
 
     `domain` is istiod's, not a field of Istio's MeshConfig; the file given by --mesh-config may
-    name it all the same. The three exports are the defaults for resources without exportTo.
+    name it all the same. `registry_only`: sidecars let nothing out to hosts that the registry does
+    not know. The three exports are the defaults for resources without exportTo.
     """
 
     root_namespace: str = "istio-system"
@@ -42,6 +43,7 @@ class MeshConfig:
     auth_policy: str = ""
     sds_uds_path: str = ""
     proxy_metadata: Mapping[str, str] | None = None
+    registry_only: bool = False
 
     @classmethod
     def from_mapping(cls, value: Mapping[str, Any]) -> MeshConfig:
@@ -59,5 +61,6 @@ class MeshConfig:
             service_export=export("defaultServiceExportTo"),
             auth_policy=data.get("authPolicy") or "",
             sds_uds_path=data.get("sdsUdsPath") or "",
+            registry_only=(data.get("outboundTrafficPolicy") or {}).get("mode") == "REGISTRY_ONLY",
             proxy_metadata=(data.get("defaultConfig") or {}).get("proxyMetadata"),
         )

@@ -45,12 +45,23 @@ class Server:
     protocol: str
     hosts: tuple[str, ...]
     tls_mode: str
+    redirects_to_https: bool = False
+
+    @property
+    def bare_hosts(self) -> list[str]:
+        """The hosts without the namespaces that they are open to."""
+        return [host.rpartition("/")[2] for host in self.hosts]
+
+    @property
+    def ends_tls(self) -> bool:
+        """Whether clients speak TLS with the gateway itself."""
+        return self.tls_mode not in ("", "PASSTHROUGH", "AUTO_PASSTHROUGH")
 
     @property
     def takes_http_routes(self) -> bool:
         """Whether http rules apply: TLS that is not ended here leaves nothing to route by."""
         if self.protocol == "HTTPS":
-            return self.tls_mode not in ("", "PASSTHROUGH", "AUTO_PASSTHROUGH")
+            return self.ends_tls
         return self.protocol in ("HTTP", "HTTP2", "GRPC", "GRPC-WEB", "HTTP_PROXY")
 
 
@@ -87,6 +98,17 @@ class Gateway:
                 entries.append((pattern, (where if slash else "*", server)))
         return HostMap(entries)
 
+    def hosts_for(self, server: Server, vs_namespace: str) -> Iterator[str]:
+        """The hosts of a server that are open to VirtualServices of a namespace."""
+        for entry in server.hosts:
+            where, slash, pattern = entry.rpartition("/")
+            if (
+                not slash
+                or where in ("*", vs_namespace)
+                or (where == "." and vs_namespace == self.resource.namespace)
+            ):
+                yield pattern
+
     def admitting(self, host: str, vs_namespace: str) -> Iterator[Server]:
         """The servers on which a VirtualService of `vs_namespace` may serve `host`.
 
@@ -118,13 +140,14 @@ def _server(index: int, server: Mapping[str, Any]) -> Server:
         entry_protocol(port).upper(),
         tuple(server.get("hosts") or ()),
         _tls_mode(server),
+        bool((server.get("tls") or {}).get("httpsRedirect")),
     )
 
 
 def _tls_mode(server: Mapping[str, Any]) -> str:
     """The mode of a server's TLS; PASSTHROUGH is Istio's default where `tls` names none."""
     tls = server.get("tls")
-    if tls is None:
+    if tls is None or (tls.get("httpsRedirect") and not tls.get("mode")):
         return ""
     return str(tls.get("mode") or "PASSTHROUGH")
 
@@ -144,6 +167,11 @@ class Gateways:
             if gateway.selector:
                 grouped[min(gateway.selector.items())].add(frozenset(gateway.selector.items()))
         return grouped
+
+    def of_pod(self, labels: Mapping[str, str]) -> tuple[Gateway, ...]:
+        """The Gateways that configure a pod with these labels, the oldest first."""
+        selecting = [each for each in self.all if each.selector.items() <= labels.items()]
+        return tuple(sorted(selecting, key=lambda each: each.resource.age_key))
 
     def configure(self, labels: Mapping[str, str]) -> bool:
         """Whether the selector of some Gateway selects pods that have these labels."""

@@ -40,6 +40,18 @@ def overlap(one: str, other: str) -> bool:
     return covers(one, other) or covers(other, one)
 
 
+def matches(one: str, other: str) -> bool:
+    """As istiod's `Name.Matches`: whether one means the other, in either direction.
+
+    A wildcard means what ends in the rest of it: `*.b.c` also means `.b.c`, and `*c` means `b.c`.
+    """
+    if is_wildcard(one) and is_wildcard(other):
+        return one[1:].endswith(other[1:]) or other[1:].endswith(one[1:])
+    if is_wildcard(one):
+        return other.endswith(one[1:])
+    return one.endswith(other[1:]) if is_wildcard(other) else one == other
+
+
 def covers(pattern: str, host: str) -> bool:
     """Whether every host name that `host` means is meant by `pattern` too."""
     if not is_wildcard(pattern):

@@ -7,7 +7,7 @@ each of its hosts, wildcards included.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -111,6 +111,31 @@ class Registry:
         for service in self.services:
             grouped[service.namespace].append(service)
         return {namespace: tuple(members) for namespace, members in grouped.items()}
+
+    def by_host(self, host: str) -> Sequence[Service]:
+        """What provides this very host, a wildcard only if it is written as one."""
+        return self._by_host.by_pattern.get(host, ())
+
+    @cached_property
+    def by_address(self) -> Mapping[str, Service]:
+        """The Kubernetes Services by their ClusterIP."""
+        return {
+            address: service
+            for service in self.services
+            if (address := service.resource.spec.get("clusterIP")) and address != "None"
+        }
+
+    def on_port(self, number: int) -> Sequence[Service]:
+        """What has a port of this number."""
+        return self._by_port.get(number, ())
+
+    @cached_property
+    def _by_port(self) -> Mapping[int, list[Service]]:
+        grouped: dict[int, list[Service]] = defaultdict(list)
+        for service in (*self.services, *self.entries):
+            for number in {port.number for port in service.ports}:
+                grouped[number].append(service)
+        return grouped
 
     def providers(self, host: str) -> tuple[Service, ...]:
         """What provides a fully qualified host, exactly or by a ServiceEntry's wildcard."""

@@ -66,7 +66,14 @@ _VIRTUAL_SERVICE = {
                 }
             ],
             "route": [{"destination": _DESTINATION, "weight": int, "headers": _HEADERS}],
-            "redirect": {"*": object},
+            "redirect": {
+                "uri": str,
+                "authority": str,
+                "port": int,
+                "derivePort": str,
+                "scheme": str,
+                "redirectCode": int,
+            },
             "directResponse": {"status": int, "body": {"string": str, "bytes": str}},
             "delegate": {"name": str, "namespace": str},
             "rewrite": {"uri": str, "authority": str, "uriRegexRewrite": _STRINGS},
@@ -110,7 +117,7 @@ _GATEWAY = {
             "name": str,
             "hosts": [str],
             "port": {"number": int, "name": str, "protocol": str},
-            "tls": {"mode": str},
+            "tls": {"mode": str, "httpsRedirect": bool},
         }
     ],
 }

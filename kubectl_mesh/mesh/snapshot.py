@@ -18,6 +18,7 @@ from kubectl_mesh.mesh.nginx_pods import NginxPod, nginx_pods
 from kubectl_mesh.mesh.registry import Registry, Service
 from kubectl_mesh.mesh.resource import Resource, ResourceId, Unreadable
 from kubectl_mesh.mesh.schema import kind_of
+from kubectl_mesh.mesh.sidecars import Sidecars
 from kubectl_mesh.mesh.virtual_services import VirtualServices
 from kubectl_mesh.mesh.workloads import WORKLOAD_KINDS, Workload, Workloads
 
@@ -242,6 +243,10 @@ class Snapshot:
     @cached_property
     def gateways(self) -> Gateways:
         return Gateways(self.of("Gateway"))
+
+    @cached_property
+    def sidecars(self) -> Sidecars:
+        return Sidecars(self.of("Sidecar"), self.config)
 
     @cached_property
     def workloads(self) -> Workloads:

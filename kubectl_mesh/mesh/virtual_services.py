@@ -303,7 +303,7 @@ class VirtualServices:
 
         for pattern in patterns_for(host):
             found = self.on_mesh_by_host.get(pattern, ())
-            for vs in _as_seen_from(namespace, found):
+            for vs in as_seen_from(namespace, found):
                 if vs in self._winning:
                     return vs
         return None
@@ -324,7 +324,7 @@ class VirtualServices:
         specific their hosts.
         """
         found = set(self.on_mesh_for(host))
-        return iter(_as_seen_from(namespace, sorted(found, key=lambda vs: vs.resource.age_key)))
+        return iter(as_seen_from(namespace, sorted(found, key=lambda vs: vs.resource.age_key)))
 
     def roots_of(self, vs: VirtualService) -> tuple[VirtualService, ...]:
         """The VirtualServices through which `vs` takes part in routing: itself, or its roots."""
@@ -336,7 +336,7 @@ class VirtualServices:
         )
 
 
-def _as_seen_from(namespace: str | None, found: Iterable[VirtualService]) -> list[VirtualService]:
+def as_seen_from(namespace: str | None, found: Iterable[VirtualService]) -> list[VirtualService]:
     """Those that a namespace can see: its private ones, those exported to it, the public ones."""
 
     def closeness(vs: VirtualService) -> int:

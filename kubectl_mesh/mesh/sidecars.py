@@ -1,0 +1,97 @@
+"""Sidecar resources: which hosts the proxies of a workload are told of.
+
+Models the choice of a Sidecar for a workload (`getSidecarScope`) and
+`convertIstioListenerToWrapper` of istiod. Only egress is read.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from kubectl_mesh.mesh.config import MeshConfig
+from kubectl_mesh.mesh.hosts import covers, is_wildcard, matches
+from kubectl_mesh.mesh.resource import Resource
+
+
+@dataclass(frozen=True)
+class Egress:
+    """What one egress listener imports: host patterns by the namespace that provides them.
+
+    The namespace `*` stands for all. `port` is None for the listener of all other ports.
+    """
+
+    port: int | None
+    hosts: Mapping[str, tuple[str, ...]]
+
+    def sees_virtual_service(self, namespace: str, hosts: Iterable[str]) -> bool:
+        """Whether a VirtualService is imported: one of its hosts and an entry share a name."""
+        return any(
+            pattern == host
+            or ((is_wildcard(pattern) or is_wildcard(host)) and matches(host, pattern))
+            for pattern in self._patterns(namespace)
+            for host in hosts
+        )
+
+    def sees_service(self, namespace: str, host: str) -> bool:
+        return any(covers(pattern, host) for pattern in self._patterns(namespace))
+
+    def _patterns(self, namespace: str) -> tuple[str, ...]:
+        return self.hosts.get(namespace, ()) + self.hosts.get("*", ())
+
+
+EVERYTHING = Egress(None, {"*": ("*",)})
+
+
+class Sidecars:
+    """Every Sidecar of a mesh."""
+
+    def __init__(self, resources: Iterable[Resource], config: MeshConfig) -> None:
+        self._root = config.root_namespace
+        self._resources = sorted(resources, key=lambda resource: resource.age_key)
+
+    @cached_property
+    def _by_namespace(self) -> Mapping[str, Sequence[Resource]]:
+        grouped: dict[str, list[Resource]] = defaultdict(list)
+        for resource in self._resources:
+            grouped[resource.namespace].append(resource)
+        return grouped
+
+    def for_client(self, namespace: str, labels: Mapping[str, str]) -> Resource | None:
+        """The Sidecar that holds for a workload: its own, its namespace's, the mesh's."""
+        own: Sequence[Resource] = self._by_namespace.get(namespace, ())
+        for resource in own:
+            selector = _selector(resource)
+            if selector and selector.items() <= labels.items():
+                return resource
+        for resource in (*own, *self._by_namespace.get(self._root, ())):
+            if not _selector(resource):
+                return resource
+        return None
+
+    def egress(self, namespace: str, labels: Mapping[str, str], port: int) -> Egress:
+        """What a workload's proxy imports for a port."""
+        sidecar = self.for_client(namespace, labels)
+        listeners = (sidecar.spec.get("egress") or ()) if sidecar else ()
+        if not listeners:
+            return EVERYTHING
+        found = [_egress(listener, namespace) for listener in listeners]
+        return next((each for each in found if each.port in (None, port)), Egress(None, {}))
+
+
+def _selector(sidecar: Resource) -> Mapping[str, str]:
+    labels: Mapping[str, str] = (sidecar.spec.get("workloadSelector") or {}).get("labels") or {}
+    return labels
+
+
+def _egress(listener: Mapping[str, Any], namespace: str) -> Egress:
+    grouped: dict[str, list[str]] = defaultdict(list)
+    for entry in listener.get("hosts") or ():
+        where, slash, host = entry.partition("/")
+        if slash:
+            grouped[namespace if where == "." else where].append(host)
+    port = (listener.get("port") or {}).get("number")
+    return Egress(port, {where: tuple(hosts) for where, hosts in grouped.items()})

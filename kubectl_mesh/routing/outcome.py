@@ -1,0 +1,84 @@
+"""Where a route really leads: the DestinationRule and subset chosen, the pods behind it.
+
+A cluster that the proxy does not have answers 503 with Envoy's flag NC, one without endpoints 503
+with UH.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from kubectl_mesh.mesh.destination_rules import DestinationRule, Subset
+from kubectl_mesh.mesh.hosts import namespace_of
+from kubectl_mesh.mesh.registry import Service
+from kubectl_mesh.mesh.workloads import Workload
+from kubectl_mesh.routing.router import Router
+from kubectl_mesh.routing.table import Target
+
+
+@dataclass(frozen=True)
+class Upstream:
+    """A target as a proxy of a namespace has it.
+
+    `rules` are the DestinationRules that the look-up gives. `pods` are the workloads behind it;
+    None where they are not known, and then `why` says so. `flag` is Envoy's where no request gets
+    through: "NC" for no such cluster, "UH" for no endpoint; `why` says what is missing.
+    """
+
+    target: Target
+    service: Service | None
+    rules: tuple[DestinationRule, ...]
+    subset: Subset | None
+    pods: tuple[Workload, ...] | None
+    flag: str | None
+    why: str
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """The labels by which the subset selects; empty without one."""
+        return self.subset.labels if self.subset else {}
+
+
+def upstream(router: Router, target: Target, namespace: str) -> Upstream:
+    """What becomes of requests that a proxy of `namespace` sends to a target."""
+    snapshot = router.snapshot
+    service = router.visible(target.host, namespace) or router.covering(target.host, namespace)
+    lookup = snapshot.destination_rules.lookup(
+        target.host, namespace, service.namespace if service else None
+    )
+    subset = lookup.subsets.get(target.subset) if target.subset else None
+
+    def found(flag: str | None, why: str, pods: tuple[Workload, ...] | None = None) -> Upstream:
+        return Upstream(target, service, lookup.rules, subset, pods, flag, why)
+
+    if service is None:
+        unknown = snapshot.unknown(_namespace(router, target.host), "Service", "ServiceEntry")
+        if unknown:
+            return found(None, f"{target.host} is taken to exist: {unknown}")
+        return found("NC", f"no Service or ServiceEntry that it can see provides {target.host}")
+    if service.port(target.port) is None:
+        listed = ", ".join(str(port) for port in service.ports) or "none"
+        return found("NC", f"{service.resource} has no port {target.port}: it has {listed}")
+    if target.subset and subset is None:
+        rules = ", ".join(str(rule.resource) for rule in lookup.rules) or "no DestinationRule"
+        return found("NC", f"subset {target.subset} is not defined: the look-up gives {rules}")
+    if not service.selector:
+        return found(None, "its endpoints are not chosen by the labels of pods")
+    reason = snapshot.unknown_workloads(service.namespace)
+    if reason:
+        return found(None, f"the pods behind it are not known: {reason}")
+    wanted = subset.labels if subset else {}
+    pods = tuple(
+        pod
+        for pod in snapshot.pods_of(service)
+        if not pod.is_scaled_to_zero and wanted.items() <= pod.labels.items()
+    )
+    if not pods:
+        labels = "of the subset" if wanted else "that it selects"
+        return found("UH", f"no pod of {service.resource} has the labels {labels}", ())
+    return found(None, "", pods)
+
+
+def _namespace(router: Router, host: str) -> str:
+    return namespace_of(host, router.snapshot.config.domain) or ""

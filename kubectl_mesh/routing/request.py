@@ -1,0 +1,73 @@
+"""A request, as far as routes can tell one from another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+from kubectl_mesh.errors import UsageError
+
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+@dataclass(frozen=True)
+class Request:
+    """An HTTP request as a proxy gets it.
+
+    `authority` is the Host header as sent. `port` is the one that the client connects to. `path`
+    is without the query, `query` without the question mark. Names of `headers` are in lower case.
+    """
+
+    authority: str
+    port: int
+    path: str = "/"
+    query: str = ""
+    method: str = "GET"
+    scheme: str = "http"
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def host(self) -> str:
+        """The host name alone, in lower case: proxies do not look at the port beside it."""
+        name, colon, port = self.authority.lower().rpartition(":")
+        return name if colon and port.isdigit() else self.authority.lower()
+
+    @property
+    def parameters(self) -> Mapping[str, str]:
+        """The query's parameters, as they are written; of a name that comes twice, the first."""
+        found: dict[str, str] = {}
+        for part in self.query.split("&") if self.query else ():
+            name, _, value = part.partition("=")
+            found.setdefault(name, value)
+        return found
+
+    def __str__(self) -> str:
+        query = f"?{self.query}" if self.query else ""
+        return f"{self.method} {self.scheme}://{self.authority}{self.path}{query}"
+
+
+def request_for(url: str, method: str = "GET", headers: Mapping[str, str] | None = None) -> Request:
+    """The request that a client sends for a URL. A Host header takes the place of the URL's.
+
+    Raises UsageError unless it is an http or https URL with a host.
+    """
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise UsageError(f"{url!r} is no URL: {error}") from error
+    if parts.scheme not in _DEFAULT_PORTS or not parts.hostname:
+        raise UsageError(f"{url!r} is no URL of http or https: write http://HOST[:PORT]/PATH")
+    given = {name.lower(): value for name, value in (headers or {}).items()}
+    default = _DEFAULT_PORTS[parts.scheme]
+    host = parts.netloc.rpartition("@")[2]
+    return Request(
+        authority=given.pop("host", host),
+        port=port or default,
+        path=parts.path or "/",
+        query=parts.query,
+        method=method,
+        scheme=parts.scheme,
+        headers=given,
+    )

@@ -1,0 +1,341 @@
+"""Which routes a proxy has for a host: the way from a snapshot to tables.
+
+A sidecar holds the rules of one VirtualService for a host and port, a gateway those of all.
+Models istiod's `SelectVirtualServices`, `BuildSidecarOutboundVirtualHosts` and
+`buildGatewayHTTPRouteConfig`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import chain
+
+from kubectl_mesh.mesh.gateways import MESH, Gateway, Server
+from kubectl_mesh.mesh.hosts import covers, is_wildcard, matches, patterns_for
+from kubectl_mesh.mesh.registry import Service
+from kubectl_mesh.mesh.snapshot import Snapshot
+from kubectl_mesh.mesh.virtual_services import VirtualService, as_seen_from
+from kubectl_mesh.routing.matching import Conditions
+from kubectl_mesh.routing.rules import Rule, merged_rules
+from kubectl_mesh.routing.table import (
+    Action,
+    Route,
+    Table,
+    Target,
+    Vantage,
+    routes_of,
+    sorted_for_gateway,
+)
+
+_HTTP_PORT = 80
+
+
+@dataclass(frozen=True, eq=False)
+class Client:
+    """A pod with a sidecar, as rules tell it from others."""
+
+    namespace: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        labels = ",".join(f"{name}={value}" for name, value in sorted(self.labels.items()))
+        return f"pods of namespace {self.namespace}" + (f" with {labels}" if labels else "")
+
+
+@dataclass(frozen=True, eq=False)
+class GatewayProxy:
+    """The pods of a gateway. `gateways` are the Gateways that configure them, the oldest first."""
+
+    namespace: str
+    labels: Mapping[str, str]
+    gateways: tuple[Gateway, ...]
+
+
+class Router:
+    """The tables of every proxy of a mesh. What it finds out about the snapshot it keeps."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self.snapshot = snapshot
+        self._rules: dict[VirtualService, tuple[Rule, ...]] = {}
+
+    def rules(self, vs: VirtualService) -> tuple[Rule, ...]:
+        """The http rules of a root, delegates merged."""
+        if vs not in self._rules:
+            self._rules[vs] = merged_rules(self.snapshot.virtual_services, vs)
+        return self._rules[vs]
+
+    def sidecar(self, client: Client, host: str, port: int) -> Table:
+        """What a sidecar does with HTTP requests to `host`, a Host header's name, on a port."""
+        listener = _Listener(self, client, port)
+        for domain in patterns_for(host):
+            table = listener.table(domain)
+            if table is not None:
+                return table
+        return Table("blackhole" if self.snapshot.config.registry_only else "passthrough", "*")
+
+    def gateway(self, proxy: GatewayProxy, host: str, port: int, *, tls: bool) -> Table | None:
+        """What a gateway does with HTTP requests to `host` on a server's port.
+
+        None where no server takes such requests there. With `tls` they come by TLS that the
+        gateway ends, for the server name `host`.
+        """
+        servers = [
+            (gateway, server)
+            for gateway in proxy.gateways
+            for server in gateway.servers
+            if server.number == port and server.takes_http_routes and server.ends_tls is tls
+        ]
+        if tls:
+            servers = _for_server_name(servers, host)
+        if not servers:
+            return None
+        for domain in patterns_for(host):
+            table = self._gateway_table(proxy, servers, domain)
+            if table is not None:
+                return table
+        return Table("no-route", "*")
+
+    def _gateway_table(
+        self, proxy: GatewayProxy, servers: list[tuple[Gateway, Server]], domain: str
+    ) -> Table | None:
+        """The table of a virtual host; None where no rule and server share this very host."""
+        found = redirects = False
+        routes: list[Route] = []
+        for gateway, server in servers:
+            vantage = Vantage(proxy.namespace, proxy.labels, gateway.id, server.number)
+            to_https = server.redirects_to_https
+            redirects = redirects or (to_https and domain in server.bare_hosts)
+            for vs in self._on_gateway(gateway.id, domain, proxy.namespace):
+                if domain in shared_hosts(gateway, server, vs):
+                    added = routes_of(vs, self.rules(vs), vantage, self._single_ports(vs, proxy))
+                    found = found or bool(added)
+                    redirects = redirects or (to_https and bool(added))
+                    routes += added
+        if redirects:
+            return Table("https-redirect", domain)
+        if found:
+            return Table("virtual-service", domain, sorted_for_gateway(routes))
+        return None
+
+    def _on_gateway(self, gateway: str, domain: str, namespace: str) -> Iterator[VirtualService]:
+        """The VirtualServices of a gateway that may share a host, as its proxies order them."""
+        by_host = self._by_gateway.get(gateway, {})
+        if is_wildcard(domain):
+            candidates = chain.from_iterable(by_host.values())
+        else:
+            candidates = chain.from_iterable(by_host.get(p, ()) for p in patterns_for(domain))
+        ordered = sorted(set(candidates), key=lambda vs: vs.resource.age_key)
+        return iter(as_seen_from(namespace, ordered))
+
+    @cached_property
+    def _by_gateway(self) -> Mapping[str, Mapping[str, list[VirtualService]]]:
+        """The roots by gateway and host."""
+        grouped: dict[str, dict[str, list[VirtualService]]] = {}
+        for vs in self.snapshot.virtual_services.roots:
+            for gateway in vs.gateways:
+                by_host = grouped.setdefault(gateway, {})
+                for host in vs.hosts:
+                    by_host.setdefault(host, []).append(vs)
+        return grouped
+
+    def _single_ports(self, vs: VirtualService, proxy: GatewayProxy) -> Mapping[str, int]:
+        """The port of each destination that has just one, as a gateway's proxies see it."""
+        found: dict[str, int] = {}
+        for destination in vs.destinations:
+            service = self.visible(destination.host, proxy.namespace, prefer=vs.namespace)
+            if service and len(service.ports) == 1:
+                found[destination.host] = service.ports[0].number
+        return found
+
+    def visible(self, host: str, namespace: str, *, prefer: str | None = None) -> Service | None:
+        """The Service that provides a host for proxies of a namespace.
+
+        Of several that of namespace `prefer`, else of the proxies' own, else the first by name.
+        """
+        seen = [
+            service
+            for service in self.snapshot.registry.by_host(host)
+            if service.export.reaches(namespace)
+        ]
+        order = (prefer, namespace)
+        return min(
+            seen,
+            key=lambda service: (
+                not service.is_kubernetes,
+                order.index(service.namespace) if service.namespace in order else len(order),
+                service.namespace,
+            ),
+            default=None,
+        )
+
+    def covering(self, host: str, namespace: str) -> Service | None:
+        """As `visible`, of the ServiceEntries whose wildcard means the host."""
+        for pattern in patterns_for(host):
+            service = self.visible(pattern, namespace)
+            if service:
+                return service
+        return None
+
+    def called(self, name: str, namespace: str) -> Iterator[str]:
+        """The hosts of the registry that clients of a namespace may mean by a name.
+
+        Models `generateVirtualHostDomains`: a Service is called by its name within its namespace,
+        everywhere by `name.ns`, `name.ns.svc` and in full, and by its ClusterIP.
+        """
+        yield name
+        suffix = f".svc.{self.snapshot.config.domain}"
+        parts = name.removesuffix(".svc").split(".")
+        if len(parts) == 1 and not name.endswith(".svc"):
+            yield f"{name}.{namespace}{suffix}"
+        elif len(parts) == 2:
+            yield ".".join(parts) + suffix
+        address = self.snapshot.registry.by_address.get(name)
+        if address:
+            yield address.host
+
+
+class _Listener:
+    """The virtual hosts of a sidecar's listener for HTTP on one port."""
+
+    def __init__(self, router: Router, client: Client, port: int) -> None:
+        self._router = router
+        self._client = client
+        self._port = port
+        self._egress = router.snapshot.sidecars.egress(client.namespace, client.labels, port)
+        self._vantage = Vantage(client.namespace, client.labels, MESH, port)
+
+    def table(self, domain: str) -> Table | None:
+        """The table of the virtual host that has this very domain; None where there is none."""
+        services = list(self._services(domain))
+        claimants: set[VirtualService] = set()
+        if not any(service.host == domain for service in services):
+            claimants.update(self._virtual_services(domain))
+        for service in services:
+            claimants.update(self._governing(service))
+        for vs in self._in_order(claimants):
+            if self._claims(vs, domain, services):
+                routes = routes_of(vs, self._router.rules(vs), self._vantage, {})
+                if routes:
+                    return Table("virtual-service", domain, routes)
+        for service in services:
+            if self._takes_http(service):
+                return Table("service", domain, (self._own_route(service),))
+        return None
+
+    def _services(self, domain: str) -> Iterator[Service]:
+        """The Services on this port that answer to a domain, in the client's eyes."""
+        bare = domain[2:] if domain.startswith("*.") else domain
+        for host in dict.fromkeys(self._router.called(bare, self._client.namespace)):
+            service = self._service(host)
+            if service and (bare == domain or service.is_headless):
+                yield service
+        if bare != domain:
+            service = self._service(domain)
+            if service:
+                yield service
+
+    def _service(self, host: str) -> Service | None:
+        service = self._router.visible(host, self._client.namespace)
+        if (
+            service
+            and service.port(self._port)
+            and self._egress.sees_service(service.namespace, service.host)
+        ):
+            return service
+        return None
+
+    def _takes_http(self, service: Service) -> bool:
+        port = service.port(self._port)
+        return port is not None and port.takes_http_routes
+
+    def _virtual_services(self, host: str) -> Iterable[VirtualService]:
+        """Those that list a host as it is written here, and that the client's proxy is told of."""
+        found = self._router.snapshot.virtual_services.on_mesh_by_host.get(host, ())
+        return [
+            vs
+            for vs in found
+            if vs.export.reaches(self._client.namespace)
+            and self._egress.sees_virtual_service(vs.namespace, vs.hosts)
+        ]
+
+    def _governing(self, service: Service) -> Iterable[VirtualService]:
+        """The VirtualServices that stand for a Service: those that name it, else one wildcard's.
+
+        Models `computeWildcardHostVirtualServiceIndex`.
+        """
+        named = self._virtual_services(service.host)
+        if named:
+            return named
+        for pattern in patterns_for(service.host):
+            found = self._in_order(self._virtual_services(pattern))
+            if found:
+                return found[:1]
+        return ()
+
+    def _in_order(self, found: Iterable[VirtualService]) -> list[VirtualService]:
+        oldest_first = sorted(found, key=lambda vs: vs.resource.age_key)
+        return as_seen_from(self._client.namespace, oldest_first)
+
+    def _claims(self, vs: VirtualService, domain: str, services: Iterable[Service]) -> bool:
+        """Whether a VirtualService makes a virtual host of this domain on this port.
+
+        For a host that is no Service of the port it does so beside a Service of its own there, or
+        on port 80. A wildcard that means some Service of the port is for Services only.
+        """
+        for service in services:
+            if vs in self._governing(service) and self._takes_http(service):
+                return True
+        if domain not in vs.hosts or any(service.host == domain for service in services):
+            return False
+        if is_wildcard(domain) and any(self._matching(domain)):
+            return False
+        if self._port == _HTTP_PORT:
+            return True
+        return any(
+            self._takes_http(service) and vs in self._governing(service)
+            for host in vs.hosts
+            for service in self._matching(host)
+        )
+
+    def _matching(self, host: str) -> Iterator[Service]:
+        """The Services of this port, in the client's eyes, that a VirtualService's host means."""
+        registry = self._router.snapshot.registry
+        hosts: Iterable[str]
+        if is_wildcard(host):
+            hosts = (service.host for service in registry.on_port(self._port))
+        else:
+            hosts = (host,)
+        for candidate in hosts:
+            if matches(host, candidate):
+                service = self._service(candidate)
+                if service:
+                    yield service
+
+    def _own_route(self, service: Service) -> Route:
+        target = Target(service.host, self._port, None, 0)
+        return Route(None, None, None, Conditions(), Action((target,), {}))
+
+
+def _for_server_name(
+    servers: list[tuple[Gateway, Server]], name: str
+) -> list[tuple[Gateway, Server]]:
+    """The server whose filter chain takes TLS for a server name: the most specific host's."""
+    for pattern in patterns_for(name):
+        for gateway, server in servers:
+            if pattern in server.bare_hosts:
+                return [(gateway, server)]
+    return []
+
+
+def shared_hosts(gateway: Gateway, server: Server, vs: VirtualService) -> set[str]:
+    """The hosts of a VirtualService's virtual hosts on a server: of each pair the narrower one."""
+    found: set[str] = set()
+    for pattern in gateway.hosts_for(server, vs.namespace):
+        for host in vs.hosts:
+            if covers(host, pattern):
+                found.add(pattern)
+            elif covers(pattern, host):
+                found.add(host)
+    return found

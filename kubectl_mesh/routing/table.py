@@ -1,0 +1,205 @@
+"""The ordered routes that a proxy holds for a host, as istiod gives them to Envoy.
+
+Models `BuildHTTPRoutesForVirtualService` and the sorting of a gateway's routes. Which
+VirtualServices a proxy has for a host is decided in sidecar.py and gateway.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from kubectl_mesh.mesh.virtual_services import VirtualService
+from kubectl_mesh.routing.matching import Conditions
+from kubectl_mesh.routing.request import Request
+from kubectl_mesh.routing.rules import Match, Rule
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where requests are sent, with its share: of 100 where the rule says so, else of the sum."""
+
+    host: str
+    port: int
+    subset: str | None
+    weight: int
+
+    @property
+    def cluster(self) -> str:
+        """The name of Envoy's cluster."""
+        return f"outbound|{self.port}|{self.subset or ''}|{self.host}"
+
+
+@dataclass(frozen=True)
+class Action:
+    """What becomes of a request.
+
+    `data` is the rule's own words on everything but destinations: rewrite, redirect,
+    directResponse, fault, mirrors, headers, timeout, retries, corsPolicy.
+    """
+
+    targets: tuple[Target, ...]
+    data: Mapping[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Route:
+    """One entry of a proxy's table: a match of a rule, or a rule without match.
+
+    `virtual_service` is the root; None for the route that a Service has by itself.
+    """
+
+    virtual_service: VirtualService | None
+    rule: Rule | None
+    match: Match | None
+    conditions: Conditions
+    action: Action
+
+    @property
+    def name(self) -> str:
+        """Envoy's name of the route, which access logs show."""
+        if self.rule is None:
+            return "default"
+        matched = self.match.name if self.match else ""
+        return f"{self.rule.name}.{matched}" if matched else self.rule.name
+
+
+@dataclass(frozen=True)
+class Passed:
+    """A route that was tried before the one that won, and what it demands in vain."""
+
+    route: Route
+    why: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """The routes for one host on one proxy, in the order in which Envoy tries them.
+
+    `kind` says why they hold. "virtual-service": rules of VirtualServices, a request that meets
+    none gets 404. "service": the registry's own route. "passthrough": the proxy does not know the
+    host and lets requests out. "blackhole": it does not, and answers 502. "no-route": a gateway
+    without rules for the host, which answers 404. "https-redirect": a gateway whose server sends
+    plain requests to https before any rule is asked.
+    """
+
+    kind: Literal[
+        "virtual-service", "service", "passthrough", "blackhole", "no-route", "https-redirect"
+    ]
+    domain: str
+    routes: tuple[Route, ...] = ()
+
+    def find(self, request: Request) -> tuple[Route | None, list[Passed]]:
+        """The route that a request takes, and those tried before it. Raises Undecidable."""
+        passed: list[Passed] = []
+        for route in self.routes:
+            why = route.conditions.unmet(request)
+            if why is None:
+                return route, passed
+            passed.append(Passed(route, why))
+        return None, passed
+
+    def first(self, request: Request) -> Route | None:
+        """The route that a request takes. Raises Undecidable."""
+        for route in self.routes:
+            if route.conditions.unmet(request) is None:
+                return route
+        return None
+
+
+@dataclass(frozen=True)
+class Vantage:
+    """A proxy, as rules can tell it from others, and the port of the table.
+
+    `gateway` is the Gateway ("namespace/name") whose server it is; `mesh` for a sidecar.
+    """
+
+    namespace: str
+    labels: Mapping[str, str]
+    gateway: str
+    port: int
+
+    def admits(self, match: Match) -> bool:
+        """Whether a match holds on this proxy. Models `sourceMatchHTTP`."""
+        if match.port and match.port != self.port:
+            return False
+        if match.gateways:
+            return self.gateway in match.gateways
+        if not match.source_labels.items() <= self.labels.items():
+            return False
+        return match.source_namespace in ("", self.namespace)
+
+
+def routes_of(
+    root: VirtualService,
+    rules: Iterable[Rule],
+    vantage: Vantage,
+    single_ports: Mapping[str, int],
+) -> tuple[Route, ...]:
+    """What a VirtualService adds to a proxy's table: all up to the first catch-all.
+
+    `single_ports` gives the port of each destination that has only one, where a destination
+    without a port means it.
+    """
+    return tuple(_up_to_catch_all(_routes(root, rules, vantage, single_ports)))
+
+
+def _up_to_catch_all(routes: Iterable[Route]) -> Iterator[Route]:
+    for route in routes:
+        yield route
+        if route.conditions.take_everything:
+            return
+
+
+def _routes(
+    root: VirtualService,
+    rules: Iterable[Rule],
+    vantage: Vantage,
+    single_ports: Mapping[str, int],
+) -> Iterator[Route]:
+    for rule in rules:
+        action = action_of(rule, vantage.port, single_ports)
+        if rule.matches is None:
+            yield Route(root, rule, None, Conditions(), action)
+        for match in rule.matches or ():
+            if vantage.admits(match):
+                yield Route(root, rule, match, match.conditions, action)
+
+
+def action_of(rule: Rule, port: int, single_ports: Mapping[str, int]) -> Action:
+    """What a rule does with requests that arrive at a port."""
+    routes: list[Mapping[str, Any]] = rule.data.get("route") or []
+    if rule.data.get("redirect") or rule.data.get("directResponse"):
+        routes = []
+    targets = tuple(
+        _target(route, port, single_ports)
+        for route in routes
+        if len(routes) == 1 or route.get("weight")
+    )
+    other = {
+        key: value
+        for key, value in rule.data.items()
+        if key not in ("name", "route", "delegate") and value is not None
+    }
+    sent = [route.get("headers") for route in routes]
+    if any(sent):
+        other["destinationHeaders"] = sent
+    return Action(targets, other)
+
+
+def _target(route: Mapping[str, Any], port: int, single_ports: Mapping[str, int]) -> Target:
+    destination: Mapping[str, Any] = route.get("destination") or {}
+    host = destination.get("host") or ""
+    stated = (destination.get("port") or {}).get("number")
+    return Target(
+        host,
+        stated or single_ports.get(host, port),
+        destination.get("subset") or None,
+        route.get("weight") or 0,
+    )
+
+
+def sorted_for_gateway(routes: Iterable[Route]) -> tuple[Route, ...]:
+    """The routes of several VirtualServices in a gateway's order: catch-alls come last."""
+    return tuple(sorted(routes, key=lambda route: route.conditions.take_everything))

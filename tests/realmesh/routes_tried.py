@@ -1,0 +1,169 @@
+"""Proxies of a real mesh that are asked the same as the model of routing."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import random
+from collections.abc import Iterable, Iterator, Mapping
+
+import pytest
+
+from kubectl_mesh.mesh.snapshot import Snapshot
+from kubectl_mesh.routing.request import Request, request_for
+from kubectl_mesh.routing.router import Client, GatewayProxy, Router
+from kubectl_mesh.routing.table import Table
+from kubectl_mesh.sources import cluster
+from kubectl_mesh.sources.context import ClusterOptions
+
+from .client import Answer, Connection
+from .envoy import Proxy
+from .mesh import MESH_CONFIG, Mesh
+from .random_routes import Ask, Configuration
+
+SEED = int(os.environ.get("KUBECTL_MESH_SEED", random.SystemRandom().randrange(10**9)))
+
+_KINDS = ("VirtualService", "Gateway", "Service", "Sidecar", "Pod", "DestinationRule", "ConfigMap")
+
+# Else a sidecar answers alike for hosts that it does not know and for Services without pods.
+_UNKNOWN_HOSTS_GET_502 = f"{MESH_CONFIG}outboundTrafficPolicy: {{mode: REGISTRY_ONLY}}\n"
+
+_GATEWAY = """
+apiVersion: networking.istio.io/v1beta1
+kind: Gateway
+metadata: {name: %(name)s, namespace: istio-system}
+spec:
+  selector: {istio: %(name)s}
+  servers:
+  - {port: {number: 80, name: http, protocol: HTTP}, hosts: ["*"]}
+"""
+
+Place = Client | GatewayProxy
+
+
+class Tried:
+    """Three sidecars and two gateways, each with what the model takes it for."""
+
+    def __init__(self, mesh: Mesh) -> None:
+        self._mesh = mesh
+        clients = [Client("a", {"app": "x"}), Client("b", {"app": "y"}), Client("b")]
+        self._sidecars = [(mesh.sidecar(each.namespace, each.labels), each) for each in clients]
+        self._gateways = [
+            mesh.gateway({"istio": name}, {80: 8080}, name=name) for name in ("gw1", "gw2")
+        ]
+        self._connections: dict[tuple[Proxy, int], Connection] = {}
+
+    def snapshot(self) -> Snapshot:
+        """The mesh as it is."""
+        options = ClusterOptions(kubeconfig=str(self._mesh.server.kubeconfig))
+        state = cluster.load(options, set(_KINDS), None)
+        assert not state.unreadable
+        return Snapshot(state.resources, state.config, state.coverage)
+
+    def places(self, snapshot: Snapshot) -> Iterator[tuple[Proxy, Place]]:
+        """The proxies, and what each is to the model."""
+        yield from self._sidecars
+        for proxy in self._gateways:
+            gateway = snapshot.gateways.by_id[f"istio-system/{proxy.identity.name}"]
+            yield proxy, GatewayProxy("istio-system", proxy.identity.labels, (gateway,))
+
+    def at(self, namespace: str, labels: Mapping[str, str]) -> Proxy | None:
+        """The proxy with a pod like this; None if there is none."""
+        proxies = [*(proxy for proxy, _ in self._sidecars), *self._gateways]
+        return next(
+            (
+                proxy
+                for proxy in proxies
+                if proxy.identity.namespace == namespace and proxy.identity.labels == labels
+            ),
+            None,
+        )
+
+    def say(self, proxy: Proxy, ask: Ask) -> str:
+        """Which rule Envoy answers by; else "404", "502", or "service" for its own route."""
+        port = 80 if proxy in self._gateways else ask.port
+        host = ask.host if port == 80 else f"{ask.host}:{port}"
+        connection = self._connections.setdefault((proxy, port), proxy.connect(host))
+        try:
+            answer = connection.ask(ask.method, host, ask.path, dict(ask.headers))
+        except (OSError, http.client.HTTPException):  # Envoy replaced the listener
+            connection.close()
+            answer = connection.ask(ask.method, host, ask.path, dict(ask.headers))
+        return _named(answer)
+
+    def answers(self, asked: Iterable[Ask]) -> dict[tuple[str, Ask], str]:
+        """What each proxy answers, by its name."""
+        proxies = [proxy for proxy, _ in self._sidecars] + self._gateways
+        return {(str(proxy), ask): self.say(proxy, ask) for ask in asked for proxy in proxies}
+
+    def disagreements(self, asked: Iterable[Ask]) -> Iterator[str]:
+        """What the mesh does otherwise than the model says."""
+        snapshot = self.snapshot()
+        router = Router(snapshot)
+        places = list(self.places(snapshot))
+        for ask in asked:
+            for proxy, place in places:
+                said, told = self.say(proxy, ask), _told(router, place, ask)
+                if said != told:
+                    yield f"{proxy}: {ask}: the model says {told}, Envoy {said}"
+
+
+def table_for(router: Router, place: Place, request: Request) -> Table:
+    """The model's table for a request at a place."""
+    if isinstance(place, Client):
+        return router.sidecar(place, request.host, request.port)
+    table = router.gateway(place, request.host, 80, tls=False)
+    assert table is not None
+    return table
+
+
+def request_of(ask: Ask, place: Place) -> Request:
+    """The model's request for one that is asked of a proxy."""
+    port = "" if isinstance(place, GatewayProxy) or ask.port == 80 else f":{ask.port}"
+    return request_for(f"http://{ask.host}{port}{ask.path}", ask.method, dict(ask.headers))
+
+
+def _told(router: Router, place: Place, ask: Ask) -> str:
+    """What the model says, in the words of `Tried.say`."""
+    request = request_of(ask, place)
+    table = table_for(router, place, request)
+    route = table.first(request)
+    if route is None:
+        return "502" if table.kind == "blackhole" else "404"
+    if route.rule is None:
+        return "service"
+    said: str = route.action.data["directResponse"]["body"]["string"]
+    return said
+
+
+def _named(answer: Answer) -> str:
+    if answer.status == 200:
+        return answer.body.decode()
+    return "service" if answer.body.startswith(b"no healthy upstream") else str(answer.status)
+
+
+@pytest.fixture
+def tried(mesh: Mesh) -> Tried:
+    mesh.apply(
+        {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": "istio", "namespace": "istio-system"},
+            "data": {"mesh": _UNKNOWN_HOSTS_GET_502},
+        },
+        *(_GATEWAY % {"name": name} for name in ("gw1", "gw2")),
+    )
+    return Tried(mesh)
+
+
+@contextlib.contextmanager
+def applied(mesh: Mesh, batch: list[Configuration]) -> Iterator[None]:
+    """While entered, the configurations are in the mesh, each wave younger than the one before."""
+    mesh.apply(*(item for each in batch for item in each.services))
+    for wave in range(3):
+        mesh.apply(*(item for each in batch for item in each.waves[wave]))
+        mesh.next_second()
+    mesh.settled()
+    yield
+    mesh.server.delete(*(item for each in batch for item in (*each.services, *each.objects)))

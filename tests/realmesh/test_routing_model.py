@@ -1,0 +1,123 @@
+"""Does our model of routing agree with Istio, request by request, on random configurations?
+
+`KUBECTL_MESH_ROUTES` says how many configurations are tried, of which each gets 20 requests from
+three sidecars and two gateways; `KUBECTL_MESH_SEED` repeats a run. Where the two disagree, the test
+prints the seed and the smallest configuration that it finds which still shows it.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import random
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import yaml
+
+from .mesh import Mesh
+from .random_routes import Ask, Configuration, configuration, requests
+from .routes_tried import SEED, Tried, applied, tried
+
+__all__ = ["tried"]
+
+CONFIGURATIONS = int(os.environ.get("KUBECTL_MESH_ROUTES", "100"))
+ASKED = 20
+AT_ONCE = 100
+
+
+def test_the_model_agrees_with_istio(
+    mesh: Mesh, tried: Tried, record_property: Callable[[str, object], None]
+) -> None:
+    print(f"KUBECTL_MESH_SEED={SEED} KUBECTL_MESH_ROUTES={CONFIGURATIONS}")
+    record_property("seed", SEED)
+    rng = random.Random(SEED)
+    for first in range(0, CONFIGURATIONS, AT_ONCE):
+        numbers = range(first, min(first + AT_ONCE, CONFIGURATIONS))
+        batch = [configuration(rng, number) for number in numbers]
+        asked = {each.number: list(requests(rng, each.number, ASKED)) for each in batch}
+        with applied(mesh, batch):
+            everything = [ask for each in asked.values() for ask in each]
+            wrong = list(tried.disagreements(everything))
+        if wrong:
+            pytest.fail(_report(mesh, tried, batch, asked, wrong))
+
+
+def _report(
+    mesh: Mesh,
+    tried: Tried,
+    batch: list[Configuration],
+    asked: dict[int, list[Ask]],
+    wrong: list[str],
+) -> str:
+    """The disagreements, and the smallest configuration found that shows one of them."""
+    smallest = next(
+        (
+            each
+            for each in batch
+            if f"'s{each.number}" in wrong[0] or f"h{each.number}." in wrong[0]
+        ),
+        batch[0],
+    )
+    requests = asked[smallest.number]
+
+    def still(candidate: Configuration) -> bool:
+        with applied(mesh, [candidate]):
+            return any(tried.disagreements(requests))
+
+    shrunk = True
+    while shrunk:
+        shrunk = False
+        for candidate in _smaller(smallest):
+            if still(candidate):
+                smallest, shrunk = candidate, True
+                break
+    with applied(mesh, [smallest]):
+        left = list(tried.disagreements(requests))
+    manifest = yaml.safe_dump_all([*smallest.services, *smallest.objects], sort_keys=False)
+    return "\n".join(
+        [
+            f"KUBECTL_MESH_SEED={SEED}: {len(wrong)} disagreements, the first ones:",
+            *wrong[:5],
+            "The smallest configuration found, and where they disagree there:",
+            manifest,
+            *left[:5],
+        ]
+    )
+
+
+def _smaller(whole: Configuration) -> Iterator[Configuration]:
+    """The configuration less one object, one rule, one match, or one field of a match."""
+    for wave, items in enumerate(whole.waves):
+        for index, item in enumerate(items):
+            yield _without(whole, wave, items[:index] + items[index + 1 :])
+            for path in _paths(item["spec"]):
+                cut = copy.deepcopy(item)
+                _remove(cut["spec"], path)
+                yield _without(whole, wave, [*items[:index], cut, *items[index + 1 :]])
+
+
+def _without(whole: Configuration, wave: int, items: list[dict[str, Any]]) -> Configuration:
+    waves = [items if number == wave else each for number, each in enumerate(whole.waves)]
+    return Configuration(whole.number, whole.services, waves)
+
+
+def _paths(spec: dict[str, Any]) -> Iterator[tuple[str | int, ...]]:
+    for index, rule in enumerate(spec["http"]):
+        if len(spec["http"]) > 1:
+            yield ("http", index)
+        matches = rule.get("match") or []
+        for number, match in enumerate(matches):
+            yield ("http", index, "match", number) if len(matches) > 1 else ("http", index, "match")
+            for field in match if len(match) > 1 else ():
+                yield ("http", index, "match", number, field)
+    for field in ("exportTo", "gateways"):
+        if field in spec:
+            yield (field,)
+
+
+def _remove(spec: Any, path: tuple[str | int, ...]) -> None:
+    for step in path[:-1]:
+        spec = spec[step]
+    del spec[path[-1]]
