@@ -84,14 +84,17 @@ def add_cluster_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_output_flags(parser: argparse.ArgumentParser, formats: tuple[str, ...]) -> None:
+def add_output_flags(
+    parser: argparse.ArgumentParser, formats: tuple[str, ...], *, lists: bool = True
+) -> None:
     group = parser.add_argument_group("output")
     group.add_argument(
         "-o", "--output", choices=formats, default=formats[0], help="default: %(default)s"
     )
-    group.add_argument(
-        "--no-headers", action="store_true", help="findings only: no counts above and below them"
-    )
+    if lists:
+        group.add_argument(
+            "--no-headers", action="store_true", help="the list alone: no counts beside it"
+        )
     group.add_argument(
         "--color",
         choices=("auto", "always", "never"),

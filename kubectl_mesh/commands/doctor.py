@@ -74,8 +74,9 @@ def run(args: argparse.Namespace) -> int:
         codes = ", ".join(rule.code for rule in rules)
         raise UsageError(f"{codes} compares manifests with a cluster: add -f and --with-cluster")
     ignores = Ignores(comma_separated(args.ignore))
+    kinds = {kind for rule in rules for kind in (*rule.needs, *rule.uses)}
     with collector_paused():
-        snapshot, namespaces = take_snapshot(args, rules)
+        snapshot, namespaces = take_snapshot(args, kinds)
         report = examine(snapshot, rules, ignores, namespaces)
     write(report, args.output, color=args.color, no_headers=args.no_headers)
     if args.verbose:

@@ -31,7 +31,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="a rule's code (KM101) or name (undefined-subset), or the code that istioctl analyze "
         "(IST0101) or Kiali (KIA1107) gives to the same; without it, all rules are listed",
     )
-    add_output_flags(parser, FORMATS)
+    add_output_flags(parser, FORMATS, lists=False)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -11,7 +11,6 @@ from kubectl_mesh.flags import comma_separated
 from kubectl_mesh.mesh.config import MeshConfig
 from kubectl_mesh.mesh.resource import Resource, Unreadable
 from kubectl_mesh.mesh.snapshot import Snapshot
-from kubectl_mesh.rules.rule import Rule
 from kubectl_mesh.sources import files
 from kubectl_mesh.sources.config import find_mesh_config, read_mesh_config
 from kubectl_mesh.sources.context import ClusterOptions, namespace_on_disk
@@ -19,9 +18,16 @@ from kubectl_mesh.term import safe
 
 
 def take_snapshot(
-    args: argparse.Namespace, rules: Sequence[Rule]
+    args: argparse.Namespace,
+    kinds: Collection[str],
+    namespaces: Collection[str] = (),
+    hosts: Collection[str] = (),
 ) -> tuple[Snapshot, Collection[str] | None]:
     """The mesh that the flags name, and the namespaces that are asked for (None: all).
+
+    Of a cluster, the `kinds` are read (names of schema.KINDS). `namespaces` are asked for instead
+    of the one of the flags or of the context; `hosts` are names that clients there call, and what
+    bears on them is read as well.
 
     Raises UsageError where flags contradict each other, InputError for a --mesh-config that cannot
     be read, ClusterError where no cluster answers.
@@ -35,11 +41,11 @@ def take_snapshot(
         raise UsageError("-R reads folders: name one with -f")
     config = read_mesh_config(args.mesh_config) if args.mesh_config is not None else None
     if not filenames:
-        return _from_cluster(args, rules, config, [], [])
+        return _from_cluster(args, kinds, namespaces, hosts, config, [], [])
     namespace = args.namespace or namespace_on_disk(cluster_options(args))
     resources, unreadable = files.load(filenames, recursive=args.recursive, namespace=namespace)
     if args.with_cluster:
-        return _from_cluster(args, rules, config, resources, unreadable)
+        return _from_cluster(args, kinds, namespaces, hosts, config, resources, unreadable)
     only = args.namespace and not args.all_namespaces
     return (
         Snapshot(resources, config or find_mesh_config(resources), unreadable=unreadable),
@@ -49,7 +55,9 @@ def take_snapshot(
 
 def _from_cluster(
     args: argparse.Namespace,
-    rules: Sequence[Rule],
+    kinds: Collection[str],
+    wanted: Collection[str],
+    hosts: Collection[str],
     config: MeshConfig | None,
     manifests: Sequence[Resource],
     unreadable: Sequence[Unreadable],
@@ -62,12 +70,17 @@ def _from_cluster(
     options = cluster_options(args)
     namespaces: Collection[str] | None = None
     if not args.all_namespaces:
-        own = args.namespace or cluster.namespace_of_context(options)
-        namespaces = {own, *(found.namespace for found in manifests if found.namespace)}
-    kinds = {kind for rule in rules for kind in (*rule.needs, *rule.uses)}
+        named = wanted or (args.namespace or cluster.namespace_of_context(options),)
+        namespaces = {*named, *(found.namespace for found in manifests if found.namespace)}
     with ProgressLine(sys.stderr) as progress:
         state = cluster.load(
-            options, kinds, namespaces, manifests=manifests, config=config, progress=progress
+            options,
+            kinds,
+            namespaces,
+            hosts=hosts,
+            manifests=manifests,
+            config=config,
+            progress=progress,
         )
     for warning in state.warnings:
         print(f"Warning: {safe(warning)}", file=sys.stderr)

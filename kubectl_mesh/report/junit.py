@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
+from collections.abc import Mapping
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
@@ -31,12 +32,17 @@ def render(report: Report, layout: Layout) -> str:
         cases[_title(BY_CODE[skip.code])].append(_skipped(skip))
     if not cases:
         name = f"no problems found in {report.resources} resources"
-        cases["kubectl mesh"].append(_case("kubectl mesh", name))
+        cases["kubectl mesh"].append(case("kubectl mesh", name))
+    return suites(cases)
+
+
+def suites(cases: Mapping[str, list[Element]]) -> str:
+    """Cases, by the title of their suite, as a document in ASCII."""
     root = Element("testsuites", {"name": "kubectl mesh"})
     for title, of_one in cases.items():
         suite = SubElement(root, "testsuite", {"name": title, **_counts(of_one)})
         suite.extend(of_one)
-    root.attrib.update(_counts([case for of_one in cases.values() for case in of_one]))
+    root.attrib.update(_counts([found for of_one in cases.values() for found in of_one]))
     ElementTree.indent(root)
     text: bytes = ElementTree.tostring(root, encoding="us-ascii", xml_declaration=True)
     return text.decode("ascii") + "\n"
@@ -45,7 +51,7 @@ def render(report: Report, layout: Layout) -> str:
 def _counts(cases: list[Element]) -> dict[str, str]:
     plurals = {"failure": "failures", "error": "errors", "skipped": "skipped"}
     counts = {
-        attribute: str(sum(1 for case in cases if case.find(outcome) is not None))
+        attribute: str(sum(1 for found in cases if found.find(outcome) is not None))
         for outcome, attribute in plurals.items()
     }
     return {"tests": str(len(cases)), **counts}
@@ -55,39 +61,41 @@ def _title(rule: Rule) -> str:
     return f"{rule.code} {rule.name}"
 
 
-def _case(classname: str, name: str) -> Element:
-    return Element("testcase", {"classname": _clean(classname), "name": _clean(name)})
+def case(classname: str, name: str) -> Element:
+    """A case that passes, until a child says otherwise."""
+    return Element("testcase", {"classname": clean(classname), "name": clean(name)})
 
 
 def _finding(finding: Finding) -> Element:
     rule = finding.rule
     field = dotted(finding.path)
-    case = _case(_title(rule), f"{finding.resource} {field}".rstrip())
+    found = case(_title(rule), f"{finding.resource} {field}".rstrip())
     position = finding.resource.origin.locate(finding.path)
     lines = [finding.message, f"Traffic: {finding.traffic}", f"Next: {finding.next}"]
     lines += finding.evidence
     if position:
-        case.set("file", _clean(position.file))
-        case.set("line", str(position.line))
+        found.set("file", clean(position.file))
+        found.set("line", str(position.line))
         lines.append(f"At {position.file}:{position.line}:{position.column}")
     lines.append(rule.documentation)
     if finding.severity == Severity.INFO:
-        outcome = SubElement(case, "system-out")
+        outcome = SubElement(found, "system-out")
     else:
-        attributes = {"type": finding.severity.label, "message": _clean(finding.message)}
-        outcome = SubElement(case, "failure", attributes)
-    outcome.text = _clean("\n".join(lines))
-    return case
+        attributes = {"type": finding.severity.label, "message": clean(finding.message)}
+        outcome = SubElement(found, "failure", attributes)
+    outcome.text = clean("\n".join(lines))
+    return found
 
 
 def _skipped(skip: Skipped) -> Element:
     position = skip.position
     name = f"{position.file}:{position.line}:{position.column}" if position else skip.reason
-    case = _case(_title(BY_CODE[skip.code]), name)
+    found = case(_title(BY_CODE[skip.code]), name)
     outcome = "error" if skip.code == km900_unreadable_input.RULE.code else "skipped"
-    SubElement(case, outcome, {"message": _clean(skip.reason)})
-    return case
+    SubElement(found, outcome, {"message": clean(skip.reason)})
+    return found
 
 
-def _clean(text: str) -> str:
+def clean(text: str) -> str:
+    """Text that XML may hold, and a terminal."""
     return _FORBIDDEN.sub("\ufffd", text)

@@ -65,7 +65,7 @@ def _rows(finding: Finding, width: int, paint: Paint, wide: bool) -> Iterator[tu
     position = finding.resource.origin.locate(finding.path)
     lines = [
         (rule.code, finding.message),
-        ("at", _place(position) if position else ""),
+        ("at", place(position) if position else ""),
         ("field", dotted(finding.path) if wide or not position else ""),
         ("traffic", finding.traffic),
         ("next", finding.next),
@@ -81,15 +81,15 @@ def _rows(finding: Finding, width: int, paint: Paint, wide: bool) -> Iterator[tu
     for label, text in lines:
         if text:
             style = COLORS[finding.severity] if label == rule.code else "dim"
-            yield paint(label, style), _wrap(text, room)
+            yield paint(label, style), wrap(text, room)
 
 
 def _printable(text: str) -> str:
     return safe(text if len(text) <= MAX_LENGTH else text[:MAX_LENGTH] + "…")
 
 
-def _wrap(text: str, width: int, indent: str = "", further_indent: str = "") -> str:
-    """Names and commands stay whole: they are there to be copied."""
+def wrap(text: str, width: int, indent: str = "", further_indent: str = "") -> str:
+    """Text as printable lines. Names and commands stay whole: they are there to be copied."""
     return textwrap.fill(
         _printable(text),
         max(width, MIN_WIDTH),
@@ -120,10 +120,10 @@ def _skips(skips: Iterable[Skipped], width: int) -> str:
     for skip in skips:
         reason = skip.reason
         if skip.position:
-            reason = f"{_place(skip.position)}: {reason}"
+            reason = f"{place(skip.position)}: {reason}"
         codes.setdefault(reason, []).append(skip.code)
     return "\n".join(
-        _wrap(f"{reason} ({', '.join(stopped)})", width, _INDENT, _INDENT * 2)
+        wrap(f"{reason} ({', '.join(stopped)})", width, _INDENT, _INDENT * 2)
         for reason, stopped in codes.items()
     )
 
@@ -152,12 +152,13 @@ def _summary(report: Report, width: int, paint: Paint) -> str:
         others = ", ".join(codes[1:MAX_CODES]) + (", ..." if len(codes) > MAX_CODES else "")
         also = f" (also {others})" if others else ""
         lines.append(
-            _wrap(f"Why, and how to repair it: kubectl mesh explain {codes[0]}{also}", width)
+            wrap(f"Why, and how to repair it: kubectl mesh explain {codes[0]}{also}", width)
         )
     return "\n".join(lines)
 
 
-def _place(position: Position) -> str:
+def place(position: Position) -> str:
+    """A place as editors and terminals take it."""
     return f"{position.file}:{position.line}:{position.column}"
 
 

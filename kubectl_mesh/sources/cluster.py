@@ -89,12 +89,14 @@ def load(
     kinds: Collection[str],
     namespaces: Collection[str] | None,
     *,
+    hosts: Collection[str] = (),
     manifests: Sequence[Resource] = (),
     config: MeshConfig | None = None,
     progress: Progress = lambda kind, count: None,
 ) -> ClusterState:
     """Reads the kinds (names of schema.KINDS) in the namespaces (None: all) and what they refer to.
 
+    `hosts` are names that clients in the namespaces call, which count as referred to.
     Of ConfigMaps, those without nginx configuration are read without their data; if the kind is
     not chosen, `istio` is the only one. What `manifests`, which are to be laid over the cluster,
     refer to is read as well. `config` is used for the cluster's own MeshConfig.
@@ -110,7 +112,7 @@ def load(
     client = Client(connect(options))
     with collector_paused():
         reader = _Reader(client, progress)
-        loading = _Loading(reader, kinds, config)
+        loading = _Loading(reader, kinds, hosts, config)
         if namespaces is None:
             loading.read_all()
         else:
@@ -235,8 +237,15 @@ class _Job:
 class _Loading:
     """One load: what has been read so far, and what could not be."""
 
-    def __init__(self, reader: _Reader, kinds: Collection[str], config: MeshConfig | None) -> None:
+    def __init__(
+        self,
+        reader: _Reader,
+        kinds: Collection[str],
+        hosts: Collection[str],
+        config: MeshConfig | None,
+    ) -> None:
         self._reader = reader
+        self._hosts = hosts
         self._kinds = [KINDS[name] for name in KINDS if name in kinds]
         self._given_config = config
         self._found: dict[ResourceId, Resource] = {}
@@ -357,7 +366,7 @@ class _Loading:
     def _references(self, asked: frozenset[str], manifests: Sequence[Resource]) -> References:
         found = [found for key, found in self._found.items() if key.kind in CONFIG_KINDS]
         laid = [manifest for manifest in manifests if manifest.kind in CONFIG_KINDS]
-        return references(lay_over(found, laid), asked, self.config)
+        return references(lay_over(found, laid), asked, self.config, self._hosts)
 
     def _jobs(
         self, namespaces: frozenset[str], narrow: Sequence[Kind], wanted: References

@@ -10,7 +10,7 @@ all of the mesh.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 from kubectl_mesh.mesh.config import MeshConfig
@@ -45,18 +45,27 @@ class References:
 
 
 def references(
-    resources: Iterable[Resource], asked: Collection[str], config: MeshConfig
+    resources: Iterable[Resource],
+    asked: Collection[str],
+    config: MeshConfig,
+    called: Collection[str] = (),
 ) -> References:
     """What the namespaces `asked` have to do with, as far as `resources` tell.
 
-    More may be found once that has been read: ask again until nothing is new.
+    `called` are hosts as clients in those namespaces write them: short names, too. More may be
+    found once that has been read: ask again until nothing is new.
     """
     mesh = Snapshot(resources, config)
     domain = config.domain
     asked_hosts = [f"*.{namespace}.svc.{domain}" for namespace in asked]
+    called_hosts = {found for host in called for found in _written_out(host, asked, domain)}
 
     def is_asked(host: str) -> bool:
-        return any(overlap(pattern, host) for pattern in asked_hosts)
+        return (
+            host in called_hosts
+            or any(overlap(pattern, host) for pattern in asked_hosts)
+            or (is_wildcard(host) and any(covers(host, one) for one in called_hosts))
+        )
 
     virtual_services = _virtual_services(mesh, asked, is_asked)
     sent = {host for vs in virtual_services for host in _destinations(vs)}
@@ -69,7 +78,7 @@ def references(
 
     related = {vs.resource.id for vs in virtual_services}
     namespaces = {*asked, config.root_namespace}
-    provided = set(hosts)
+    provided = hosts | called_hosts
     for rule in mesh.destination_rules.all:
         if rule.namespace in asked:
             provided.add(rule.host)
@@ -103,6 +112,16 @@ def references(
         frozenset(filter(is_namespace, (gateway.resource.namespace for gateway in gateways))),
         frozenset(related),
     )
+
+
+def _written_out(host: str, namespaces: Iterable[str], domain: str) -> Iterator[str]:
+    """A host that clients of some namespaces call, in every way that Istio may write it out."""
+    yield host
+    parts = host.removesuffix(".svc").split(".")
+    if len(parts) == 1:
+        yield from (f"{host}.{namespace}.svc.{domain}" for namespace in namespaces)
+    elif len(parts) == 2:
+        yield f"{'.'.join(parts)}.svc.{domain}"
 
 
 def is_namespace(name: str) -> bool:

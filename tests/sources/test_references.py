@@ -135,3 +135,25 @@ def test_service_entries() -> None:
     assert entry.id in reached.related
     assert other.id not in reached.related
     assert reached.namespaces == {"shop", "istio-system", "vms"}
+
+
+@pytest.mark.parametrize("host", ["api.back", "api.back.svc", "api.back.svc.cluster.local"])
+def test_a_service_that_clients_there_call_counts_as_referred_to(host: str) -> None:
+    rule = vs("team", "rule", "api.back.svc.cluster.local")
+    other = vs("team", "other", "other.back.svc.cluster.local")
+    reached = references([rule, other], {"shop"}, MeshConfig(), [host])
+    assert reached.related == {rule.id}
+    assert reached.namespaces == {"shop", "istio-system", "back"}
+
+
+def test_any_host_that_clients_there_call_counts_as_referred_to() -> None:
+    exact = vs("team", "exact", "api.example.com")
+    wild = vs("team", "wild", "*.example.com")
+    other = vs("team", "other", "other.example.com")
+    reached = references([exact, wild, other], {"shop"}, MeshConfig(), ["api.example.com"])
+    assert reached.related == {exact.id, wild.id}
+
+
+def test_a_short_name_that_clients_call_is_of_their_own_namespace() -> None:
+    rule = vs("team", "here", "api.shop.svc.cluster.local", "x")
+    assert rule.id in references([rule], {"shop"}, MeshConfig(), ["api"]).related

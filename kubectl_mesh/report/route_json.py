@@ -1,0 +1,175 @@
+"""The answer to a request as plain values, the same for one request and for ten thousand.
+
+Fields are only ever added.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from kubectl_mesh.mesh.snapshot import Snapshot
+from kubectl_mesh.report.json_ import API_VERSION
+from kubectl_mesh.routing.outcome import Upstream
+from kubectl_mesh.routing.proxies import Vantage
+from kubectl_mesh.routing.router import Client
+from kubectl_mesh.routing.table import Passed, Route
+from kubectl_mesh.routing.trace import Trace, is_ready, why_these_rules
+
+FIELDS = (
+    "virtualService",
+    "rule",
+    "match",
+    "status",
+    "destinations",
+    "directResponse",
+    "redirect",
+    "outcome",
+    "flag",
+    "why",
+    "undecided",
+    "delegate",
+    "rewrite",
+    "mirrors",
+    "fault",
+    "timeout",
+    "retries",
+    "headers",
+)
+"""What an answer holds, and what an `expect` may name."""
+
+
+def answer(trace: Trace) -> dict[str, Any]:
+    """What becomes of a request: the fields of FIELDS."""
+    route, effect = trace.route, trace.effect
+    data = route.action.data if route else {}
+    answered = effect.outcome == "direct-response"
+    rewrite = data.get("rewrite") or {}
+    sent = bool(effect.upstreams)
+    return {
+        **_rule(route),
+        "status": effect.status,
+        "destinations": [_destination(up, len(effect.upstreams)) for up in effect.upstreams],
+        "directResponse": _direct_response(data) if answered else None,
+        "redirect": {"status": effect.status, "location": trace.location}
+        if trace.location
+        else None,
+        "outcome": effect.outcome,
+        "flag": effect.flag,
+        "why": effect.why or None,
+        "undecided": trace.undecided,
+        "delegate": _delegate(route),
+        "rewrite": {"path": trace.path, "authority": rewrite.get("authority")}
+        if rewrite and sent
+        else None,
+        "mirrors": [
+            {**_destination(mirror.upstream, 1), "weight": mirror.percent}
+            for mirror in effect.mirrors
+        ],
+        "fault": data.get("fault"),
+        "timeout": data.get("timeout") if sent else None,
+        "retries": data.get("retries") if sent else None,
+        "headers": data.get("headers"),
+    }
+
+
+def _rule(route: Route | None) -> Mapping[str, Any]:
+    if route is None or route.rule is None or route.virtual_service is None:
+        return {"virtualService": None, "rule": None, "match": None}
+    vs = route.virtual_service.resource
+    return {
+        "virtualService": f"{vs.namespace}/{vs.name}",
+        "rule": route.rule.name or route.rule.index,
+        "match": route.match.index if route.match else None,
+    }
+
+
+def _delegate(route: Route | None) -> str | None:
+    if route is None or route.rule is None or route.rule.owner is route.virtual_service:
+        return None
+    owner = route.rule.owner.resource
+    return f"{owner.namespace}/{owner.name}"
+
+
+def _destination(up: Upstream, of: int) -> Mapping[str, Any]:
+    target = up.target
+    return {
+        "host": target.host,
+        "port": target.port,
+        "subset": target.subset,
+        "weight": 100 if of == 1 else target.weight,
+        "cluster": target.cluster,
+        "flag": up.flag,
+    }
+
+
+def _direct_response(data: Mapping[str, Any]) -> Mapping[str, Any]:
+    response = data["directResponse"]
+    body = response.get("body") or {}
+    return {"status": response.get("status"), "body": body.get("string", body.get("bytes"))}
+
+
+def document(
+    trace: Trace, vantage: Vantage, snapshot: Snapshot, unknown: Sequence[str]
+) -> Mapping[str, Any]:
+    """All that is known of one request's way; `unknown` is what could not be read."""
+    request = trace.request
+    return {
+        "apiVersion": API_VERSION,
+        "kind": "Route",
+        "request": {
+            "method": request.method,
+            "scheme": request.scheme,
+            "authority": request.authority,
+            "port": request.port,
+            "path": request.path,
+            "query": request.query,
+            "headers": dict(request.headers),
+        },
+        "from": {
+            "kind": "sidecar" if isinstance(vantage.proxy, Client) else "gateway",
+            "name": vantage.name,
+            "namespace": vantage.proxy.namespace,
+            "labels": dict(vantage.proxy.labels),
+        },
+        "listener": trace.listener,
+        "virtualHost": trace.table.domain if trace.table else None,
+        **answer(trace),
+        "destinationRules": [
+            _lookup(up, vantage.proxy.namespace, snapshot) for up in trace.effect.upstreams
+        ],
+        "endpoints": [_endpoints(up) for up in trace.effect.upstreams],
+        "tried": [_tried(passed) for passed in trace.passed],
+        "notes": list(vantage.notes),
+        "unknown": list(unknown),
+    }
+
+
+def _lookup(up: Upstream, namespace: str, snapshot: Snapshot) -> Mapping[str, Any]:
+    return {
+        "cluster": up.target.cluster,
+        "names": [f"{rule.namespace}/{rule.resource.name}" for rule in up.rules],
+        "subset": {"name": up.subset.name, "labels": dict(up.subset.labels)} if up.subset else None,
+        "why": why_these_rules(up, namespace, snapshot),
+    }
+
+
+def _endpoints(up: Upstream) -> Mapping[str, Any]:
+    pods = up.pods or ()
+    return {
+        "cluster": up.target.cluster,
+        "known": up.pods is not None,
+        "workloads": [
+            {
+                "kind": pod.resource.kind,
+                "namespace": pod.namespace,
+                "name": pod.resource.name,
+                "ready": is_ready(pod),
+            }
+            for pod in pods
+        ],
+    }
+
+
+def _tried(passed: Passed) -> Mapping[str, Any]:
+    return {**_rule(passed.route), "delegate": _delegate(passed.route), "why": passed.why}

@@ -1,0 +1,125 @@
+"""What Envoy makes of a path before it looks for a route, and what a route makes of it then.
+
+istiod turns `normalize_path` on for every proxy, unless the mesh's pathNormalization is NONE.
+Redirects model `newUri` and `processRequestHost` of Envoy, and `ApplyRedirect` of istiod.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote
+
+from kubectl_mesh.routing.matching import StringMatch, re2
+from kubectl_mesh.routing.request import Request
+
+_PLAIN = re.compile(r"[A-Za-z0-9_.~/!$&'()*+,;=:@\[\]-]*")
+_ESCAPED = re.compile(r"%([0-9A-Fa-f]{2})")
+_UNRESERVED = re.compile(r"[A-Za-z0-9._~-]")
+_KEPT = "/%!$&'()*+,;=:@[]~"
+
+
+def normalized(path: str) -> str:
+    r"""A path as Envoy compares it with routes.
+
+    `.` and `..` are resolved, `\` is a `/`, escapes of letters, digits and `-._~` are undone and
+    what may not stand in a URL is escaped. `//` and `%2F` stay as they are.
+    """
+    if "/." not in path and _PLAIN.fullmatch(path):
+        return path
+    path = quote(path.replace("\\", "/"), safe=_KEPT, errors="surrogateescape")
+    path = _ESCAPED.sub(_unescaped, path)
+    kept: list[str] = []
+    segments = path.split("/")[1:]
+    for segment in segments:
+        if segment == ".." and kept:
+            kept.pop()
+        elif segment not in (".", ".."):
+            kept.append(segment)
+    if segments and segments[-1] in (".", ".."):
+        kept.append("")
+    return "/" + "/".join(kept)
+
+
+def _unescaped(escape: re.Match[str]) -> str:
+    character = chr(int(escape[1], 16))
+    return character if _UNRESERVED.fullmatch(character) else escape[0]
+
+
+def with_query(path: str, request: Request) -> str:
+    return f"{path}?{request.query}" if request.query else path
+
+
+def rewritten(path: str, matched: StringMatch | None, rewrite: Mapping[str, Any]) -> str:
+    """The path that the upstream gets. Raises Undecidable.
+
+    Of a prefix that matched just that is replaced, and nothing is put between: with the prefix `/`,
+    or no uri at all, `/hello` rewritten to `/v2` is `/v2hello`.
+    """
+    expression = rewrite.get("uriRegexRewrite") or {}
+    if expression:
+        return _replaced(path, expression.get("match") or "", expression.get("rewrite") or "")
+    replacement: str = rewrite.get("uri") or ""
+    if not replacement:
+        return path
+    if matched and matched.kind in ("exact", "regex"):
+        return replacement
+    return replacement + path[len(matched.value if matched else "/") :]
+
+
+def _replaced(path: str, expression: str, replacement: str) -> str:
+    """As RE2's GlobalReplace: `\\1` stands for a group."""
+
+    def of(found: re.Match[str]) -> str:
+        return re.sub(
+            r"\\(\\|\d)",
+            lambda part: "\\" if part[1] == "\\" else found[int(part[1])] or "",
+            replacement,
+        )
+
+    pattern = re2(expression)
+    if any(int(group) > pattern.groups for group in re.findall(r"\\(\d)", replacement)):
+        return path
+    return pattern.sub(of, path)
+
+
+_CODES = (301, 302, 303, 307, 308)
+
+
+def redirect_status(redirect: Mapping[str, Any]) -> int:
+    """The status of a redirect; the API server refuses other codes than Envoy's."""
+    code = redirect.get("redirectCode")
+    return code if code in _CODES else 301
+
+
+def location(request: Request, redirect: Mapping[str, Any], port: int) -> str:
+    """Where a redirect of a rule leads, for a request to a listener's port."""
+    scheme = redirect.get("scheme") or request.scheme
+    new_port = redirect.get("port") or 0
+    if redirect.get("derivePort") == "FROM_REQUEST_PORT":
+        new_port = port
+    if (scheme, new_port) in (("http", 80), ("https", 443)):
+        new_port = 0
+    host = redirect.get("authority") or _own_host(request, scheme, bool(new_port))
+    path = redirect.get("uri") or ""
+    if not path:
+        path = with_query(request.path, request)
+    elif "?" not in path:
+        path = with_query(path, request)
+    slash = "" if path.startswith("/") else "/"
+    return f"{scheme}://{host}{f':{new_port}' if new_port else ''}{slash}{path}"
+
+
+def _own_host(request: Request, scheme: str, new_port: bool) -> str:
+    """The Host header, less a port that does not fit the new URL."""
+    name, colon, port = request.authority.rpartition(":")
+    if not colon or not port.isdigit():
+        return request.authority
+    usual = (request.scheme, port) in (("http", "80"), ("https", "443"))
+    return name if new_port or (usual and scheme != request.scheme) else request.authority
+
+
+def https_location(request: Request) -> str:
+    """Where a server with httpsRedirect sends a request."""
+    return f"https://{request.authority}{with_query(request.path, request)}"

@@ -1,0 +1,93 @@
+"""Whose proxy a request meets first: the pods of a Gateway, or the sidecar of a client."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from kubectl_mesh.mesh.gateways import Gateway
+from kubectl_mesh.mesh.snapshot import Snapshot
+from kubectl_mesh.mesh.workloads import Workload
+from kubectl_mesh.routing.request import Request
+from kubectl_mesh.routing.router import Client, GatewayProxy, Router
+
+
+@dataclass(frozen=True)
+class Vantage:
+    """A proxy, how to name it to people, and what they should know of it."""
+
+    proxy: Client | GatewayProxy
+    name: str
+    notes: tuple[str, ...] = ()
+
+
+def of_gateway(snapshot: Snapshot, gateway: Gateway) -> Vantage:
+    """The pods that a Gateway configures, with all other Gateways that configure them.
+
+    Without such pods in the snapshot they are taken to be in the root namespace, where Istio
+    installs them, with just the labels of the Gateway's selector.
+    """
+    pods = [
+        pod
+        for pod in snapshot.workloads.select_anywhere(gateway.selector)
+        if gateway.selector and not pod.is_scaled_to_zero
+    ]
+    namespaces = sorted({pod.namespace for pod in pods})
+    notes = []
+    labels: Mapping[str, str] = gateway.selector
+    if pods:
+        first = min(pods, key=lambda pod: (pod.namespace, pod.resource.name))
+        namespace, labels = first.namespace, first.labels
+        where = f"pods of {namespace}"
+        if len(namespaces) > 1:
+            notes.append(
+                f"Gateway {gateway.id} configures pods of namespaces {', '.join(namespaces)}: "
+                f"shown is what those of {namespace} do"
+            )
+    else:
+        namespace = snapshot.config.root_namespace
+        where = f"pods of {namespace}, by assumption"
+        selector = ", ".join(f"{key}={value}" for key, value in sorted(labels.items()))
+        notes.append(
+            f"no pod with the labels of the Gateway's selector ({selector or 'none'}) was found: "
+            + (
+                "nothing answers until there is one"
+                if snapshot.coverage.live
+                else f"they are taken to run in {namespace}"
+            )
+        )
+    proxy = GatewayProxy(namespace, labels, snapshot.gateways.of_pod(labels))
+    return Vantage(proxy, f"Gateway {gateway.id} ({where})", tuple(notes))
+
+
+def of_workload(snapshot: Snapshot, workload: Workload) -> Vantage:
+    """The sidecar of a pod."""
+    client = Client(workload.namespace, workload.labels)
+    notes: tuple[str, ...] = ()
+    if snapshot.has_sidecar(workload) is False:
+        notes = (
+            f"{workload} has no sidecar: what follows holds only for pods that have one; its own "
+            "requests go past all rules, to any pod of a Service, until they enter a gateway",
+        )
+    return Vantage(client, workload.pods, notes)
+
+
+def of_client(namespace: str, labels: Mapping[str, str]) -> Vantage:
+    """The sidecar of any pod of a namespace with some labels."""
+    client = Client(namespace, labels)
+    return Vantage(client, str(client))
+
+
+def gateways_serving(router: Router, request: Request) -> list[Gateway]:
+    """The Gateways that have rules for a request's host, whatever the port."""
+    found = []
+    for gateway in router.snapshot.gateways.all:
+        vantage = of_gateway(router.snapshot, gateway)
+        assert isinstance(vantage.proxy, GatewayProxy)
+        own = GatewayProxy(vantage.proxy.namespace, vantage.proxy.labels, (gateway,))
+        for server in gateway.servers:
+            table = router.gateway(own, request.host, server.number, tls=server.ends_tls)
+            if table and table.kind == "virtual-service":
+                found.append(gateway)
+                break
+    return found

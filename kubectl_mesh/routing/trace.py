@@ -1,0 +1,443 @@
+"""Where one request goes, and why: from the proxy that gets it to the pods behind the route.
+
+What a rule does besides (fault, redirect, rewrite) counts where it decides the answer. Bytes that a
+proxy does not take for HTTP, TLS above all, are followed no further than to that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, Literal
+
+from kubectl_mesh.mesh.gateways import Gateway, Server
+from kubectl_mesh.mesh.registry import Service
+from kubectl_mesh.mesh.snapshot import Snapshot
+from kubectl_mesh.mesh.workloads import Workload
+from kubectl_mesh.routing.index import Index
+from kubectl_mesh.routing.matching import Undecidable
+from kubectl_mesh.routing.outcome import Upstream, upstream
+from kubectl_mesh.routing.paths import (
+    https_location,
+    location,
+    normalized,
+    redirect_status,
+    rewritten,
+    with_query,
+)
+from kubectl_mesh.routing.request import Request
+from kubectl_mesh.routing.router import Client, GatewayProxy, Router
+from kubectl_mesh.routing.table import Passed, Route, Table, Target
+
+Outcome = Literal[
+    "upstream",
+    "redirect",
+    "direct-response",
+    "abort",
+    "no-route",
+    "no-cluster",
+    "no-endpoint",
+    "blackhole",
+    "passthrough",
+    "not-http",
+    "refused",
+    "undecided",
+]
+Proxy = Client | GatewayProxy
+
+_FLAGS: Mapping[str, Outcome] = {"NC": "no-cluster", "UH": "no-endpoint"}
+
+
+@dataclass(frozen=True)
+class Mirror:
+    """A copy of requests that is sent elsewhere; its answer is thrown away."""
+
+    upstream: Upstream
+    percent: float
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What a route does with every request that takes it.
+
+    `status` is what clients get where no upstream answers. `flag` is Envoy's response flag; for
+    several destinations only what holds for all.
+    """
+
+    outcome: Outcome
+    status: int | None
+    flag: str | None
+    why: str
+    upstreams: tuple[Upstream, ...] = ()
+    mirrors: tuple[Mirror, ...] = ()
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What becomes of a request.
+
+    `request` is what the proxy compares with routes: its path is normalized. `listener` says what
+    takes it. `passed` are the routes tried before, if they were asked for. `table` is None where
+    no http routes are looked at; `route` is None where none of them is met, and where `undecided`
+    says why that cannot be told: then it is the route that was in doubt. `location` is set for
+    redirects.
+    """
+
+    request: Request
+    proxy: Proxy
+    listener: str
+    table: Table | None
+    route: Route | None
+    effect: Effect
+    passed: tuple[Passed, ...] = ()
+    undecided: str | None = None
+    location: str | None = None
+
+    @cached_property
+    def path(self) -> str | None:
+        """The path with query that the upstream gets, where a rule rewrites it; else None.
+
+        Where that is by an expression that we cannot read it is None, too.
+        """
+        rewrite = self.route.action.data.get("rewrite") if self.route else None
+        if not self.route or not rewrite or not self.effect.upstreams:
+            return None
+        try:
+            path = rewritten(self.request.path, self.route.conditions.path, rewrite)
+        except Undecidable:
+            return None
+        return None if path == self.request.path else with_query(path, self.request)
+
+
+@dataclass(frozen=True)
+class _Listening:
+    """What a proxy has for a host and port. `ended` is set where no http routes are tried."""
+
+    listener: str
+    table: Table | None = None
+    ended: Effect | None = None
+
+    @cached_property
+    def index(self) -> Index:
+        assert self.table
+        return Index(self.table)
+
+    @cached_property
+    def without_route(self) -> Effect:
+        assert self.table
+        return _without_route(self.table)
+
+
+@dataclass
+class Tracer:
+    """Follows requests through a mesh. What it finds out it keeps, for thousands of requests."""
+
+    router: Router
+    _listening: dict[tuple[Proxy, str, int, str], _Listening] = field(default_factory=dict)
+    _effects: dict[tuple[Route, str], Effect] = field(default_factory=dict)
+    _upstreams: dict[tuple[Target, str], Upstream] = field(default_factory=dict)
+
+    def trace(self, proxy: Proxy, request: Request, *, tried: bool = True) -> Trace:
+        """What becomes of a request; `tried` asks for the routes tried before, which takes time."""
+        path = normalized(request.path)
+        if path != request.path:
+            request = replace(request, path=path)
+        found = self._at(proxy, request)
+        if found.ended:
+            return Trace(request, proxy, found.listener, found.table, None, found.ended)
+        if found.table and found.table.kind == "https-redirect":
+            effect = Effect("redirect", 301, None, "the Gateway's server redirects to https")
+            target = https_location(request)
+            return Trace(request, proxy, found.listener, found.table, None, effect, location=target)
+        assert found.table
+        passed: list[Passed] = []
+        try:
+            if tried:
+                route, passed = found.table.find(request)
+            else:
+                route = found.index.first(request)
+        except Undecidable as error:
+            return self._in_doubt(proxy, request, found, error, tried)
+        effect = self._effect(route, proxy, request.port) if route else found.without_route
+        where = None
+        if route and effect.outcome == "redirect":
+            where = location(request, route.action.data["redirect"], request.port)
+        return Trace(
+            request, proxy, found.listener, found.table, route, effect, tuple(passed),
+            location=where,
+        )  # fmt: skip
+
+    def _in_doubt(
+        self, proxy: Proxy, request: Request, found: _Listening, error: Undecidable, tried: bool
+    ) -> Trace:
+        assert found.table
+        passed: list[Passed] = []
+        doubtful = None
+        for route in found.table.routes:
+            try:
+                why = route.conditions.unmet(request)
+            except Undecidable:
+                doubtful = route
+                break
+            passed.append(Passed(route, why or ""))
+        effect = Effect("undecided", None, None, str(error))
+        return Trace(
+            request, proxy, found.listener, found.table, doubtful, effect,
+            tuple(passed) if tried else (), str(error),
+        )  # fmt: skip
+
+    def _at(self, proxy: Proxy, request: Request) -> _Listening:
+        key = (proxy, request.host, request.port, request.scheme)
+        found = self._listening.get(key)
+        if found is None:
+            if isinstance(proxy, Client):
+                found = self._sidecar(proxy, request)
+            else:
+                found = self._gateway(proxy, request)
+            self._listening[key] = found
+        return found
+
+    def _sidecar(self, client: Client, request: Request) -> _Listening:
+        listener = f"the sidecar's listener for port {request.port}"
+        service = self._service(client, request)
+        port = service.port(request.port) if service else None
+        if request.scheme == "https":
+            why = (
+                "TLS passes the sidecar unopened: it routes by the server name, by tls rules, "
+                "which is not traced; http rules have no effect"
+            )
+            return _Listening(listener, ended=Effect("not-http", None, None, why))
+        egress = self.router.snapshot.sidecars.egress(client.namespace, client.labels, request.port)
+        seen = service and egress.sees_service(service.namespace, service.host)
+        if service and port and seen and not port.takes_http_routes:
+            why = (
+                f"port {port} of {service.resource} is {port.protocol}, not HTTP: http rules have "
+                "no effect, and tcp and tls rules are not traced"
+            )
+            target = Target(service.host, request.port, None, 0)
+            found = self._upstream(target, client.namespace)
+            return _Listening(listener, ended=Effect("not-http", None, None, why, (found,)))
+        table = self.router.sidecar(client, request.host, request.port)
+        if service and table.kind in ("passthrough", "blackhole"):
+            listed = ", ".join(str(each) for each in service.ports) or "none"
+            why = f"{service.resource} has no port {request.port}: it has {listed}"
+            if port:
+                why = f"{service.resource} is hidden from the client by its Sidecar resource"
+            effect = _without_route(table)
+            ended = replace(effect, why=f"{why}; {effect.why}")
+            return _Listening(listener, table, ended=ended)
+        return _Listening(listener, table)
+
+    def _service(self, client: Client, request: Request) -> Service | None:
+        """What a host name means to a client in the registry."""
+        for host in self.router.called(request.host, client.namespace):
+            service = self.router.visible(host, client.namespace)
+            if service:
+                return service
+        return self.router.covering(request.host, client.namespace)
+
+    def _gateway(self, proxy: GatewayProxy, request: Request) -> _Listening:
+        tls = request.scheme == "https"
+        table = self.router.gateway(proxy, request.host, request.port, tls=tls)
+        on_port = [
+            (gateway, server)
+            for gateway in proxy.gateways
+            for server in gateway.servers
+            if server.number == request.port
+        ]
+        listener = _named(request.port, on_port)
+        if table is None:
+            return _Listening(listener, ended=_not_taken(proxy, request, on_port))
+        return _Listening(listener, table)
+
+    def _effect(self, route: Route, proxy: Proxy, port: int) -> Effect:
+        key = (route, proxy.namespace)
+        if key not in self._effects:
+            self._effects[key] = self._of(route, proxy, port)
+        return self._effects[key]
+
+    def _of(self, route: Route, proxy: Proxy, port: int) -> Effect:
+        data = route.action.data
+        abort = (data.get("fault") or {}).get("abort") or {}
+        if _percent(abort, 0) >= 100 and (abort.get("httpStatus") or abort.get("grpcStatus")):
+            why = "the rule's fault aborts every request"
+            if abort.get("grpcStatus"):
+                why += f" with grpc-status {abort['grpcStatus']}"
+            return Effect("abort", abort.get("httpStatus") or 200, "FI", why)
+        if data.get("redirect"):
+            return Effect("redirect", redirect_status(data["redirect"]), None, "")
+        if data.get("directResponse"):
+            status = data["directResponse"].get("status")
+            return Effect("direct-response", status, None, "the proxy answers by itself")
+        ups = tuple(self._upstream(target, proxy.namespace) for target in route.action.targets)
+        mirrors = tuple(self._mirrors(route, proxy, port))
+        if not ups:
+            return Effect("no-cluster", 503, "NC", "the rule has no destination with a weight")
+        flags = {up.flag for up in ups}
+        flag = flags.pop() if len(flags) == 1 else None
+        if flag:
+            why = "; ".join(dict.fromkeys(up.why for up in ups))
+            return Effect(_FLAGS[flag], 503, flag, why, ups, mirrors)
+        broken = [up for up in ups if up.flag]
+        if len(broken) == len(ups):
+            why = "; ".join(up.why for up in ups)
+            return Effect("no-cluster", 503, None, why, ups, mirrors)
+        why = "; ".join(f"{share(up.target, ups)} of them get 503: {up.why}" for up in broken)
+        return Effect("upstream", None, None, why, ups, mirrors)
+
+    def _upstream(self, target: Target, namespace: str) -> Upstream:
+        key = (target, namespace)
+        if key not in self._upstreams:
+            found = upstream(self.router, target, namespace)
+            self._upstreams[key] = self._with_ready_pods(found)
+        return self._upstreams[key]
+
+    def _with_ready_pods(self, found: Upstream) -> Upstream:
+        """In a cluster, what makes pods is none, and what is not ready is no endpoint."""
+        if not found.pods:
+            return found
+        pods = found.pods
+        if self.router.snapshot.coverage.live:
+            pods = tuple(pod for pod in pods if pod.resource.kind == "Pod")
+        if any(is_ready(pod) is not False for pod in pods):
+            return replace(found, pods=pods)
+        count = f"none of the {len(pods)} pods behind it is ready"
+        why = count if len(pods) > 1 else "the one pod behind it is not ready"
+        return replace(found, pods=pods, flag="UH", why=why if pods else "there is no pod")
+
+    def _mirrors(self, route: Route, proxy: Proxy, port: int) -> Iterator[Mirror]:
+        for destination, percent in mirrored(route.action.data):
+            stated = (destination.get("port") or {}).get("number")
+            host = destination.get("host") or ""
+            number = stated or self._port_without(host, proxy, route) or port
+            target = Target(host, number, destination.get("subset") or None, 0)
+            yield Mirror(self._upstream(target, proxy.namespace), percent)
+
+    def _port_without(self, host: str, proxy: Proxy, route: Route) -> int | None:
+        """The only port of a destination that names none, where a gateway takes that one."""
+        if isinstance(proxy, Client) or not route.virtual_service:
+            return None
+        prefer = route.virtual_service.namespace
+        service = self.router.visible(host, proxy.namespace, prefer=prefer)
+        return service.ports[0].number if service and len(service.ports) == 1 else None
+
+
+def _without_route(table: Table) -> Effect:
+    """What becomes of requests that meet none of the routes."""
+    if table.kind == "passthrough":
+        why = (
+            "the sidecar knows no such host on this port, and lets it out as it is: to "
+            "whatever address the client's DNS gave it"
+        )
+        return Effect("passthrough", None, None, why)
+    if table.kind == "blackhole":
+        why = (
+            "the sidecar knows no such host on this port, and the mesh's outboundTrafficPolicy "
+            "is REGISTRY_ONLY"
+        )
+        return Effect("blackhole", 502, None, why)
+    if table.kind == "no-route":
+        why = "no VirtualService that is bound to the gateway serves this host on this port"
+        return Effect("no-route", 404, "NR", why)
+    roots = dict.fromkeys(route.virtual_service for route in table.routes)
+    named = ", ".join(str(vs.resource) for vs in roots if vs)
+    return Effect("no-route", 404, "NR", f"no rule of {named} matches the request")
+
+
+def mirrored(data: Mapping[str, Any]) -> Iterator[tuple[Mapping[str, Any], float]]:
+    """The destinations of copies, with their percentage; none where that is 0."""
+    if data.get("mirror"):
+        percent = _percent(data, 100, "mirrorPercentage")
+        if percent:
+            yield data["mirror"], percent
+    for policy in data.get("mirrors") or ():
+        percent = _percent(policy, 100)
+        if percent and policy.get("destination"):
+            yield policy["destination"], percent
+
+
+def _percent(data: Mapping[str, Any], default: float, name: str = "percentage") -> float:
+    stated = data.get(name)
+    return default if stated is None else float(stated.get("value") or 0)
+
+
+def share(target: Target, ups: tuple[Upstream, ...]) -> str:
+    """How much of the traffic a destination gets."""
+    total = sum(up.target.weight for up in ups)
+    if len(ups) == 1 or not total:
+        return "100%"
+    return f"{100 * target.weight / total:.4g}%"
+
+
+def why_these_rules(up: Upstream, namespace: str, snapshot: Snapshot) -> str:
+    """Why proxies of a namespace get the DestinationRules that they get for a destination.
+
+    Names those for the same host, if there are some, that they do not get.
+    """
+    host = up.target.host
+    others = [rule for rule in snapshot.destination_rules.covering(host) if rule not in up.rules]
+    hidden = ""
+    if others:
+        listed = ", ".join(str(rule.resource) for rule in others)
+        hidden = f"; not used: {listed}"
+    if not up.rules:
+        if snapshot.missing("DestinationRule"):
+            return "DestinationRules could not be read"
+        seen = f"that proxies in {namespace} can see" if others else "at all"
+        return f"there is none for {host} {seen}{hidden}"
+    first = up.rules[0]
+    places = {
+        snapshot.config.root_namespace: "the root namespace, the last that is looked at",
+        up.service.namespace if up.service else None: "the Service's namespace, as the client's "
+        f"own, {namespace}, has none for this host",
+        namespace: "the client's own namespace, the first that is looked at",
+    }
+    where = places.get(first.namespace, f"namespace {first.namespace}")
+    joined = "; joined, the oldest first" if len(up.rules) > 1 else ""
+    pattern = f"; {first.host} is the most specific host there" if first.host != host else ""
+    return f"of {where}{joined}{pattern}{hidden}"
+
+
+def is_ready(pod: Workload) -> bool | None:
+    """Whether a live pod is ready; None for what is no live pod."""
+    status = pod.resource.data.get("status")
+    if pod.resource.kind != "Pod" or not status:
+        return None
+    return any(
+        condition.get("type") == "Ready" and condition.get("status") == "True"
+        for condition in status.get("conditions") or ()
+    )
+
+
+def _named(port: int, servers: list[tuple[Gateway, Server]]) -> str:
+    named = ", ".join(
+        dict.fromkeys(f"Gateway {gateway.id} ({server.protocol})" for gateway, server in servers)
+    )
+    return f"port {port} of {named}" if named else f"port {port}"
+
+
+def _not_taken(
+    proxy: GatewayProxy, request: Request, servers: list[tuple[Gateway, Server]]
+) -> Effect:
+    """Why no server takes HTTP requests of this kind on a port."""
+    if not servers:
+        numbers = sorted({server.number for each in proxy.gateways for server in each.servers})
+        listed = ", ".join(map(str, numbers)) or "none"
+        why = f"nothing listens on port {request.port} of the gateway, whose ports are {listed}"
+        return Effect("refused", None, None, f"{why}: the connection is refused")
+    if not any(server.takes_http_routes for _, server in servers):
+        protocols = " and ".join(dict.fromkeys(server.protocol for _, server in servers))
+        why = (
+            f"port {request.port} is {protocols} that the gateway does not open: http rules have "
+            "no effect, and tcp and tls rules are not traced"
+        )
+        return Effect("not-http", None, None, why)
+    ends_tls = any(server.ends_tls for _, server in servers)
+    if request.scheme == "https" and ends_tls:
+        why = f"no server of port {request.port} takes TLS for the server name {request.host}"
+    elif request.scheme == "https":
+        why = f"port {request.port} speaks plain HTTP, and the request comes by https"
+    else:
+        why = f"port {request.port} expects TLS, and the request comes by plain http"
+    return Effect("refused", None, None, f"{why}: the connection is closed")

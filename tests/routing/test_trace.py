@@ -1,0 +1,449 @@
+"""Where a request goes, down to the pods, and what clients get where it goes nowhere."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from kubectl_mesh.mesh.config import MeshConfig
+from kubectl_mesh.routing.index import Index
+from kubectl_mesh.routing.matching import Undecidable
+from kubectl_mesh.routing.proxies import gateways_serving, of_gateway, of_workload
+from kubectl_mesh.routing.request import Request, request_for
+from kubectl_mesh.routing.router import Client, Router
+from kubectl_mesh.routing.trace import Trace, Tracer, share, why_these_rules
+
+from .given import (
+    Object,
+    deployment,
+    destination_rule,
+    exact,
+    gateway,
+    pod,
+    prefix,
+    proxy,
+    router,
+    says,
+    server,
+    service,
+    snapshot,
+    to,
+    virtual_service,
+)
+
+WEB = service("web")
+HOST = "web.a.svc.cluster.local"
+PODS = (deployment("web", version="v1"), deployment("web", version="v2"))
+RULES = destination_rule("web", "web", "v1", "v2")
+
+
+def trace(url: str, *objects: Object, through: str = "mesh", **options: Any) -> Trace:
+    """A request from namespace a, or through all Gateways."""
+    headers = options.pop("headers", None)
+    found = router(*objects, **options)
+    source = Client("a") if through == "mesh" else proxy(found)
+    return Tracer(found).trace(source, request_for(url, "GET", headers))
+
+
+def on_mesh(*http: Object) -> tuple[Object, ...]:
+    return (WEB, RULES, *PODS, virtual_service("v", ["web"], *http))
+
+
+def outcome(found: Trace) -> tuple[str, int | None, str | None]:
+    return found.effect.outcome, found.effect.status, found.effect.flag
+
+
+# Outcomes
+
+
+@pytest.mark.parametrize(
+    ("objects", "expected"),
+    [
+        (on_mesh(to("web", subset="v1")), ("upstream", None, None)),
+        (on_mesh(to("web", subset="v3")), ("no-cluster", 503, "NC")),
+        (on_mesh(to("web", port={})), ("upstream", None, None)),
+        (on_mesh(to("gone")), ("no-cluster", 503, "NC")),
+        (on_mesh(says("x", exact("/x"))), ("no-route", 404, "NR")),
+        (on_mesh(says("x")), ("direct-response", 200, None)),
+        (on_mesh({"redirect": {"uri": "/new"}}), ("redirect", 301, None)),
+        (on_mesh({"redirect": {"redirectCode": 308}}), ("redirect", 308, None)),
+        ((WEB, *PODS), ("upstream", None, None)),
+        ((WEB, deployment("web", replicas=0)), ("no-endpoint", 503, "UH")),
+        ((service("web", "a", {"name": "http", "port": 81}),), ("passthrough", None, None)),
+        ((), ("passthrough", None, None)),
+    ],
+)
+def test_what_becomes_of_a_request(
+    objects: tuple[Object, ...], expected: tuple[str, int | None, str | None]
+) -> None:
+    assert outcome(trace("http://web/", *objects)) == expected
+
+
+def test_an_unknown_host_where_nothing_unknown_is_let_out() -> None:
+    config = MeshConfig(registry_only=True)
+    assert outcome(trace("http://x.com/", WEB, config=config)) == ("blackhole", 502, None)
+
+
+def test_a_share_of_requests_that_gets_nowhere_is_told() -> None:
+    rule = {
+        "route": [
+            {"destination": {"host": "web", "subset": "v1"}, "weight": 25},
+            {"destination": {"host": "web", "subset": "v3"}, "weight": 75},
+        ]
+    }
+    found = trace("http://web/", *on_mesh(rule))
+    assert outcome(found) == ("upstream", None, None)
+    assert found.effect.why.startswith("75% of them get 503: subset v3 is not defined")
+    assert [share(up.target, found.effect.upstreams) for up in found.effect.upstreams] == [
+        "25%", "75%",
+    ]  # fmt: skip
+
+
+def test_pods_are_those_of_the_subset() -> None:
+    found = trace("http://web/", *on_mesh(to("web", subset="v2")))
+    (up,) = found.effect.upstreams
+    assert up.pods
+    assert [str(each) for each in up.pods] == ["Deployment a/web-v2"]
+
+
+@pytest.mark.parametrize(
+    ("states", "expected"),
+    [
+        ((True, False), "upstream"),
+        ((False, False), "no-endpoint"),
+        ((), "no-endpoint"),
+        ((None,), "upstream"),
+    ],
+)
+def test_of_live_pods_one_must_be_ready(states: tuple[bool | None, ...], expected: str) -> None:
+    pods = [pod(f"p{number}", ready=ready, app="web") for number, ready in enumerate(states)]
+    found = trace("http://web/", WEB, deployment("web"), *pods, live=True)
+    assert found.effect.outcome == expected
+
+
+@pytest.mark.parametrize(
+    ("abort", "expected"),
+    [
+        ({"httpStatus": 418, "percentage": {"value": 100}}, ("abort", 418, "FI")),
+        ({"grpcStatus": "UNAVAILABLE", "percentage": {"value": 100}}, ("abort", 200, "FI")),
+        ({"httpStatus": 418, "percentage": {"value": 50}}, ("upstream", None, None)),
+        ({"httpStatus": 418}, ("upstream", None, None)),
+    ],
+)
+def test_a_fault_answers_when_it_hits_every_request(
+    abort: Object, expected: tuple[str, int | None, str | None]
+) -> None:
+    found = trace("http://web/", *on_mesh(to("web", fault={"abort": abort})))
+    assert outcome(found) == expected
+
+
+def test_mirrors_are_followed_and_those_of_no_percent_left_out() -> None:
+    rule = to(
+        "web",
+        mirrors=[
+            {"destination": {"host": "web", "subset": "v2"}, "percentage": {"value": 5}},
+            {"destination": {"host": "web", "subset": "v1"}, "percentage": {"value": 0}},
+            {"destination": {"host": "gone"}},
+        ],
+    )
+    mirrors = trace("http://web/", *on_mesh(rule)).effect.mirrors
+    assert [(each.upstream.target.cluster, each.percent) for each in mirrors] == [
+        (f"outbound|80|v2|{HOST}", 5),
+        ("outbound|80||gone.a.svc.cluster.local", 100),
+    ]
+    assert [each.upstream.flag for each in mirrors] == [None, "NC"]
+
+
+# What is not HTTP
+
+
+def test_tls_passes_the_sidecar() -> None:
+    found = trace("https://web/", *on_mesh(says("x")))
+    assert found.effect.outcome == "not-http"
+    assert "server name" in found.effect.why
+
+
+def test_a_tcp_port_goes_to_the_service_whatever_the_http_rules_say() -> None:
+    tcp = service("web", "a", {"name": "tcp", "port": 80})
+    found = trace("http://web/", tcp, *PODS, virtual_service("v", ["web"], says("x")))
+    assert found.effect.outcome == "not-http"
+    assert [up.target.cluster for up in found.effect.upstreams] == [f"outbound|80||{HOST}"]
+
+
+@pytest.mark.parametrize(
+    ("url", "expected", "why"),
+    [
+        ("http://x.com/", "direct-response", ""),
+        ("https://x.com/", "direct-response", ""),
+        ("http://x.com:81/", "refused", "nothing listens on port 81 of the gateway, whose ports"),
+        ("https://x.com:80/", "refused", "speaks plain HTTP"),
+        ("http://x.com:443/", "refused", "expects TLS"),
+        ("https://y.com/", "refused", "server name y.com"),
+        ("https://x.com:8443/", "not-http", "TLS that the gateway does not open"),
+        ("http://y.com/", "no-route", "no VirtualService"),
+    ],
+)
+def test_what_a_gateway_listens_to(url: str, expected: str, why: str) -> None:
+    found = trace(
+        url,
+        gateway(
+            "gw",
+            server(number=80),
+            server("x.com", number=443, protocol="HTTPS", tls={"mode": "SIMPLE"}),
+            server(number=8443, protocol="TLS", tls={"mode": "PASSTHROUGH"}),
+        ),
+        virtual_service("v", ["x.com"], says("x"), gateways=["gw"]),
+        through="gateway",
+    )
+    assert found.effect.outcome == expected
+    assert why in found.effect.why
+
+
+# Redirects and rewrites
+
+
+@pytest.mark.parametrize(
+    ("redirect", "url", "location"),
+    [
+        ({"uri": "/n"}, "http://web/x?q=1", "http://web/n?q=1"),
+        ({"uri": "/n?x=1"}, "http://web/x?q=1", "http://web/n?x=1"),
+        ({"uri": "n"}, "http://web/x", "http://web/n"),
+        ({"authority": "h"}, "http://web/x?q=1", "http://h/x?q=1"),
+        ({"scheme": "https"}, "http://web:80/x", "https://web/x"),
+        ({"uri": "/n"}, "http://web:80/x", "http://web:80/n"),
+        ({"port": 8080}, "http://web:80/x", "http://web:8080/x"),
+        ({"port": 80}, "http://web/x", "http://web/x"),
+        ({"port": 443, "scheme": "https"}, "http://web/x", "https://web/x"),
+        ({"port": 8080, "authority": "h:99"}, "http://web/x", "http://h:99:8080/x"),
+        ({"derivePort": "FROM_REQUEST_PORT", "scheme": "https"}, "http://web/", "https://web:80/"),
+        ({"derivePort": "FROM_PROTOCOL_DEFAULT"}, "http://web/", "http://web/"),
+        ({"uri": "/n"}, "http://web/a/../b", "http://web/n"),
+        ({"scheme": "https"}, "http://web/a/../b", "https://web/b"),
+    ],
+)
+def test_redirects_as_envoy_makes_them(redirect: Object, url: str, location: str) -> None:
+    found = trace(url, *on_mesh({"redirect": redirect}))
+    assert found.location == location
+
+
+@pytest.mark.parametrize(
+    ("match", "rewrite", "url", "path"),
+    [
+        (prefix("/a"), {"uri": "/b"}, "http://web/a/c?q=1", "/b/c?q=1"),
+        (prefix("/a/"), {"uri": "/"}, "http://web/a/c", "/c"),
+        (prefix("/A", ignoreUriCase=True), {"uri": "/b"}, "http://web/a/c", "/b/c"),
+        (exact("/a"), {"uri": "/b"}, "http://web/a", "/b"),
+        ({"uri": {"regex": "/a.*"}}, {"uri": "/b"}, "http://web/a/c", "/b"),
+        ({}, {"uri": "/v2"}, "http://web/hello", "/v2hello"),
+        ({}, {"authority": "h"}, "http://web/hello", None),
+        (
+            {},
+            {"uriRegexRewrite": {"match": "^/([^/]+)/(.*)", "rewrite": r"/\2/\1"}},
+            "http://web/a/b?q=1",
+            "/b/a?q=1",
+        ),
+        ({}, {"uriRegexRewrite": {"match": "(?=a)", "rewrite": ""}}, "http://web/a", None),
+    ],
+)
+def test_what_a_rewrite_makes_of_the_path(
+    match: Object, rewrite: Object, url: str, path: str | None
+) -> None:
+    assert trace(url, *on_mesh(to("web", match, rewrite=rewrite))).path == path
+
+
+@pytest.mark.parametrize(
+    ("host", "location"),
+    [
+        ("x.com", "https://x.com/p?q=1"),
+        ("y.com", "https://y.com/p?q=1"),
+        ("plain.com", None),
+        ("none.com", None),
+    ],
+)
+def test_a_server_that_redirects_to_https(host: str, location: str | None) -> None:
+    found = trace(
+        f"http://{host}/p?q=1",
+        gateway(
+            "gw",
+            server("x.com", "y.com", tls={"httpsRedirect": True}),
+            server("plain.com"),
+        ),
+        virtual_service("v", ["x.com", "plain.com"], says("x"), gateways=["gw"]),
+        through="gateway",
+    )
+    assert found.location == location
+    assert (found.effect.outcome == "redirect") is (location is not None)
+
+
+@pytest.mark.parametrize(
+    ("path", "normal"),
+    [
+        ("/a/../b", "/b"),
+        ("/a/./b", "/a/b"),
+        ("/a//b", "/a//b"),
+        ("/%41%2d%7E", "/A-~"),
+        ("/a%2Fb", "/a%2Fb"),
+        ("/a/%2e%2e/b", "/b"),
+        ("/a\\b", "/a/b"),
+        ('/a|"<>{}^`', "/a%7C%22%3C%3E%7B%7D%5E%60"),
+        ("/a%zz%", "/a%zz%"),
+        ("/..", "/"),
+        ("/a/..", "/"),
+        ("/a/.", "/a/"),
+        ("/a/b/../", "/a/"),
+        ("/a;b='(c)'[d]", "/a;b='(c)'[d]"),
+        ("/a/", "/a/"),
+        ("/a.b/.c/d..", "/a.b/.c/d.."),
+    ],
+)
+def test_paths_are_normalized_as_envoy_does_it(path: str, normal: str) -> None:
+    """As measured on Envoy with normalize_path, which istiod turns on."""
+    tracer = Tracer(Router(snapshot()))
+    found = tracer.trace(Client("a"), Request("web", 80, path))
+    assert found.request.path == normal
+
+
+# Why
+
+
+def test_the_routes_tried_before_are_told_with_what_they_demand() -> None:
+    found = trace("http://web/b", *on_mesh(says("a", exact("/a")), says("b", prefix("/b"))))
+    assert [(each.route.rule and each.route.rule.index, each.why) for each in found.passed] == [
+        (0, "the path is not '/a'")
+    ]
+
+
+def test_what_cannot_be_decided_names_the_rule() -> None:
+    claims = {"headers": {"@request.auth.claims.sub": {"exact": "x"}}}
+    rules = (says("a", exact("/a")), says("b", claims), says("c"))
+    vs = virtual_service("v", ["x.com"], *rules, gateways=["gw"])
+    found = trace("http://x.com/", gateway("gw", server()), vs, through="gateway")
+    assert outcome(found) == ("undecided", None, None)
+    assert found.undecided
+    assert "claims.sub" in found.undecided
+    assert found.route
+    assert found.route.rule
+    assert found.route.rule.index == 1
+    assert len(found.passed) == 1
+
+
+@pytest.mark.parametrize(
+    ("rules", "why"),
+    [
+        ([destination_rule("r", HOST, "v1")], "of the client's own namespace, the first"),
+        ([destination_rule("r", HOST, "v1", namespace="b")], "none for {} that proxies in c"),
+        ([], "there is none for {} at all"),
+        (
+            [destination_rule("r", HOST, "v1"), destination_rule("s", HOST, namespace="c")],
+            "own namespace, the first that is looked at; not used: DestinationRule a/r",
+        ),
+        (
+            [destination_rule("r", "*.a.svc.cluster.local", "v1")],
+            "*.a.svc.cluster.local is the most specific",
+        ),
+        (
+            [destination_rule("r", HOST, "v1", namespace="istio-system")],
+            "of the root namespace, the last",
+        ),
+    ],
+)
+def test_the_look_up_is_explained(rules: list[Object], why: str) -> None:
+    found = router(WEB, *PODS, *rules)
+    namespace = "a" if "own" in why and len(rules) == 1 else "c"
+    traced = Tracer(found).trace(Client(namespace), request_for("http://web.a/"))
+    (up,) = traced.effect.upstreams
+    assert why.format(HOST) in why_these_rules(up, namespace, found.snapshot)
+
+
+# Proxies
+
+
+def test_the_pods_of_a_gateway_are_its_proxy_with_all_gateways_that_select_them() -> None:
+    found = snapshot(
+        gateway("one", server(), app="in"),
+        gateway("two", server(), istio="ingress", age=1),
+        gateway("three", server(), app="other"),
+        deployment("in", namespace="edge", istio="ingress"),
+    )
+    vantage = of_gateway(found, found.gateways.by_id["a/one"])
+    assert vantage.proxy.namespace == "edge"
+    assert vantage.proxy.labels == {"app": "in", "istio": "ingress"}
+    assert [each.id for each in vantage.proxy.gateways] == ["a/two", "a/one"]  # type: ignore[union-attr]
+    assert not vantage.notes
+
+
+def test_a_gateway_without_pods_is_taken_to_be_in_the_root_namespace() -> None:
+    found = snapshot(gateway("one", server()))
+    vantage = of_gateway(found, found.gateways.all[0])
+    assert vantage.proxy.namespace == "istio-system"
+    assert "taken to run in istio-system" in vantage.notes[0]
+
+
+def test_a_pod_without_sidecar_is_told_of() -> None:
+    bare = pod("bare", ready=True, app="x")
+    found = snapshot(bare)
+    vantage = of_workload(found, found.workloads.all[0])
+    assert vantage.name == "Pod a/bare"
+    assert "no sidecar" in vantage.notes[0]
+
+
+def test_the_gateways_that_serve_a_host() -> None:
+    found = router(
+        gateway("one", server()),
+        gateway("two", server(number=443, protocol="HTTPS", tls={"mode": "SIMPLE"})),
+        gateway("three", server()),
+        virtual_service("v", ["x.com"], says("x"), gateways=["one", "two"]),
+    )
+    serving = gateways_serving(found, request_for("http://x.com/"))
+    assert [each.id for each in serving] == ["a/one", "a/two"]
+    assert gateways_serving(found, request_for("http://y.com/")) == []
+
+
+# The index
+
+
+PATHS = ("/", "/a", "/a/b", "/A/b", "/ab", "/b", "/b/c", "/a.b")
+MATCHES: tuple[Object, ...] = (
+    *(exact(path) for path in PATHS),
+    *(prefix(path) for path in PATHS[1:]),
+    exact("/A", ignoreUriCase=True),
+    prefix("/A/", ignoreUriCase=True),
+    *(
+        {"uri": {"regex": expression}}
+        for expression in ("/a.*", "/ab?", "/ab*", "/a|/b", "/(a|b)", r"/a\.b", ".*", "/ab{0,1}",
+                           "(?i)/A", "/a+b")
+    ),
+    {"headers": {"x": {"exact": "1"}}},
+    {"headers": {"x": {"prefix": "1"}}},
+    {"headers": {"x": {}}},
+    {"method": {"exact": "GET"}},
+    {"method": {"exact": "PUT"}},
+    {"authority": {"exact": "web"}},
+    {"withoutHeaders": {"x": {}}},
+    prefix("/a", headers={"x": {"exact": "1"}}),
+    {"headers": {"@request.auth.claims.sub": {"exact": "x"}, "x": {"exact": "1"}}},
+    prefix("/b", headers={"@request.auth.claims.sub": {"exact": "x"}}),
+    {"uri": {"regex": "(?=/b)"}},
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("turn", range(len(MATCHES)))
+def test_the_index_answers_as_the_table_does(turn: int) -> None:
+    """Each match comes first once."""
+    ordered = [*MATCHES[turn:], *MATCHES[:turn]]
+    rules = [says(str(number), match) for number, match in enumerate(ordered)]
+    found = router(WEB, virtual_service("v", ["web"], *rules))
+    table = found.sidecar(Client("a"), "web", 80)
+    assert len(table.routes) == len(MATCHES)
+    index = Index(table)
+    for path in (*PATHS, "/a/b/c", "/B", "/aab", "/", "/axb"):
+        for headers in ({}, {"x": "1"}, {"x": "12"}):
+            request = request_for(f"http://web{path}", "GET", headers)
+            try:
+                expected = table.first(request)
+            except Undecidable:
+                with pytest.raises(Undecidable):
+                    index.first(request)
+            else:
+                assert index.first(request) is expected
