@@ -1,0 +1,115 @@
+"""`kubectl mesh compare`: what two states of a mesh treat differently."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping, Sequence
+
+from kubectl_mesh.commands.inputs import cluster_options, take_snapshot
+from kubectl_mesh.errors import UsageError
+from kubectl_mesh.flags import add_cluster_flags, add_output_flags, comma_separated
+from kubectl_mesh.mesh.resource import Unreadable
+from kubectl_mesh.mesh.snapshot import Snapshot
+from kubectl_mesh.report import Layout, comparison
+from kubectl_mesh.routing.compare import Comparison, compare
+from kubectl_mesh.routing.scope import KINDS
+from kubectl_mesh.sources import files
+from kubectl_mesh.sources.config import find_mesh_config, read_mesh_config
+from kubectl_mesh.sources.context import namespace_on_disk
+from kubectl_mesh.sources.yaml import collector_paused
+from kubectl_mesh.term import emit, use_color, width
+
+_RENDERERS: Mapping[str, Callable[[Comparison, Sequence[Unreadable], Layout], str]] = {
+    "table": comparison.render,
+    "json": comparison.render_json,
+    "yaml": comparison.render_yaml,
+}
+_EPILOG = """\
+examples:
+  {prog} before/ after/ -R          two states of the manifests
+  {prog} old.yaml,common.yaml new.yaml,common.yaml
+  {prog} -f change.yaml             the cluster now, and once the change is applied
+
+All proxies, ports, hosts and requests are compared, not samples of them: where something had to be
+sampled, or could not be decided, the verdict says so. Names of rules and subsets do not count, only
+what becomes of requests. TCP and TLS rules are compared rule by rule.
+
+exit status:
+  0  every request is treated the same
+  1  some are not
+  2  the command line is at fault
+  3  something could not be read or decided, and nothing else differs
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = _EPILOG.format(prog=parser.prog)
+    parser.add_argument(
+        "states",
+        nargs="*",
+        metavar="BEFORE AFTER",
+        help="manifests of the two states: files, folders or -, several parted by commas",
+    )
+    group = parser.add_argument_group("what to look at")
+    group.add_argument(
+        "-f",
+        "--filename",
+        action="append",
+        metavar="FILE",
+        help="compare the cluster with what it will be once these manifests are applied; "
+        "repeatable",
+    )
+    group.add_argument(
+        "-R", "--recursive", action="store_true", help="read the folders below a folder, too"
+    )
+    group.add_argument(
+        "-n", "--namespace", help="that of manifests that name none, and the cluster's to look at"
+    )
+    group.add_argument("-A", "--all-namespaces", action="store_true", help="every namespace")
+    group.add_argument(
+        "--mesh-config",
+        metavar="FILE",
+        help="the MeshConfig of both; default: the `istio` ConfigMap of each, or none",
+    )
+    add_output_flags(parser, tuple(_RENDERERS))
+    add_cluster_flags(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    with collector_paused():
+        before, after = _states(args)
+        found = compare(before, after)
+    unreadable = list(dict.fromkeys((*before.unreadable, *after.unreadable)))
+    layout = Layout(width(), use_color(args.color, sys.stdout), args.no_headers)
+    emit(_RENDERERS[args.output](found, unreadable, layout))
+    if found.differences:
+        return 1
+    return 3 if found.undecided or unreadable else 0
+
+
+def _states(args: argparse.Namespace) -> tuple[Snapshot, Snapshot]:
+    """The two states that the command line names.
+
+    Raises UsageError where it does not name two, ClusterError where no cluster answers.
+    """
+    if args.filename:
+        if args.states:
+            raise UsageError("-f compares with the cluster: leave BEFORE and AFTER out, or -f")
+        args.with_cluster = True
+        after, _ = take_snapshot(args, KINDS)
+        return after.before or after, after
+    if len(args.states) != 2:
+        raise UsageError("name two states, BEFORE and AFTER, or -f AFTER to compare a cluster with")
+    before, after = (_read(args, state) for state in args.states)
+    return before, after
+
+
+def _read(args: argparse.Namespace, state: str) -> Snapshot:
+    filenames = comma_separated([state])
+    if not filenames:
+        raise UsageError(f"{state!r} names no file")
+    config = read_mesh_config(args.mesh_config) if args.mesh_config is not None else None
+    namespace = args.namespace or namespace_on_disk(cluster_options(args))
+    resources, unreadable = files.load(filenames, recursive=args.recursive, namespace=namespace)
+    return Snapshot(resources, config or find_mesh_config(resources), unreadable=unreadable)

@@ -1,0 +1,534 @@
+"""What two states of a mesh treat differently, over all proxies and all requests.
+
+For each proxy, port and host the routes of both states are walked in the order in which Envoy tries
+them: the requests that the i-th takes here and the j-th there are a region, and where the two treat
+requests differently regions.py says whether it is empty, with an example if it is not. What no
+changed object can touch is left out. TCP and TLS are compared rule by rule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+from kubectl_mesh.mesh.snapshot import Snapshot
+from kubectl_mesh.routing.flows import flows_of_gateway, flows_of_sidecar
+from kubectl_mesh.routing.matching import Conditions, StringMatch, Undecidable
+from kubectl_mesh.routing.regions import (
+    Hosts,
+    Search,
+    TooMany,
+    hosts_of,
+    reads_authority,
+    unreadable,
+)
+from kubectl_mesh.routing.request import Request
+from kubectl_mesh.routing.router import Client, GatewayProxy, Router
+from kubectl_mesh.routing.scope import Scope, scope_of
+from kubectl_mesh.routing.table import Route, Table
+from kubectl_mesh.routing.treatment import Treatment, differing, fixed, treatment_of
+from kubectl_mesh.routing.vantages import (
+    GatewayVantage,
+    clients,
+    distinctions,
+    gateway_vantages,
+)
+
+MAX_NODES = 200_000
+"""So many examples are tried in one comparison."""
+
+_EVERYTHING = (None, StringMatch("prefix", "/"), StringMatch("prefix", "/", fold=True))
+_UNROUTED: Mapping[str, Treatment] = {
+    "virtual-service": fixed("404", "404: no rule matches"),
+    "service": fixed("404", "404: no rule matches"),
+    "passthrough": fixed("passthrough", "let out of the mesh, to where DNS leads"),
+    "blackhole": fixed("blackhole", "502: the registry does not know the host"),
+    "no-route": fixed("404", "404: the gateway has no rule for the host"),
+    "closed": fixed("closed", "no server of the gateway takes it"),
+    "https-redirect": fixed("https-redirect", "301 to https, by the Gateway's server"),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Decision:
+    """What one state does with requests, and the route that makes it; None where none does."""
+
+    conditions: Conditions
+    treatment: Treatment
+    route: Route | None
+    kind: str
+
+    @cached_property
+    def identity(self) -> tuple[object, ...]:
+        """The same for the same match of the same rule."""
+        route = self.route
+        if route is None or route.rule is None:
+            return (self.kind, route.action.targets[0].host if route else "")
+        match = route.match.index if route.match else None
+        root = route.virtual_service and str(route.virtual_service.resource)
+        return (str(route.rule.owner.resource), route.rule.path, match, root)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where requests are decided: the proxies, the port and the hosts."""
+
+    proxy: str
+    gateway: bool
+    namespace: str
+    labels: Mapping[str, str]
+    port: int
+    host: str
+
+
+@dataclass
+class Difference:
+    """A class of requests: those that one decision takes before and another after.
+
+    `example` is one of them, from the first of `places`; None for connections, which are compared
+    rule by rule.
+    """
+
+    protocol: str
+    before: Decision | str
+    after: Decision | str
+    aspects: list[str]
+    example: Request | None
+    places: list[Place] = field(default_factory=list)
+
+
+@dataclass
+class Comparison:
+    """What differs; why something could not be decided; the expressions that were sampled only."""
+
+    differences: list[Difference] = field(default_factory=list)
+    undecided: list[str] = field(default_factory=list)
+    sampled: set[str] = field(default_factory=set)
+
+    @property
+    def verdict(self) -> str:
+        if self.differences:
+            count = len(self.differences)
+            return f"differs ({count} {'class' if count == 1 else 'classes'})"
+        if self.undecided:
+            more = len(self.undecided) - 1
+            also = f" (and {more} more)" if more else ""
+            return f"undecided: {self.undecided[0]}{also}"
+        if self.sampled:
+            return f"the same for all requests sampled (regex in {', '.join(sorted(self.sampled))})"
+        return "the same for every request"
+
+
+def compare(before: Snapshot, after: Snapshot) -> Comparison:
+    """Everything that two states of a mesh treat differently."""
+    return _Comparing(before, after).run()
+
+
+def decision_of(
+    router: Router,
+    table: Table | None,
+    namespace: str,
+    request: Request,
+) -> Decision:
+    """What becomes of one request by a table that a router gives. Raises Undecidable."""
+    if table is None:
+        return _unrouted("closed")
+    route = table.first(request)
+    if route is None:
+        return _unrouted(table.kind)
+    return Decision(route.conditions, treatment_of(router, route, namespace), route, table.kind)
+
+
+class _Exhausted(Exception):
+    """The comparison takes more steps than are allowed."""
+
+
+_Again = Callable[[int, Request], "Table | None"]
+"""The table of a side, 0 or 1, that the model gives for a request."""
+
+
+class _Comparing:
+    def __init__(self, before: Snapshot, after: Snapshot) -> None:
+        self._routers = (Router(before), Router(after))
+        self._snapshots = (before, after)
+        self._result = Comparison()
+        self._search = Search()
+        self._classes: dict[tuple[object, ...], Difference] = {}
+        self._treatments: tuple[dict[object, Treatment], ...] = ({}, {})
+        self._tables: dict[tuple[object, ...], list[tuple[int, int, Request]]] = {}
+        self._clients: dict[object, tuple[list[Client], bool]] = {}
+        self._doubts: dict[str, None] = {}
+
+    def run(self) -> Comparison:
+        scope = scope_of(*self._snapshots)
+        if scope.is_empty:
+            return self._result
+        try:
+            self._sidecars(scope)
+            self._gateways(scope)
+        except _Exhausted:
+            self._doubts[
+                f"more than {MAX_NODES:,} examples were tried: compare fewer changes at a time"
+            ] = None
+        self._result.differences = list(self._classes.values())
+        self._result.undecided = list(self._doubts)
+        return self._result
+
+    def _sidecars(self, scope: Scope) -> None:
+        for domain in scope.mesh_domains:
+            hosts = hosts_of(domain, scope.mesh_names)
+            if hosts is None:
+                self._doubts[f"no name was found that only {domain} means"] = None
+                continue
+            told_apart = distinctions(self._routers, domain)
+            key = frozenset(told_apart.namespaces), frozenset(told_apart.selectors)
+            if key not in self._clients:
+                self._clients[key] = clients(self._routers, told_apart), told_apart.complete
+            found, told_apart.complete = self._clients[key]
+            if not told_apart.complete:
+                self._doubts[f"clients of {domain} differ by too many combinations of labels"] = (
+                    None
+                )
+            for client in found:
+                for port in scope.ports(domain):
+                    self._on_sidecar(client, port, hosts)
+
+    def _on_sidecar(self, client: Client, port: int, hosts: Hosts) -> None:
+        place = Place(str(client), False, client.namespace, client.labels, port, hosts.pattern)
+        sides = self._sidecar_host(client, hosts, place)
+        if _read_authority(sides):
+            for name in self._other_names(client, hosts.pattern):
+                self._sidecar_host(client, Hosts(name, name), replace(place, host=name))
+        self._connections(
+            place, [flows_of_sidecar(each, client, hosts.example, port) for each in self._routers]
+        )
+
+    def _sidecar_host(self, client: Client, hosts: Hosts, place: Place) -> Sequence[list[Decision]]:
+        """Compares the requests to a host, and returns the decisions of both sides."""
+        tables = [router.sidecar(client, hosts.example, place.port) for router in self._routers]
+
+        def again(number: int, request: Request) -> Table:
+            if request.host == hosts.example:
+                return tables[number]
+            return self._routers[number].sidecar(client, request.host, place.port)
+
+        sides = [self._decisions(n, table, place) for n, table in enumerate(tables)]
+        self._decide(sides, hosts, place, "http", again)
+        return sides
+
+    def _other_names(self, client: Client, host: str) -> Sequence[str]:
+        """By what else a Service is called: only a match of the authority tells the names apart."""
+        found: dict[str, None] = {}
+        for snapshot in self._snapshots:
+            for service in snapshot.registry.by_host(host):
+                if service.is_kubernetes:
+                    name = service.resource.name
+                    if service.namespace == client.namespace:
+                        found[name] = None
+                    found[f"{name}.{service.namespace}"] = None
+                    found[f"{name}.{service.namespace}.svc"] = None
+                    address = service.resource.spec.get("clusterIP") or "None"
+                    if address != "None":
+                        found[address] = None
+        return list(found)
+
+    def _gateways(self, scope: Scope) -> None:
+        for vantage in gateway_vantages(self._snapshots):
+            proxies = [vantage.proxy(snapshot) for snapshot in self._snapshots]
+            names, domains = scope.of_gateway(proxies)
+            ports = sorted(
+                {
+                    server.number
+                    for proxy in proxies
+                    for gateway in proxy.gateways
+                    for server in gateway.servers
+                    if server.takes_http_routes
+                }
+            )
+            for domain in domains:
+                hosts = hosts_of(domain, names)
+                if hosts is None:
+                    self._doubts[f"no name was found that only {domain} means"] = None
+                    continue
+                for port in ports:
+                    for tls in (False, True):
+                        self._on_gateway(vantage, proxies, port, hosts, tls)
+            if domains:
+                self._gateway_connections(vantage, proxies)
+
+    def _on_gateway(
+        self,
+        vantage: GatewayVantage,
+        proxies: Sequence[GatewayProxy],
+        port: int,
+        hosts: Hosts,
+        tls: bool,
+    ) -> None:
+        place = _gateway_place(vantage, proxies, port, hosts.pattern)
+        scheme = "https" if tls else "http"
+
+        def table(number: int, host: str) -> Table | None:
+            return self._routers[number].gateway(proxies[number], host, port, tls=tls)
+
+        tables = [table(number, hosts.example) for number in range(len(proxies))]
+
+        def again(number: int, request: Request) -> Table | None:
+            known = request.host == hosts.example
+            return tables[number] if known else table(number, request.host)
+
+        sides = [self._decisions(number, found, place) for number, found in enumerate(tables)]
+        self._decide(sides, hosts, place, scheme, again)
+
+    def _gateway_connections(
+        self, vantage: GatewayVantage, proxies: Sequence[GatewayProxy]
+    ) -> None:
+        found = [
+            flows_of_gateway(router, proxy)
+            for router, proxy in zip(self._routers, proxies, strict=True)
+        ]
+        for port in sorted({*found[0], *found[1]}):
+            place = _gateway_place(vantage, proxies, port, "*")
+            self._connections(place, [each.get(port, {}) for each in found])
+
+    def _connections(self, place: Place, sides: Sequence[Mapping[str, Treatment]]) -> None:
+        """Compares what becomes of connections, by the words that say which they are."""
+        before, after = sides
+        nothing = fixed("no rule", "no rule")
+        for which in dict.fromkeys((*before, *after)):
+            one, other = before.get(which, nothing), after.get(which, nothing)
+            if one.key != other.key:
+                key = ("tcp", which, one.key, other.key)
+                found = self._classes.setdefault(
+                    key,
+                    Difference(
+                        which,
+                        one.summary,
+                        other.summary,
+                        differing(one, other),
+                        None,
+                    ),
+                )
+                found.places.append(place)
+
+    def _decisions(self, side: int, table: Table | None, place: Place) -> list[Decision]:
+        """The routes of a table with what they do, and at the end what has no route."""
+        if table is None:
+            return [_unrouted("closed")]
+        router = self._routers[side]
+        treatments = self._treatments[side]
+        found = []
+        for route in table.routes:
+            what = route.rule or route.action.targets
+            key = (what, place.port, place.namespace, place.gateway)
+            if key not in treatments:
+                treatments[key] = treatment_of(router, route, place.namespace)
+            found.append(Decision(route.conditions, treatments[key], route, table.kind))
+            if _takes_all(route.conditions):
+                return found
+        return [*found, _unrouted(table.kind)]
+
+    def _decide(
+        self,
+        sides: Sequence[list[Decision]],
+        hosts: Hosts,
+        place: Place,
+        scheme: str,
+        again: _Again,
+    ) -> None:
+        before, after = sides
+        if _alike(before, after):
+            return
+        authority = _read_authority(sides)
+        key = (
+            tuple((each.conditions, each.treatment.key) for each in before),
+            tuple((each.conditions, each.treatment.key) for each in after),
+            scheme,
+            hosts.pattern if authority else "",
+        )
+        if key not in self._tables:
+            self._tables[key] = list(self._pairs(before, after, hosts, place.port, scheme))
+        for i, j, template in self._tables[key]:
+            one, other = before[i], after[j]
+            identity = (one.identity, other.identity, one.treatment.key, other.treatment.key)
+            known = self._classes.get((*identity, place.gateway))
+            if known is not None:
+                known.places.append(place)
+                continue
+            request = template if authority else _moved(template, hosts.example, place.port)
+            if self._verified(sides, (one, other), request, again):
+                self._classes[(*identity, place.gateway)] = Difference(
+                    "http",
+                    one,
+                    other,
+                    differing(one.treatment, other.treatment),
+                    request,
+                    [place],
+                )
+
+    def _pairs(
+        self,
+        before: list[Decision],
+        after: list[Decision],
+        hosts: Hosts,
+        port: int,
+        scheme: str,
+    ) -> Iterator[tuple[int, int, Request]]:
+        """The decisions that share requests and treat them differently, with one request each.
+
+        A pair shares none if one's conditions stand in the other state before the other one.
+        """
+        ends = _ends(before, after), _ends(after, before)
+        for i, one in enumerate(before):
+            for j in range(min(ends[0][i] + 1, len(after))):
+                other = after[j]
+                if i > ends[1][j] or one.treatment.key == other.treatment.key:
+                    continue
+                if _disjoint(one.conditions, other.conditions):
+                    continue
+                request = self._example(before, i, after, j, hosts, port, scheme)
+                if request is not None:
+                    yield i, j, request
+
+    def _example(
+        self,
+        before: list[Decision],
+        i: int,
+        after: list[Decision],
+        j: int,
+        hosts: Hosts,
+        port: int,
+        scheme: str,
+    ) -> Request | None:
+        if self._search.nodes > MAX_NODES:
+            raise _Exhausted
+        earlier = dict.fromkeys(
+            each.conditions
+            for each in (*before[:i], *after[:j])
+            if not _disjoint(each.conditions, before[i].conditions)
+            and not _disjoint(each.conditions, after[j].conditions)
+        )
+        self._search.sampled.clear()
+        met = dict.fromkeys((before[i].conditions, after[j].conditions))
+        try:
+            request = self._search.example(list(met), list(earlier), hosts, port, scheme)
+        except TooMany:
+            names = f"{_name(before[i])} before and {_name(after[j])} after"
+            self._doubts[f"which requests to {hosts.pattern} meet {names}: too intricate"] = None
+            return None
+        if request is None:
+            self._result.sampled |= self._search.sampled
+        return request
+
+    def _verified(
+        self,
+        sides: Sequence[list[Decision]],
+        chosen: tuple[Decision, Decision],
+        request: Request,
+        again: _Again,
+    ) -> bool:
+        """Whether the model itself, asked anew, decides on an example as was found out here."""
+        for number, (side, decision) in enumerate(zip(sides, chosen, strict=True)):
+            try:
+                first = next(each for each in side if each.conditions.unmet(request) is None)
+                table = again(number, request)
+                route = table.first(request) if table else None
+            except Undecidable as reason:
+                self._doubts[f"{request}: {reason}"] = None
+                return False
+            same = (
+                (route.conditions, route.rule) == (decision.conditions, decision.route.rule)
+                if route and decision.route
+                else route is decision.route
+            )
+            if first is not decision or not same:
+                readable = not any(unreadable(each.conditions) for each in side)
+                why = "was taken for an example and is none" if readable else "cannot be decided"
+                self._doubts[f"{request} {why}"] = None
+                return False
+        return True
+
+
+def _gateway_place(
+    vantage: GatewayVantage, proxies: Sequence[GatewayProxy], port: int, pattern: str
+) -> Place:
+    names = {gateway.id: None for proxy in proxies for gateway in proxy.gateways}
+    kind = "Gateway" if len(names) == 1 else "Gateways"
+    title = f"the proxies of {kind} {', '.join(names)} in namespace {vantage.namespace}"
+    return Place(title, True, vantage.namespace, dict(vantage.labels), port, pattern)
+
+
+def _unrouted(kind: str) -> Decision:
+    return Decision(Conditions(), _UNROUTED[kind], None, kind)
+
+
+def _read_authority(sides: Sequence[list[Decision]]) -> bool:
+    return any(reads_authority(each.conditions) for side in sides for each in side)
+
+
+def _alike(before: list[Decision], after: list[Decision]) -> bool:
+    return len(before) == len(after) and all(
+        one.treatment.key == other.treatment.key and one.conditions == other.conditions
+        for one, other in zip(before, after, strict=True)
+    )
+
+
+def _takes_all(conditions: Conditions) -> bool:
+    return conditions.path in _EVERYTHING and not (
+        conditions.headers or conditions.without or conditions.parameters
+    )
+
+
+def _ends(one: list[Decision], other: list[Decision]) -> list[int]:
+    """For each decision the first of the other state that takes all of its requests."""
+    places: dict[Conditions, int] = {}
+    catch_all = len(other)
+    for number, each in enumerate(other):
+        places.setdefault(each.conditions, number)
+        if _takes_all(each.conditions):
+            catch_all = min(catch_all, number)
+    return [min(places.get(each.conditions, catch_all), catch_all) for each in one]
+
+
+def _disjoint(one: Conditions, other: Conditions) -> bool:
+    """Whether the constants of two paths or of two headers show at once that none meets both."""
+    if one.path and other.path and _apart(one.path, other.path):
+        return True
+    if one.headers and other.headers:
+        wanted = dict(one.headers)
+        return any(name in wanted and _apart(wanted[name], match) for name, match in other.headers)
+    return False
+
+
+def _apart(one: StringMatch, other: StringMatch) -> bool:
+    if one.fold or other.fold:
+        return False
+    if one.kind == "exact" and other.kind == "exact":
+        return one.value != other.value
+    if one.kind == "exact" and other.kind == "prefix":
+        return not one.value.startswith(other.value)
+    if one.kind == "prefix" and other.kind == "exact":
+        return not other.value.startswith(one.value)
+    if one.kind == "prefix" and other.kind == "prefix":
+        return not (one.value.startswith(other.value) or other.value.startswith(one.value))
+    return False
+
+
+def _moved(request: Request, host: str, port: int) -> Request:
+    """The same request to another host and port."""
+    return Request(
+        host,
+        port,
+        request.path,
+        request.query,
+        request.method,
+        request.scheme,
+        request.headers,
+    )
+
+
+def _name(decision: Decision) -> str:
+    route = decision.route
+    if route is None or route.rule is None:
+        return "no rule"
+    return f"{route.rule.owner.resource} http[{route.rule.index}]"

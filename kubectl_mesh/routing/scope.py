@@ -1,0 +1,234 @@
+"""What a change can touch: the hosts and proxies for which two states have to be compared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from kubectl_mesh.mesh.hosts import covers, fqdn, is_wildcard, overlap, patterns_for
+from kubectl_mesh.mesh.registry import Service
+from kubectl_mesh.mesh.resource import Resource, ResourceId
+from kubectl_mesh.mesh.snapshot import Snapshot
+from kubectl_mesh.mesh.virtual_services import VirtualService
+from kubectl_mesh.mesh.workloads import WORKLOAD_KINDS
+from kubectl_mesh.routing.router import GatewayProxy
+
+_READ = {"VirtualService", "DestinationRule", "Service", "ServiceEntry", "Gateway", "Sidecar"}
+KINDS = (*sorted(_READ), "Namespace", *WORKLOAD_KINDS)
+"""The kinds that have a bearing on routes; Namespaces only on who has a sidecar."""
+_HTTP_PORT = 80
+
+
+def changed(before: Snapshot, after: Snapshot) -> list[ResourceId]:
+    """The objects that are not the same to routing in two states."""
+    one, other = ({each.id: each for each in snapshot.everything()} for snapshot in (before, after))
+    written_anew = [
+        key
+        for key in dict.fromkeys((*one, *other))
+        if key not in one or key not in other or one[key].data != other[key].data
+    ]
+    return [
+        key
+        for key in written_anew
+        if key.kind in KINDS and _content(before, one.get(key)) != _content(after, other.get(key))
+    ]
+
+
+def _content(snapshot: Snapshot, resource: Resource | None) -> Any:
+    if resource is None or resource.kind == "Namespace":
+        return None
+    if resource.kind in WORKLOAD_KINDS:
+        found = [each for each in snapshot.workloads.all if each.resource is resource]
+        return [(each.labels, each.is_scaled_to_zero) for each in found]
+    return resource.spec, resource.annotations.get("networking.istio.io/exportTo"), resource.age_key
+
+
+@dataclass
+class Scope:
+    """What has to be compared: `hosts` are names and wildcards, of tables that may have changed.
+
+    `all_gateways` and `all_mesh` where that is not only those.
+    """
+
+    snapshots: Sequence[Snapshot]
+    hosts: set[str] = field(default_factory=set)
+    upstreams: set[str] = field(default_factory=set)
+    all_gateways: bool = False
+    all_mesh: bool = False
+
+    @property
+    def is_empty(self) -> bool:
+        return not (self.hosts or self.all_gateways or self.all_mesh)
+
+    @cached_property
+    def mesh_names(self) -> frozenset[str]:
+        """Every name and wildcard that a sidecar may have a table of its own for."""
+        return frozenset(self._mesh_names())
+
+    def _mesh_names(self) -> Iterator[str]:
+        for snapshot in self.snapshots:
+            yield from snapshot.virtual_services.on_mesh_by_host
+            for service in (*snapshot.registry.services, *snapshot.registry.entries):
+                yield service.host
+                if service.is_headless:
+                    yield f"*.{service.host}"
+
+    @property
+    def mesh_domains(self) -> list[str]:
+        """The hosts whose tables may differ on sidecars."""
+        names = self.mesh_names
+        if self.all_mesh:
+            return sorted({*names, "*"})
+        wildcards = [host for host in self.hosts if is_wildcard(host)]
+        found = {name for name in names if any(covers(host, name) for host in wildcards)}
+        return sorted(found | {host for host in self.hosts if host in names or host == "*"})
+
+    def ports(self, domain: str) -> list[int]:
+        """The ports on which sidecars may have rules for a host, or know it."""
+        found = {_HTTP_PORT}
+        for snapshot in self.snapshots:
+            names = {domain, domain.removeprefix("*."), *_full_names(domain, snapshot)}
+            hosts = {domain}
+            for name in names:
+                found |= _ports(snapshot.registry.by_host(name))
+                for pattern in patterns_for(name):
+                    for vs in snapshot.virtual_services.on_mesh_by_host.get(pattern, ()):
+                        hosts |= set(vs.hosts) if domain in vs.hosts else set()
+                    found |= _ports(snapshot.registry.by_host(pattern))
+            for host in hosts:
+                found |= _ports(snapshot.registry.covered_by(host))
+        return sorted(found)
+
+    def of_gateway(self, proxies: Sequence[GatewayProxy]) -> tuple[frozenset[str], list[str]]:
+        """The names and wildcards that a gateway's proxies have, and those that may differ."""
+        names: set[str] = set()
+        for snapshot, proxy in zip(self.snapshots, proxies, strict=True):
+            ids = {gateway.id for gateway in proxy.gateways}
+            for gateway in proxy.gateways:
+                for server in gateway.servers:
+                    names |= {host.rpartition("/")[2] for host in server.hosts}
+            for vs in snapshot.virtual_services.roots:
+                if vs.gateways & ids:
+                    names |= set(vs.hosts)
+        names.discard("")
+        if self.all_gateways:
+            return frozenset(names), sorted(names)
+        exact = {host for host in self.hosts if not is_wildcard(host)}
+        wildcards = [host for host in self.hosts if is_wildcard(host)]
+        touched = {
+            name
+            for name in names
+            if name in exact
+            or any(overlap(host, name) for host in wildcards)
+            or (is_wildcard(name) and any(covers(name, host) for host in exact))
+        }
+        return frozenset(names), sorted(touched | (exact & names))
+
+
+def _full_names(domain: str, snapshot: Snapshot) -> Iterator[str]:
+    parts = domain.removeprefix("*.").removesuffix(".svc").split(".")
+    if len(parts) == 2:
+        yield fqdn(parts[0], parts[1], snapshot.config.domain)
+
+
+def _ports(services: Iterable[Service]) -> set[int]:
+    return {port.number for service in services for port in service.ports}
+
+
+def scope_of(before: Snapshot, after: Snapshot) -> Scope:
+    """What the changes between two states can touch."""
+    scope = Scope((before, after))
+    if before.config != after.config:
+        scope.all_gateways = scope.all_mesh = True
+        return scope
+    for key in changed(before, after):
+        add = _BY_KIND.get(key.kind, _add_workload)
+        for snapshot in (before, after):
+            resource = snapshot.get(key.kind, key.namespace, key.name)
+            if resource is not None:
+                add(scope, snapshot, resource)
+    if scope.upstreams:
+        for snapshot in (before, after):
+            _add_users(scope, snapshot)
+    return scope
+
+
+def _add_virtual_service(scope: Scope, snapshot: Snapshot, resource: Resource) -> None:
+    vs = snapshot.virtual_services.by_name[resource.namespace, resource.name]
+    if vs.is_delegate:
+        for each in scope.snapshots:
+            for rule in each.virtual_services.delegating.get((vs.namespace, resource.name), ()):
+                scope.hosts |= set(rule.owner.hosts)
+    _add_hosts(scope, vs)
+
+
+def _add_hosts(scope: Scope, vs: VirtualService) -> None:
+    scope.hosts |= set(vs.hosts)
+
+
+def _add_destination_rule(scope: Scope, snapshot: Snapshot, resource: Resource) -> None:
+    host = resource.spec.get("host") or ""
+    scope.upstreams.add(fqdn(host, resource.namespace, snapshot.config.domain))
+
+
+def _add_service(scope: Scope, snapshot: Snapshot, resource: Resource) -> None:
+    registry = snapshot.registry
+    provided = [
+        service
+        for service in (registry.services if resource.kind == "Service" else registry.entries)
+        if service.resource is resource
+    ]
+    for service in provided:
+        scope.upstreams.add(service.host)
+        scope.hosts.add(service.host)
+        if service.is_headless:
+            scope.hosts.add(f"*.{service.host}")
+        for each in scope.snapshots:
+            for pattern in patterns_for(service.host):
+                for vs in each.virtual_services.on_mesh_by_host.get(pattern, ()):
+                    _add_hosts(scope, vs)
+
+
+def _add_gateway(scope: Scope, snapshot: Snapshot, resource: Resource) -> None:
+    scope.all_gateways = True
+
+
+def _add_sidecar(scope: Scope, snapshot: Snapshot, resource: Resource) -> None:
+    scope.all_mesh = True
+
+
+def _add_workload(scope: Scope, snapshot: Snapshot, resource: Resource) -> None:
+    for workload in snapshot.workloads.all:
+        if workload.resource is resource:
+            for group in snapshot.groups_by_workload.get(workload, ()):
+                scope.upstreams |= {service.host for service in group.services}
+            if snapshot.gateways.configure(workload.labels):
+                scope.all_gateways = True
+
+
+_BY_KIND: Mapping[str, Callable[[Scope, Snapshot, Resource], None]] = {
+    "VirtualService": _add_virtual_service,
+    "DestinationRule": _add_destination_rule,
+    "Service": _add_service,
+    "ServiceEntry": _add_service,
+    "Gateway": _add_gateway,
+    "Sidecar": _add_sidecar,
+}
+
+
+def _add_users(scope: Scope, snapshot: Snapshot) -> None:
+    """The hosts of all that sends requests to `upstreams`, and those hosts themselves."""
+    exact = {host for host in scope.upstreams if not is_wildcard(host)}
+    wildcards = [host for host in scope.upstreams if is_wildcard(host)]
+
+    def touched(host: str) -> bool:
+        return host in exact or any(covers(pattern, host) for pattern in wildcards)
+
+    for host, destinations in snapshot.virtual_services.by_destination_host.items():
+        if touched(host):
+            for destination in destinations:
+                for root in snapshot.virtual_services.roots_of(destination.virtual_service):
+                    _add_hosts(scope, root)
+    scope.hosts |= scope.upstreams

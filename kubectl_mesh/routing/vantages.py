@@ -1,0 +1,226 @@
+"""From where requests come: the proxies of a mesh, one for all that routing cannot tell apart.
+
+Sidecars are told apart by namespace (exportTo, DestinationRules, Sidecars, sourceNamespace) and by
+labels (sourceLabels, workload selectors); gateways by the Gateways that select their pods.
+Where pods are known only they count; where none are, every combination of labels might come.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from kubectl_mesh.mesh.hosts import patterns_for
+from kubectl_mesh.mesh.injection import is_gateway
+from kubectl_mesh.mesh.snapshot import Snapshot
+from kubectl_mesh.mesh.virtual_services import Destination, VirtualService
+from kubectl_mesh.mesh.workloads import Workload
+from kubectl_mesh.routing.router import Client, GatewayProxy, Router
+
+MAX_COMBINATIONS = 64
+"""So many combinations of labels are looked at in a namespace whose pods are not known."""
+
+Selector = frozenset[tuple[str, str]]
+
+
+@dataclass
+class Distinctions:
+    """What tells sidecars apart: `selectors` by labels. `complete` is False if too many do."""
+
+    namespaces: set[str] = field(default_factory=set)
+    selectors: set[Selector] = field(default_factory=set)
+    complete: bool = True
+
+    def add_virtual_service(self, router: Router, vs: VirtualService) -> None:
+        if not vs.export.everyone:
+            self.namespaces |= {vs.namespace, *vs.export.namespaces}
+        for rule in router.rules(vs):
+            for match in rule.matches or ():
+                if match.gateways:
+                    continue
+                if match.source_namespace:
+                    self.namespaces.add(match.source_namespace)
+                if match.source_labels:
+                    self.selectors.add(frozenset(match.source_labels.items()))
+
+    def add_host(self, router: Router, host: str) -> None:
+        """What tells apart which DestinationRule and which Service a client has for a host."""
+        snapshot = router.snapshot
+        for rule in snapshot.destination_rules.covering(host):
+            self.namespaces |= {rule.namespace, *rule.export.namespaces}
+        providers = [
+            service for name in patterns_for(host) for service in snapshot.registry.by_host(name)
+        ]
+        for service in providers:
+            if not service.export.everyone:
+                self.namespaces |= {service.namespace, *service.export.namespaces}
+        if len(providers) > 1:
+            self.namespaces |= {service.namespace for service in providers}
+
+    def add_sidecars(self, snapshot: Snapshot) -> None:
+        for resource in snapshot.of("Sidecar"):
+            if resource.namespace != snapshot.config.root_namespace:
+                self.namespaces.add(resource.namespace)
+            labels = (resource.spec.get("workloadSelector") or {}).get("labels") or {}
+            if labels:
+                self.selectors.add(frozenset(labels.items()))
+
+
+def distinctions(routers: Sequence[Router], domain: str) -> Distinctions:
+    """What tells apart the sidecars that may treat requests to a host, or to a wildcard's."""
+    found = Distinctions()
+    for router in routers:
+        snapshot = router.snapshot
+        found.add_sidecars(snapshot)
+        names = {domain, *patterns_for(domain)}
+        for name in {domain, domain.removeprefix("*.")}:
+            for host in router.called(name, ""):
+                names |= {host, *patterns_for(host)}
+        hosts = set(names)
+        for name in names:
+            for vs in snapshot.virtual_services.on_mesh_by_host.get(name, ()):
+                found.add_virtual_service(router, vs)
+                hosts |= {target.host for target in destinations_of(router, vs)}
+        for host in hosts:
+            found.add_host(router, host)
+    return found
+
+
+def destinations_of(router: Router, vs: VirtualService) -> Iterator[Destination]:
+    """Every destination of a root's rules, those of its delegates included."""
+    owners = {rule.owner: None for rule in router.rules(vs)}
+    for owner in {vs: None, **owners}:
+        yield from owner.destinations
+
+
+def clients(routers: Sequence[Router], told_apart: Distinctions) -> list[Client]:
+    """A sidecar for each class of them; sets `complete` to False where there are too many."""
+    return list(_clients([router.snapshot for router in routers], told_apart))
+
+
+def _clients(snapshots: Sequence[Snapshot], told_apart: Distinctions) -> Iterator[Client]:
+    live = any(snapshot.coverage.live for snapshot in snapshots)
+    elsewhere: dict[frozenset[Selector], Client] = {}
+    for namespace in sorted(told_apart.namespaces):
+        classes = _classes(snapshots, namespace, told_apart.selectors)
+        if classes:
+            yield from classes
+        elif not live:
+            yield from _imagined(namespace, told_apart)
+    for namespace in sorted({ns for snapshot in snapshots for ns in snapshot.sidecar_namespaces}):
+        if namespace not in told_apart.namespaces:
+            for client in _classes(snapshots, namespace, told_apart.selectors):
+                elsewhere.setdefault(_satisfied(client.labels, told_apart.selectors), client)
+    if elsewhere:
+        yield from elsewhere.values()
+    elif not live:
+        names = ("default", "other", *(f"other-{number}" for number in range(1000)))
+        taken = told_apart.namespaces | {
+            ns for each in snapshots for ns in _object_namespaces(each)
+        }
+        free = [name for name in names if name not in told_apart.namespaces]
+        yield from _imagined(
+            next((name for name in free if name not in taken), free[0]), told_apart
+        )
+
+
+def _object_namespaces(snapshot: Snapshot) -> Iterator[str]:
+    return (service.namespace for service in snapshot.registry.services)
+
+
+def _classes(
+    snapshots: Sequence[Snapshot], namespace: str, selectors: Iterable[Selector]
+) -> list[Client]:
+    """The pods of a namespace that have a sidecar, or may have one, one for each class."""
+    found: dict[frozenset[Selector], Client] = {}
+    for snapshot in snapshots:
+        for workload in snapshot.workloads.by_namespace.get(namespace, ()):
+            satisfied = _satisfied(workload.labels, selectors)
+            if satisfied not in found and _is_client(snapshot, workload):
+                found[satisfied] = Client(namespace, _telling(workload.labels, selectors))
+    return list(found.values())
+
+
+def _is_client(snapshot: Snapshot, workload: Workload) -> bool:
+    return not is_gateway(workload) and snapshot.has_sidecar(workload) is not False
+
+
+def _telling(labels: Mapping[str, str], selectors: Iterable[Selector]) -> Mapping[str, str]:
+    """The labels by which selectors could tell the pod from others."""
+    names = {name for selector in selectors for name, _ in selector}
+    return {name: value for name, value in labels.items() if name in names}
+
+
+def _satisfied(labels: Mapping[str, str], selectors: Iterable[Selector]) -> frozenset[Selector]:
+    return frozenset(selector for selector in selectors if selector <= labels.items())
+
+
+def _imagined(namespace: str, told_apart: Distinctions) -> Iterator[Client]:
+    """A client for each combination of selectors that one pod can satisfy."""
+    found: dict[frozenset[Selector], dict[str, str]] = {frozenset(): {}}
+    for selector in sorted(told_apart.selectors, key=sorted):
+        for labels in list(found.values()):
+            if all(labels.get(name, value) == value for name, value in selector):
+                merged = {**labels, **dict(selector)}
+                found.setdefault(_satisfied(merged, told_apart.selectors), merged)
+        if len(found) > MAX_COMBINATIONS:
+            told_apart.complete = False
+            break
+    for labels in found.values():
+        yield Client(namespace, labels)
+
+
+@dataclass(frozen=True)
+class GatewayVantage:
+    """The pods of a gateway, known or assumed: what selects them is asked of each snapshot."""
+
+    namespace: str
+    labels: tuple[tuple[str, str], ...]
+
+    def proxy(self, snapshot: Snapshot) -> GatewayProxy:
+        """The pods with the Gateways that configure them, the oldest first."""
+        labels = dict(self.labels)
+        return GatewayProxy(self.namespace, labels, snapshot.gateways.of_pod(labels))
+
+
+def gateway_vantages(snapshots: Sequence[Snapshot]) -> list[GatewayVantage]:
+    """The gateways of several states of a mesh.
+
+    Where no pods are seen that a Gateway selects they are taken to be in the root namespace.
+    """
+    found: dict[tuple[str, Selector], GatewayVantage] = {}
+    keys = {
+        pair
+        for snapshot in snapshots
+        for gateway in snapshot.gateways.all
+        for pair in gateway.selector.items()
+    }
+    for snapshot in snapshots:
+        for vs in snapshot.virtual_services.all:
+            keys |= _source_labels(vs)
+    for snapshot in snapshots:
+        for gateway in snapshot.gateways.all:
+            pods = [
+                workload
+                for each in snapshots
+                for workload in (
+                    each.workloads.select_anywhere(gateway.selector) if gateway.selector else ()
+                )
+            ]
+            placed: Iterable[tuple[str, Mapping[str, str]]] = [
+                (workload.namespace, workload.labels) for workload in pods
+            ] or [(snapshot.config.root_namespace, gateway.selector)]
+            for namespace, labels in placed:
+                telling = frozenset(pair for pair in labels.items() if pair in keys)
+                vantage = GatewayVantage(namespace, tuple(sorted(telling)))
+                found.setdefault((namespace, telling), vantage)
+    return list(found.values())
+
+
+def _source_labels(vs: VirtualService) -> set[tuple[str, str]]:
+    return {
+        pair
+        for rule in vs.resource.spec.get("http") or ()
+        for match in rule.get("match") or ()
+        for pair in (match.get("sourceLabels") or {}).items()
+    }

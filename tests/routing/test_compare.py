@@ -1,0 +1,294 @@
+"""`compare` on small meshes of which one can say what must come out."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+
+from kubectl_mesh.mesh.config import MeshConfig
+from kubectl_mesh.mesh.snapshot import Snapshot
+from kubectl_mesh.routing import compare as module
+from kubectl_mesh.routing.compare import Comparison, Decision, compare
+from kubectl_mesh.routing.scope import changed
+from tests.routing.random_meshes import Manifest, istio, resource, snapshot
+
+SAME = "the same for every request"
+WEB = "web.shop.svc.cluster.local"
+
+
+def service(name: str = "web", **port: Any) -> Manifest:
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"namespace": "shop", "name": name},
+        "spec": {
+            "selector": {"app": name},
+            "ports": [{"name": "http", "port": 80, **port}],
+        },
+    }
+
+
+def web(*rules: Manifest, **spec: Any) -> Manifest:
+    return istio("VirtualService", "shop", "web", 1, {"hosts": ["web"], "http": [*rules], **spec})
+
+
+def answer(status: int, *matches: Manifest, **fields: Any) -> Manifest:
+    return {"match": [*matches], "directResponse": {"status": status}, **fields}
+
+
+def to(subset: str | None = None, **fields: Any) -> Manifest:
+    destination = {"host": WEB, "subset": subset} if subset else {"host": WEB}
+    return {"route": [{"destination": destination}], **fields}
+
+
+def subsets(**labels: str) -> Manifest:
+    listed = [{"name": name, "labels": {"version": value}} for name, value in labels.items()]
+    return istio("DestinationRule", "shop", "web", 1, {"host": "web", "subsets": listed})
+
+
+def workload(name: str, namespace: str = "shop", **labels: str) -> Manifest:
+    template = {
+        "metadata": {"labels": labels, "annotations": {"sidecar.istio.io/inject": "true"}},
+        "spec": {"containers": [{"name": "app"}]},
+    }
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"namespace": namespace, "name": name},
+        "spec": {"template": template},
+    }
+
+
+def of(before: list[Manifest], after: list[Manifest]) -> Comparison:
+    return compare(snapshot(before), snapshot(after))
+
+
+def summaries(found: Comparison) -> list[tuple[str, str]]:
+    return [
+        (each.before.treatment.summary, each.after.treatment.summary)
+        for each in found.differences
+        if isinstance(each.before, Decision) and isinstance(each.after, Decision)
+    ]
+
+
+PREFIX = {"uri": {"prefix": "/a"}}
+EXACT = {"uri": {"exact": "/ab"}}
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ([service(), web(to())], [service(), web(to(name="other"))]),
+        ([service(), web(to(timeout="1s"))], [service(), web(to(timeout="1000ms"))]),
+        ([service(), web(to(timeout="0s"))], [service(), web(to())]),
+        ([service(), web(to(headers={"request": {}}))], [service(), web(to())]),
+        (
+            [service(), web(to("v1")), subsets(v1="1")],
+            [service(), web(to("blue")), subsets(blue="1")],
+        ),
+        # two rules that no request meets both change places
+        (
+            [service(), web(answer(201, PREFIX), answer(202, {"uri": {"exact": "/b"}}), to())],
+            [service(), web(answer(202, {"uri": {"exact": "/b"}}), answer(201, PREFIX), to())],
+        ),
+        # a rule that an earlier one hides is removed
+        (
+            [service(), web(answer(201, PREFIX), answer(202, EXACT), to())],
+            [service(), web(answer(201, PREFIX), to())],
+        ),
+        # two matches say what one expression says
+        (
+            [service(), web(answer(201, {"uri": {"regex": "/(x|y)"}}), to())],
+            [service(), web(answer(201, *({"uri": {"exact": p}} for p in ("/x", "/y"))), to())],
+        ),
+        # an expression that is beyond comparison, in a rule that stays as it is
+        (
+            [service(), web(answer(201, {"uri": {"regex": r"/\pL"}}), answer(202, EXACT), to())],
+            [
+                service(),
+                web(answer(201, {"uri": {"regex": r"/\pL"}}), answer(202, EXACT, EXACT), to()),
+            ],
+        ),
+        # a subset without users changes
+        ([service(), web(to()), subsets(v1="1")], [service(), web(to()), subsets(v1="2")]),
+    ],
+)
+def test_what_no_request_shows_is_the_same(before: list[Manifest], after: list[Manifest]) -> None:
+    found = of(before, after)
+    assert found.verdict == SAME, summaries(found)
+
+
+def test_objects_that_only_look_different_are_not_compared() -> None:
+    one = web(to())
+    other = copy.deepcopy(one)
+    other["metadata"]["labels"] = {"team": "a"}
+    other["status"] = {"x": 1}
+    assert changed(snapshot([one]), snapshot([other])) == []
+    assert of([one], [other]).verdict == SAME
+
+
+def test_a_moved_rule_shows_in_the_requests_that_both_rules_take() -> None:
+    found = of(
+        [service(), web(answer(201, EXACT), answer(202, PREFIX), to())],
+        [service(), web(answer(202, PREFIX), answer(201, EXACT), to())],
+    )
+    assert found.verdict == "differs (1 class)"
+    (difference,) = found.differences
+    assert difference.example is not None
+    assert (difference.example.path, difference.example.host) == ("/ab", WEB)
+    assert isinstance(difference.before, Decision)
+    assert isinstance(difference.after, Decision)
+    assert [each.identity[:3] for each in (difference.before, difference.after)] == [
+        ("VirtualService shop/web", ("spec", "http", 0), 0)
+    ] * 2
+    assert difference.aspects == ["directResponse"]
+
+
+def test_a_subset_that_leads_elsewhere_differs() -> None:
+    found = of(
+        [service(), web(to("v1")), subsets(v1="1")], [service(), web(to("v1")), subsets(v1="2")]
+    )
+    assert found.verdict == "differs (1 class)"
+    found = of([service(), web(to("v1")), subsets(v1="1")], [service(), web(to("v1"))])
+    assert summaries(found) == [(f"{WEB}:80 subset v1", f"{WEB}:80 subset v1 (503 NC)")]
+
+
+def test_a_new_host_and_its_loss() -> None:
+    found = of([service()], [service(), web(answer(201, PREFIX))])
+    assert sorted(summaries(found)) == [
+        (f"{WEB}:80", "404: no rule matches"),
+        (f"{WEB}:80", 'direct response {"status": 201}'),
+    ]
+
+
+def test_only_chosen_clients_see_a_change() -> None:
+    match = {"sourceLabels": {"app": "a"}, "sourceNamespace": "team"}
+    found = of([service(), web(to())], [service(), web(answer(201, match), to())])
+    assert len(found.differences) == 1
+    assert {
+        (place.namespace, tuple(place.labels.items())) for place in found.differences[0].places
+    } == {("team", (("app", "a"),))}
+
+
+def test_known_pods_are_the_only_clients() -> None:
+    match = {"sourceLabels": {"app": "a"}}
+    pods = [workload("b", "shop", app="b"), workload("c", "team", app="c")]
+    rules = web(answer(201, match), to())
+    assert of([service(), web(to()), *pods], [service(), rules, *pods]).verdict == SAME
+    pods.append(workload("a", "team", app="a"))
+    found = of([service(), web(to()), *pods], [service(), rules, *pods])
+    assert [place.namespace for place in found.differences[0].places] == ["team"]
+
+
+def test_an_export_that_is_taken_back() -> None:
+    found = of([service(), web(answer(201))], [service(), web(answer(201), exportTo=["."])])
+    assert {place.namespace for each in found.differences for place in each.places} == {"default"}
+
+
+def gateway(*servers: Manifest, name: str = "gw") -> Manifest:
+    listed = [{"port": {"number": 80, "name": "http", "protocol": "HTTP"}, **s} for s in servers]
+    return istio("Gateway", "shop", name, 0, {"selector": {"istio": "gw"}, "servers": listed})
+
+
+def test_a_gateway_that_is_added_opens_its_hosts() -> None:
+    outside = web(answer(201), hosts=["*.example.org"], gateways=["gw"])
+    found = of([outside], [outside, gateway({"hosts": ["api.example.org"]})])
+    assert {
+        (difference.example.host, *pair)
+        for difference, pair in zip(found.differences, summaries(found), strict=True)
+        if difference.example
+    } == {
+        (
+            "api.example.org",
+            "no server of the gateway takes it",
+            'direct response {"status": 201}',
+        ),
+        (
+            "any.example.org",
+            "no server of the gateway takes it",
+            "404: the gateway has no rule for the host",
+        ),
+    }
+
+
+def test_a_redirect_to_https_stands_before_all_rules() -> None:
+    outside = web(answer(201), hosts=["api.example.org"], gateways=["gw"])
+    redirecting = gateway({"hosts": ["*"], "tls": {"httpsRedirect": True}})
+    found = of([outside, gateway({"hosts": ["*"]})], [outside, redirecting])
+    assert (
+        'direct response {"status": 201}',
+        "301 to https, by the Gateway's server",
+    ) in summaries(found)
+
+
+def test_a_delegate_is_compared_through_its_root() -> None:
+    root = web({"delegate": {"name": "leaf"}})
+    leaves = [
+        istio("VirtualService", "shop", "leaf", 2, {"http": [answer(status)]})
+        for status in (201, 202)
+    ]
+    found = of([service(), root, leaves[0]], [service(), root, leaves[1]])
+    assert found.verdict == "differs (1 class)"
+    assert isinstance(found.differences[0].after, Decision)
+    assert found.differences[0].after.identity[0] == "VirtualService shop/leaf"
+
+
+def test_the_authority_counts_beside_the_host() -> None:
+    port = {"authority": {"exact": f"{WEB}:80"}}
+    found = of([service(), web(to())], [service(), web(answer(201, port), to())])
+    assert [each.example and each.example.authority for each in found.differences] == [f"{WEB}:80"]
+
+
+def test_what_cannot_be_read_is_undecided() -> None:
+    letters = {"uri": {"regex": r"/\pL"}}
+    found = of([service(), web(to())], [service(), web(answer(201, letters), to())])
+    assert found.verdict.startswith("undecided: ")
+    assert r"'/\\pL'" in found.verdict
+
+
+def test_what_cannot_be_decided_is_sampled() -> None:
+    boundary = {"headers": {"x": {"regex": r"a\bb"}}}
+    found = of([service(), web(to())], [service(), web(answer(201, boundary), to())])
+    assert found.verdict == r"the same for all requests sampled (regex in a\bb)"
+
+
+def test_a_bound_is_named_when_it_is_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_NODES", 5)
+    rules = [answer(201 + n, {"headers": {f"x-{n}": {}}}) for n in range(20)]
+    found = of([service(), web(*rules)], [service(), web(*reversed(rules))])
+    assert any("more than 5 examples were tried" in doubt for doubt in found.undecided)
+    assert len(found.differences) <= 5
+
+
+def test_another_mesh_config_changes_everything() -> None:
+    resources = [resource(service())]
+    found = compare(Snapshot(resources), Snapshot(resources, MeshConfig(registry_only=True)))
+    assert summaries(found) == [
+        (
+            "let out of the mesh, to where DNS leads",
+            "502: the registry does not know the host",
+        )
+    ]
+
+
+def test_tcp_rules_are_compared_in_order() -> None:
+    database = service("db")
+    database["spec"]["ports"] = [{"name": "tcp", "port": 5432}]
+
+    def rules(*hosts: str) -> Manifest:
+        routes = [{"route": [{"destination": {"host": host}}]} for host in hosts]
+        return istio("VirtualService", "shop", "db", 1, {"hosts": ["db"], "tcp": routes})
+
+    found = of([database, rules("a", "b")], [database, rules("a", "c")])
+    assert found.verdict == SAME, "the second rule is dead"
+    found = of([database, rules("a")], [database, rules("b")])
+    assert [(each.protocol, each.example) for each in found.differences] == [("tcp", None)]
+
+
+def test_a_hundred_rules_in_another_order_take_no_forever() -> None:
+    rules = [answer(201 + n, {"headers": {f"x-{n}": {}}, **PREFIX}) for n in range(30)]
+    found = of([service(), web(*rules)], [service(), web(*reversed(rules))])
+    assert len(found.differences) == 30 * 29 // 2
+    assert not found.undecided
