@@ -7,7 +7,6 @@ findings listed with it. REASONS says of every one why it is true.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,12 +19,13 @@ from kubectl_mesh.rules.examine import Report, examine
 from kubectl_mesh.sources.config import find_mesh_config
 from kubectl_mesh.sources.files import load
 
-from .build import NotBuilt, istio_module_dir
-from .conftest import REQUIRE
+from .build import istio_module_dir
+from .conftest import built
 
 NO_DETAILS_V2 = "KM102 info DestinationRule default/details spec.subsets[1].labels"
 NO_RATINGS_V2 = "KM102 info DestinationRule default/ratings spec.subsets[1].labels"
 NO_RATINGS_MYSQL = "KM102 info DestinationRule default/ratings spec.subsets[2].labels"
+RULE_AFTER_FAULT = "KM603 warning VirtualService default/details spec.http[0]"
 NO_RATINGS_MYSQL_VM = "KM102 info DestinationRule default/ratings spec.subsets[3].labels"
 OTHER_REVIEWS = "KM902 warning VirtualService default/reviews metadata.name"
 OTHER_RATINGS = "KM902 warning VirtualService default/ratings metadata.name"
@@ -49,6 +49,8 @@ REASONS = {
     "those of bookinfo-ratings-v2-mysql.yaml, which is not deployed, and no route names it",
     NO_RATINGS_MYSQL_VM: "destination-rule-all*.yaml defines ratings v2-mysql-vm; its only pods "
     "are those of bookinfo-ratings-v2-mysql-vm.yaml, which is not deployed, and no route names it",
+    RULE_AFTER_FAULT: "fault-injection-details-v1.yaml fails every request in a rule without "
+    "match, and has a second rule for the same destination, which no proxy gets",
     OTHER_REVIEWS: _REPLACED,
     OTHER_RATINGS: _REPLACED,
     OTHER_DETAILS: _REPLACED,
@@ -200,11 +202,22 @@ STEPS = [
         ),
         (NO_DETAILS_V2, NO_RATINGS_V2, NO_RATINGS_MYSQL),
     ),
-    Step("bookinfo: details fail", (*BOOKINFO, f"{NETWORKING}fault-injection-details-v1.yaml")),
+    Step(
+        "bookinfo: details fail",
+        (*BOOKINFO, f"{NETWORKING}fault-injection-details-v1.yaml"),
+        (RULE_AFTER_FAULT,),
+    ),
     Step(
         "bookinfo: all v1, then details fail",
         (*ALL_V1, f"{NETWORKING}fault-injection-details-v1.yaml"),
-        (OTHER_DETAILS, OTHER_DETAILS_RULE, NO_RATINGS_V2, NO_RATINGS_MYSQL, NO_RATINGS_MYSQL_VM),
+        (
+            RULE_AFTER_FAULT,
+            OTHER_DETAILS,
+            OTHER_DETAILS_RULE,
+            NO_RATINGS_V2,
+            NO_RATINGS_MYSQL,
+            NO_RATINGS_MYSQL_VM,
+        ),
     ),
     Step("bookinfo: books from Google", (*BOOKINFO, f"{NETWORKING}egress-rule-google-apis.yaml")),
     Step(
@@ -254,8 +267,12 @@ STEPS = [
         f"{NETWORKING}destination-rule-all-mtls.yaml",
         f"{NETWORKING}destination-rule-reviews.yaml",
         f"{NETWORKING}egress-rule-google-apis.yaml",
-        f"{NETWORKING}fault-injection-details-v1.yaml",
         "bookinfo/demo-profile-no-gateways.yaml",
+    ),
+    Step(
+        "bookinfo: details fail, by itself",
+        (f"{NETWORKING}fault-injection-details-v1.yaml",),
+        (RULE_AFTER_FAULT,),
     ),
     Step("bookinfo: Gateway API", VERSIONED),
     *(
@@ -397,12 +414,7 @@ NO_MANIFESTS = {
 @pytest.fixture(scope="session")
 def samples() -> Path:
     """The folder of the samples in Istio's module."""
-    try:
-        return istio_module_dir() / "samples"
-    except NotBuilt as missing:
-        if os.environ.get(REQUIRE) == "1":
-            raise
-        pytest.skip(str(missing))
+    return built(istio_module_dir) / "samples"
 
 
 def apply(samples: Path, files: tuple[str, ...]) -> list[Resource]:

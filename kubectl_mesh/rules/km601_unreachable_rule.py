@@ -1,0 +1,258 @@
+"""KM601: no request can ever meet an http rule, as earlier rules take them all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from kubectl_mesh.mesh.resource import Path, ResourceId, dotted
+from kubectl_mesh.mesh.snapshot import Snapshot
+from kubectl_mesh.mesh.virtual_services import VirtualService
+from kubectl_mesh.mesh.workloads import WORKLOAD_KINDS
+from kubectl_mesh.routing.covered_connections import CoveredRule, covered_rules
+from kubectl_mesh.routing.matching import Conditions
+from kubectl_mesh.routing.reach import (
+    Fate,
+    MatchReach,
+    RuleReach,
+    alike,
+    path_of,
+    reaches,
+    same_ends,
+)
+from kubectl_mesh.routing.table import Route
+from kubectl_mesh.rules.rule import Finding, Rule, Severity, Skip, listed
+
+
+def check(snapshot: Snapshot) -> Iterator[Finding | Skip]:
+    rules, skipped = reaches(snapshot)
+    for reason in skipped:
+        yield Skip(reason)
+    for rule in rules:
+        if rule.all_dead and not is_dropped(rule) and not excused(rule.dead, rule.owner):
+            yield _finding(rule)
+    for vs in snapshot.virtual_services.roots:
+        for covered in covered_rules(vs):
+            if covered.whole:
+                same = all(
+                    one.rule.get("route") == by.rule.get("route") for one, by in covered.covered
+                )
+                yield for_connections(
+                    RULE,
+                    covered,
+                    covered.path,
+                    [by.path for _, by in covered.covered],
+                    Severity.WARNING if same else Severity.ERROR,
+                )
+
+
+def for_connections(
+    rule: Rule, covered: CoveredRule, path: Path, by: Iterable[Path], severity: Severity
+) -> Finding:
+    """A finding on a tcp or tls rule, or on a match of it."""
+    takers = ", ".join(listed(dict.fromkeys(dotted(each) for each in by)))
+    return rule.finding(
+        covered.vs.resource,
+        path,
+        f"no connection can meet {dotted(path)}: all that it matches is taken before by {takers}",
+        traffic="the connections that it is meant for take the earlier route, and never this one",
+        next=f"correct what {dotted(path)} matches, or delete it",
+        severity=severity,
+    )
+
+
+def is_dropped(rule: RuleReach) -> bool:
+    """Whether it stands, wherever it could hold, after a catch-all of its own VirtualService."""
+    return rule.all_dead and all(fate.dropped_by for match in rule.dead for fate in match.fates)
+
+
+def excused(dead: Iterable[MatchReach], owner: VirtualService) -> bool:
+    """Whether it needs no finding that these are dead.
+
+    Another VirtualService does the same with their requests, or something is in the way that holds
+    for more clients than it says: that is KM207.
+    """
+    fates = [fate for match in dead for fate in match.fates]
+    takers = winners(fates)
+    return any(fate.by_mistake for fate in fates) or (
+        bool(takers)
+        and all(is_foreign(taker, owner) for taker in takers)
+        and all(alike(fate.route, taker) for fate in fates for taker in fate.winners)
+    )
+
+
+def _finding(rule: RuleReach) -> Finding:
+    fates = [fate for match in rule.dead for fate in match.fates]
+    takers = winners(fates)
+    where = dotted(rule.path)
+    return RULE.finding(
+        rule.owner.resource,
+        rule.path,
+        f"no request can meet {where}{because(takers, rule.owner)}",
+        traffic=lost_to(takers, fates),
+        next=repair(takers, where),
+        severity=_severity(rule.owner, fates),
+        evidence=evidence(rule.dead, rule),
+        related=related(takers, rule.owner),
+    )
+
+
+def _severity(owner: VirtualService, fates: list[Fate]) -> Severity:
+    takers = winners(fates)
+    harmless = takers and all(
+        same_ends(fate.route, taker) for fate in fates for taker in fate.winners
+    )
+    if harmless or any(is_foreign(taker, owner) for taker in takers):
+        return Severity.WARNING
+    return Severity.ERROR
+
+
+def winners(fates: Iterable[Fate]) -> list[Route]:
+    """The routes that take the requests, each rule's match once."""
+    found: dict[tuple[object, ...], Route] = {}
+    for fate in fates:
+        for taker in fate.winners:
+            assert taker.rule
+            found.setdefault((taker.rule.owner, path_of(taker)), taker)
+    return list(found.values())
+
+
+def is_foreign(taker: Route, owner: VirtualService) -> bool:
+    """Whether it comes from a VirtualService that `owner` has no part in."""
+    assert taker.rule
+    return taker.rule.owner is not owner and (
+        taker.virtual_service is not owner and not owner.is_delegate
+    )
+
+
+def because(takers: list[Route], owner: VirtualService) -> str:
+    """What is in the way of a match, in the words of a finding's message."""
+    if not takers:
+        return ": what it demands is never true of one request"
+    return ": all that it matches is taken before by " + ", ".join(
+        listed(name_of(taker, owner) for taker in takers)
+    )
+
+
+def name_of(taker: Route, owner: VirtualService) -> str:
+    assert taker.rule
+    text = dotted(path_of(taker))
+    if taker.rule.owner is not owner:
+        text += f" of {taker.rule.owner.resource}"
+    return text
+
+
+def lost_to(takers: list[Route], fates: Iterable[Fate]) -> str:
+    if not takers:
+        return "no request takes this route; those that were meant take a later one, or get 404"
+    if all(alike(fate.route, taker) for fate in fates for taker in fate.winners):
+        return "nothing would change without it: what takes its requests does the same with them"
+    return "the requests that it is meant for take the earlier route, and never this one"
+
+
+def repair(takers: list[Route], where: str) -> str:
+    if not takers:
+        return f"correct what {where} matches, or delete it"
+    assert takers[0].rule
+    return (
+        f"put it before {dotted(takers[0].rule.path)} of {takers[0].rule.owner.resource}, make "
+        "that match less, or delete what never holds"
+    )
+
+
+def evidence(dead: Iterable[MatchReach], rule: RuleReach) -> tuple[str, ...]:
+    """What each match demands, where, and what the routes demand that take it."""
+    lines: dict[str, None] = {}
+    for match in dead:
+        for fate in match.fates:
+            demanded = fate.route.match.conditions if fate.route.match else Conditions()
+            text = f"{fate.place}: {dotted(rule.path_of(match))} wants {demands(demanded)}"
+            for taker in fate.winners:
+                text += f"; {name_of(taker, rule.owner)} wants {demands(taker.conditions)}"
+            lines[text] = None
+    return listed(lines)
+
+
+def demands(conditions: Conditions) -> str:
+    """All that a match demands, in words."""
+    found = [f"the path {conditions.path}"] if conditions.path else []
+    found += [f"{name} {wanted}" for name, wanted in conditions.headers]
+    found += [f"not {name} {unwanted}" for name, unwanted in conditions.without]
+    found += [f"parameter {name} {wanted}" for name, wanted in conditions.parameters]
+    return " and ".join(found) or "any request"
+
+
+def related(takers: Iterable[Route], owner: VirtualService) -> tuple[ResourceId, ...]:
+    owners = dict.fromkeys(taker.rule.owner for taker in takers if taker.rule)
+    return tuple(found.resource.id for found in owners if found is not owner)
+
+
+SHARED = """\
+apiVersion: v1
+kind: Service
+metadata: {name: shop}
+spec:
+  selector: {app: shop}
+  ports: [{name: http, port: 8080}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: cart}
+spec:
+  selector: {app: cart}
+  ports: [{name: http, port: 8080}]
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: shop}
+spec:
+  hosts: [shop]
+  http:
+"""
+_WIDE = """\
+  - match:
+    - uri: {prefix: /api}
+    route:
+    - destination: {host: shop}
+"""
+_NARROW = """\
+  - match:
+    - uri: {prefix: /api/cart}
+    route:
+    - destination: {host: cart}
+"""
+
+RULE = Rule(
+    code="KM601",
+    name="unreachable-rule",
+    severity=Severity.ERROR,
+    summary="No request can ever meet an http rule, as earlier rules take them all.",
+    explanation="""\
+Of the rules of a host the first that a request meets takes it. A rule all of whose matches are
+covered by earlier ones is dead: `prefix: /api` takes what `prefix: /api/cart` is for, `prefix: /a`
+what `regex: /a/[0-9]+` is for, and two rules for `GET` and for all but `GET` together take
+everything. A prefix is plain text, so that `/api` takes `/apiary` too. Some matches hold for no
+request at all: a path without `/` at its beginning, or with a query, which is no part of the path.
+
+The proof is exact: a request that only this rule gets is searched for among all that clients can
+send, and regular expressions are compared as the sets of texts that they mean. It is made for
+each gateway, server port and host, and for the mesh, where the rule can hold; a rule that is alive
+at one of them is no finding. On a gateway the VirtualServices of a host are joined, the oldest
+first: a rule that another, older VirtualService covers is a warning, and no finding if that one
+does the same. A warning, too, where the requests reach the same destinations anyway. Rules after a
+catch-all are KM603, and the fight of VirtualServices for a host in the mesh is KM604.
+
+Of tcp and tls rules, those are found that an earlier match of the same VirtualService covers by
+itself: port, gateways and clients are at least the same, and so are server names as a list.
+
+Skipped where an expression is too intricate to be decided; claims of tokens, and texts that are
+not ASCII, are only compared for being the same.""",
+    fix="Put the more specific rule first, or delete it.",
+    reference="https://istio.io/latest/docs/ops/best-practices/traffic-management/"
+    "#split-virtual-services",
+    needs=("VirtualService",),
+    uses=("Gateway", "Service", "ServiceEntry", *WORKLOAD_KINDS),
+    equivalents=("IST0130", "IST0131"),
+    check=check,
+    bad=SHARED + _WIDE + _NARROW,
+    good=SHARED + _NARROW + _WIDE,
+)

@@ -1,0 +1,89 @@
+"""KM602: no request can ever meet one match of a rule, while it can meet others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from kubectl_mesh.mesh.resource import dotted
+from kubectl_mesh.mesh.snapshot import Snapshot
+from kubectl_mesh.mesh.workloads import WORKLOAD_KINDS
+from kubectl_mesh.routing.covered_connections import covered_rules
+from kubectl_mesh.routing.reach import MatchReach, RuleReach, alike, reaches
+from kubectl_mesh.rules.km601_unreachable_rule import (
+    SHARED,
+    because,
+    evidence,
+    excused,
+    for_connections,
+    lost_to,
+    related,
+    repair,
+    winners,
+)
+from kubectl_mesh.rules.rule import Finding, Rule, Severity
+
+
+def check(snapshot: Snapshot) -> Iterator[Finding]:
+    rules, _ = reaches(snapshot)
+    for rule in rules:
+        if not rule.all_dead:
+            for match in rule.dead:
+                if not excused([match], rule.owner):
+                    yield _finding(rule, match)
+    for vs in snapshot.virtual_services.roots:
+        for covered in covered_rules(vs):
+            for lost, by in () if covered.whole else covered.covered:
+                same = lost.rule.get("route") == by.rule.get("route")
+                severity = Severity.INFO if same else Severity.WARNING
+                yield for_connections(RULE, covered, lost.path, [by.path], severity)
+
+
+def _finding(rule: RuleReach, match: MatchReach) -> Finding:
+    takers = winners(match.fates)
+    path = rule.path_of(match)
+    same = takers and all(alike(fate.route, each) for fate in match.fates for each in fate.winners)
+    return RULE.finding(
+        rule.owner.resource,
+        path,
+        f"no request can meet {dotted(path)}{because(takers, rule.owner)}",
+        traffic=lost_to(takers, match.fates),
+        next=f"delete {dotted(path)}" if same else repair(takers, dotted(path)),
+        severity=Severity.INFO if same else Severity.WARNING,
+        evidence=evidence([match], rule),
+        related=related(takers, rule.owner),
+    )
+
+
+_RULES = """\
+  - match:
+    - uri: {prefix: /api}
+    route:
+    - destination: {host: shop}
+  - match:
+    - uri: {prefix: %s}
+    - uri: {prefix: /cart}
+    route:
+    - destination: {host: cart}
+"""
+
+RULE = Rule(
+    code="KM602",
+    name="unreachable-match",
+    severity=Severity.WARNING,
+    summary="No request can ever meet one match of a rule, while it can meet others.",
+    explanation="""\
+The matches of a rule are alternatives. One that earlier rules cover, or an earlier match of the
+same rule, is dead, while the others still work, so that nobody notices: part of the requests that
+the rule is for go elsewhere. What counts, and how it is proved, is told under KM601.
+
+Just worth knowing where the requests get the same treatment anyway, as under an earlier match of
+the same rule. A match after a catch-all counts too, as istiod drops it (KM603).""",
+    fix="Put the rule before the one that covers it, or delete the match.",
+    reference="https://istio.io/latest/docs/reference/config/networking/virtual-service/#HTTPRoute",
+    needs=("VirtualService",),
+    uses=("Gateway", "Service", "ServiceEntry", *WORKLOAD_KINDS),
+    equivalents=("IST0131",),
+    check=check,
+    bad=SHARED + _RULES % "/api/cart",
+    good=SHARED + _RULES % "/basket",
+)

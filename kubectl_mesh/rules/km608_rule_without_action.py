@@ -1,0 +1,75 @@
+"""KM608: an http rule leads nowhere, for which Envoy rejects all routes of the port."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from kubectl_mesh.mesh.resource import Path, dotted
+from kubectl_mesh.mesh.snapshot import Snapshot
+from kubectl_mesh.mesh.virtual_services import VirtualService
+from kubectl_mesh.routing.rules import Rule as HeldRule
+from kubectl_mesh.routing.rules import merged_rules
+from kubectl_mesh.rules.km605_weights import FROZEN
+from kubectl_mesh.rules.rule import Finding, Rule, Severity
+
+
+def check(snapshot: Snapshot) -> Iterator[Finding]:
+    every = snapshot.virtual_services
+    held: dict[tuple[VirtualService, Path], HeldRule] = {}
+    for root in every.roots:
+        for rule in merged_rules(every, root):
+            if not any(rule.data.get(field) for field in ("route", "redirect", "directResponse")):
+                held.setdefault((rule.owner, rule.path), rule)
+    for (owner, path), rule in held.items():
+        yield _finding(owner, path, rule)
+
+
+def _finding(owner: VirtualService, path: Path, rule: HeldRule) -> Finding:
+    message = f"{dotted(path)} has no route, redirect or directResponse"
+    fix = f"give {dotted(path)} a route"
+    if rule.data.get("delegate") is not None:
+        path = (*path, "delegate")
+        message = f"{dotted(path)} is in a VirtualService that is a delegate itself"
+        fix = "delegate to it from the VirtualService with hosts: only one level is allowed"
+    return RULE.finding(owner.resource, path, message, traffic=FROZEN, next=fix)
+
+
+_SHARED = """\
+apiVersion: v1
+kind: Service
+metadata: {name: cart}
+spec:
+  selector: {app: cart}
+  ports: [{name: http, port: 8080}]
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: cart}
+spec:
+  hosts: [cart]
+  http:
+  - match:
+    - uri: {prefix: /cart}
+"""
+
+RULE = Rule(
+    code="KM608",
+    name="rule-without-action",
+    severity=Severity.ERROR,
+    summary="An http rule leads nowhere, for which Envoy rejects all routes of the port.",
+    explanation="""\
+An http rule needs a `route`, a `redirect` or a `directResponse`, its own or, for a delegate's rule,
+a `directResponse` of the rule that delegates. A delegate's rule that delegates in turn has none:
+only one level is resolved. Istio's admission refuses both.
+
+Where it is not asked, istiod sends a route without a cluster. Envoy then rejects the whole route
+configuration, which is that of a port: for every host on that port, no change arrives any more,
+however right it is, until the object is repaired. Requests go on by the old routes, so that nothing
+shows it; a proxy that starts then has none, and answers 404.""",
+    fix="Give the rule a route, or delete it. Delegate from the VirtualService with hosts only.",
+    reference="https://istio.io/latest/docs/reference/config/networking/virtual-service/#HTTPRoute",
+    needs=("VirtualService",),
+    check=check,
+    bad=_SHARED,
+    good=_SHARED + "    route:\n    - destination: {host: cart}\n",
+)
