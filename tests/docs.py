@@ -1,7 +1,8 @@
 """Writes the documentation that is generated from the code: `python -m tests.docs`.
 
 That is docs/rules.md, and the output under each `$ kubectl mesh ...` of a console block in the
-README. With `--check` it writes nothing and exits with 1 where a page is not what it would write.
+README and in docs/routes.md. With `--check` it writes nothing and exits with 1 where a page is not
+what it would write.
 """
 
 from __future__ import annotations
@@ -68,10 +69,10 @@ def _output(command: str) -> str:
 
 def pages() -> Mapping[Path, str]:
     """Every generated page, with what it should hold."""
-    readme = ROOT / "README.md"
+    written = (ROOT / "README.md", ROOT / "docs" / "routes.md")
     return {
         ROOT / "docs" / "rules.md": rules_page(),
-        readme: with_output(readme.read_text(encoding="utf-8")),
+        **{page: with_output(page.read_text(encoding="utf-8")) for page in written},
     }
 
 
