@@ -308,10 +308,13 @@ class Mesh:
         self.server.apply(_MESH_CONFIG_MAP)
 
     def _namespaced_kinds(self) -> Iterator[tuple[str, str, str]]:
-        """apiVersion, kind and plural of all that lives in namespaces and can be deleted."""
+        """apiVersion, kind and plural of all that lives in namespaces and can be deleted.
+
+        Without Events, which come and go, and in two API groups.
+        """
         groups = self.server.request("GET", "/apis")["groups"]
         served = [version["groupVersion"] for group in groups for version in group["versions"]]
-        seen = set()
+        seen = {("", "Event"), ("events.k8s.io", "Event")}
         for version in ["v1", *served]:
             for resource in self.server.resources(version):
                 key = (version.rpartition("/")[0], resource["kind"])

@@ -80,11 +80,16 @@ class Tried:
             None,
         )
 
-    def say(self, proxy: Proxy, ask: Ask) -> str:
-        """Which rule Envoy answers by; else "404", "502", or "service" for its own route."""
+    def say(self, proxy: Proxy, ask: Ask, authority: str | None = None) -> str:
+        """Which rule Envoy answers by; else "404", "502", or "service" for its own route.
+
+        `authority` is the Host header where it is not what clients make of host and port.
+        """
         port = 80 if proxy in self._gateways else ask.port
-        host = ask.host if port == 80 else f"{ask.host}:{port}"
-        connection = self._connections.setdefault((proxy, port), proxy.connect(host))
+        host = authority or (ask.host if port == 80 else f"{ask.host}:{port}")
+        connection = self._connections.setdefault(
+            (proxy, port), proxy.connect(f"{ask.host}:{port}")
+        )
         try:
             answer = connection.ask(ask.method, host, ask.path, dict(ask.headers))
         except (OSError, http.client.HTTPException):  # Envoy replaced the listener
@@ -165,5 +170,7 @@ def applied(mesh: Mesh, batch: list[Configuration]) -> Iterator[None]:
         mesh.apply(*(item for each in batch for item in each.waves[wave]))
         mesh.next_second()
     mesh.settled()
-    yield
-    mesh.server.delete(*(item for each in batch for item in (*each.services, *each.objects)))
+    try:
+        yield
+    finally:
+        mesh.server.delete(*(item for each in batch for item in (*each.services, *each.objects)))

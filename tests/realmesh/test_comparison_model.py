@@ -62,9 +62,9 @@ def _compare_on_the_mesh(
         reported = compare(was, now)
         assert not reported.undecided
         examples = list(_examples(tried, reported))
-        examples_after = [tried.say(proxy, ask) for proxy, ask in examples]
+        examples_after = [tried.say(*example) for example in examples]
         _change(mesh, before)
-        examples_before = [tried.say(proxy, ask) for proxy, ask in examples]
+        examples_before = [tried.say(*example) for example in examples]
     for example, one, other in zip(examples, examples_before, examples_after, strict=True):
         assert one != other, f"KUBECTL_MESH_SEED={SEED}: reported, and answered alike: {example}"
     found = 0
@@ -83,8 +83,8 @@ def _change(mesh: Mesh, to: list[Configuration]) -> None:
     mesh.settled()
 
 
-def _examples(tried: Tried, reported: Comparison) -> Iterator[tuple[Proxy, Ask]]:
-    """The example of each class, and a proxy that it is an example for, where one is tried."""
+def _examples(tried: Tried, reported: Comparison) -> Iterator[tuple[Proxy, Ask, str]]:
+    """The example of each class, its Host header, and a proxy that it is for, if one is tried."""
     for difference in reported.differences:
         request, place = difference.example, difference.places[0]
         assert request is not None
@@ -92,7 +92,8 @@ def _examples(tried: Tried, reported: Comparison) -> Iterator[tuple[Proxy, Ask]]
         if proxy is not None:
             path = f"{request.path}?{request.query}" if request.query else request.path
             headers = tuple(request.headers.items())
-            yield proxy, Ask(request.method, request.host, place.port, path, headers)
+            ask = Ask(request.method, request.host, place.port, path, headers)
+            yield proxy, ask, request.authority
 
 
 def _is_reported(
