@@ -57,11 +57,6 @@ class HttpRule:
     gateways: frozenset[str]
     under: HttpRule | None = None
 
-    @cached_property
-    def routes(self) -> tuple[Destination, ...]:
-        """Where requests are sent, copies and what has no weight left out."""
-        return self.owner.routes_of(self.path)
-
     @property
     def matches(self) -> list[Mapping[str, Any]]:
         matches: list[Mapping[str, Any]] = self.data.get("match") or []

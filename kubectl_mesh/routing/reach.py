@@ -24,7 +24,7 @@ from kubectl_mesh.routing.index import Index
 from kubectl_mesh.routing.matching import Conditions
 from kubectl_mesh.routing.regions import Hosts, Search, TooMany, unreadable
 from kubectl_mesh.routing.request import Request
-from kubectl_mesh.routing.router import GatewayProxy, Router, shared_hosts
+from kubectl_mesh.routing.router import GatewayProxy, router_of, shared_hosts
 from kubectl_mesh.routing.rules import Match, Rule
 from kubectl_mesh.routing.table import Route, Table, Vantage, action_of, routes_of
 
@@ -283,7 +283,7 @@ def ports_of(
 class _Reaches:
     def __init__(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
-        self._router = Router(snapshot)
+        self._router = router_of(snapshot)
         self._tried: dict[tuple[str, int, bool, str], _Tried | None] = {}
         self.rules: dict[tuple[VirtualService, Path], RuleReach] = {}
         self.skipped: dict[str, None] = {}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import chain
 
 from kubectl_mesh.mesh.gateways import MESH, Gateway, Server
@@ -194,6 +194,12 @@ class Router:
         address = self.snapshot.registry.by_address.get(name)
         if address:
             yield address.host
+
+
+@lru_cache(maxsize=1)
+def router_of(snapshot: Snapshot) -> Router:
+    """A router, kept for the last snapshot that was asked about, as several rules need one."""
+    return Router(snapshot)
 
 
 class _Listener:

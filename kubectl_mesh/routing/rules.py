@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Any
 
 from kubectl_mesh.mesh.resource import Path
-from kubectl_mesh.mesh.virtual_services import VirtualService, VirtualServices
+from kubectl_mesh.mesh.virtual_services import Destination, VirtualService, VirtualServices
 from kubectl_mesh.routing.matching import Conditions, conditions
 
 _INHERITED = (
@@ -77,6 +77,11 @@ class Rule:
     @property
     def name(self) -> str:
         return self.data.get("name") or ""
+
+    @property
+    def routes(self) -> tuple[Destination, ...]:
+        """Where requests are sent, copies and what has no weight left out."""
+        return self.owner.routes_of(self.path)
 
     @property
     def index(self) -> int:

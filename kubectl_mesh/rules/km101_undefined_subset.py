@@ -11,8 +11,8 @@ from kubectl_mesh.mesh.hosts import is_wildcard
 from kubectl_mesh.mesh.resource import dotted
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.mesh.virtual_services import Destination
-from kubectl_mesh.mesh.ways_in import service_namespace
 from kubectl_mesh.mesh.workloads import WORKLOAD_KINDS
+from kubectl_mesh.routing.ways_in import service_namespace
 from kubectl_mesh.rules.rule import LISTED, Finding, Rule, Severity, Skip
 
 _COMPARED = 200

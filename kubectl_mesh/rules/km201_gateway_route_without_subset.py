@@ -9,7 +9,8 @@ from functools import cache, partial
 from kubectl_mesh.mesh.resource import dotted
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.mesh.virtual_services import Destination
-from kubectl_mesh.mesh.ways_in import (
+from kubectl_mesh.mesh.workloads import WORKLOAD_KINDS
+from kubectl_mesh.routing.ways_in import (
     Bypass,
     NotCompared,
     Selection,
@@ -18,7 +19,6 @@ from kubectl_mesh.mesh.ways_in import (
     bypasses,
     select,
 )
-from kubectl_mesh.mesh.workloads import WORKLOAD_KINDS
 from kubectl_mesh.rules.rule import Finding, Rule, Severity, Skip, listed
 
 
@@ -174,17 +174,20 @@ subset, the request is balanced over all pods of the service, also over versions
 rules give nothing to. So a version that is kept back, or tried on a few, is open to everyone
 outside.
 
-The two VirtualServices are compared by resolved host (`helloworld` is
-`helloworld.default.svc.cluster.local`), with the gateways of each match, with delegates, and with
-the VirtualService that wins for the host on the mesh. The rule stays silent where
+The gateway's rules are put beside those that sidecars have for the host on the port: of the
+VirtualService that wins on the mesh, its delegates merged. The proof is a request that takes the
+gateway's route and, as it arrives at the service, the mesh's. The rule stays silent where
 
 - the subsets select all pods of the service, and bring no traffic policy of their own;
-- uri, method, headers, query parameters or port show that the two rules never meet one request;
+- no request takes both routes, as their matches, or earlier rules of either side, rule it out;
+- every server of the gateway only redirects to https;
 - the gateway's rule names a subset of the host itself;
 - the mesh's rules are for chosen callers only (`sourceLabels`, `sourceNamespace`, `exportTo`);
 - one VirtualService is bound to both the gateway and the mesh.
 
-Routes of tcp and tls rules are compared as well, by port alone.
+What a rewrite or a change of headers leaves is taken to be anything, and so are claims of tokens.
+Skipped where matches are too many or too intricate. Routes of tcp and tls rules are compared as
+well, by port alone.
 
 Where the pods are not in the input and a single subset is defined, or the other version is scaled
 to zero, the finding is a warning.""",
@@ -196,7 +199,7 @@ of its hosts on all of its gateways.""",
     reference="https://istio.io/latest/docs/ops/common-problems/network-issues/"
     "#route-rules-have-no-effect-on-ingress-gateway-requests",
     needs=("VirtualService",),
-    uses=("DestinationRule", "Gateway", "Service", "ServiceEntry", *WORKLOAD_KINDS),
+    uses=("DestinationRule", "Gateway", "Service", "ServiceEntry", "Sidecar", *WORKLOAD_KINDS),
     equivalents=("IST0140",),
     check=check,
     bad=_SHARED

@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 
 from kubectl_mesh.mesh.resource import Path, ResourceId, dotted
 from kubectl_mesh.mesh.snapshot import Snapshot
-from kubectl_mesh.mesh.virtual_services import Destination, HttpRule
-from kubectl_mesh.mesh.ways_in import (
+from kubectl_mesh.mesh.virtual_services import Destination
+from kubectl_mesh.mesh.workloads import WORKLOAD_KINDS
+from kubectl_mesh.routing.rules import Rule as HttpRule
+from kubectl_mesh.routing.ways_in import (
     GatewayRule,
     MeshRule,
     NotCompared,
@@ -17,7 +19,6 @@ from kubectl_mesh.mesh.ways_in import (
     absent_gateways,
     gateway_rules,
 )
-from kubectl_mesh.mesh.workloads import WORKLOAD_KINDS
 from kubectl_mesh.rules.rule import Finding, Rule, Severity, Skip, listed
 
 _SETTINGS: Mapping[str, str] = {
@@ -193,16 +194,16 @@ goes where the gateway's rule says.
 One finding for a gateway's rule names all that it lacks. What the gateway's rule sets itself,
 otherwise than the mesh's does, was meant so and is not reported, save for different weights, which
 are told as information. Subsets that the gateway's rule does not choose are KM201's. Rules are
-compared as there: same host, the VirtualService that wins on the mesh, rules that can meet the same
-request, and never a VirtualService with itself. Rules of the mesh that bring requests to an egress
-gateway, which takes in the same host, have been met already and do not count.""",
+compared as there: those of the VirtualService that wins for the host on the mesh that can meet the
+same request, and never a VirtualService with itself. Rules of the mesh that bring requests to an
+egress gateway, which takes in the same host, have been met already and do not count.""",
     fix="""\
 Write the settings that should hold for requests from outside into the gateway's rule. Some are
 rightly different: a fault for tests inside the mesh, a shorter timeout between services.""",
     reference="https://istio.io/latest/docs/ops/common-problems/network-issues/"
     "#route-rules-have-no-effect-on-ingress-gateway-requests",
     needs=("VirtualService",),
-    uses=("Gateway", "Service", "ServiceEntry", *WORKLOAD_KINDS),
+    uses=("Gateway", "Service", "ServiceEntry", "Sidecar", *WORKLOAD_KINDS),
     check=check,
     bad=_SHARED
     + """\

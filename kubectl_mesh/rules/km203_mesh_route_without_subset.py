@@ -8,7 +8,10 @@ from kubectl_mesh.mesh.gateways import MESH
 from kubectl_mesh.mesh.resource import dotted
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.mesh.virtual_services import Destination, VirtualService
-from kubectl_mesh.mesh.ways_in import (
+from kubectl_mesh.mesh.workloads import WORKLOAD_KINDS, Workload
+from kubectl_mesh.routing.router import router_of
+from kubectl_mesh.routing.rules import Rule as HttpRule
+from kubectl_mesh.routing.ways_in import (
     GatewayRule,
     Share,
     absent_gateways,
@@ -17,7 +20,6 @@ from kubectl_mesh.mesh.ways_in import (
     select,
     service_namespace,
 )
-from kubectl_mesh.mesh.workloads import WORKLOAD_KINDS, Workload
 from kubectl_mesh.rules.rule import Finding, Rule, Severity, Skip
 
 
@@ -46,9 +48,16 @@ def check(snapshot: Snapshot) -> Iterator[Finding | Skip]:
 def _decides(snapshot: Snapshot, vs: VirtualService, host: str) -> bool:
     """Whether any rule for the mesh of a VirtualService says which version of a host is called."""
     return any(
-        MESH in rule.gateways
+        _holds_inside(rule)
         and (not rule.routes or any(to.subset or to.host != host for to in rule.routes))
-        for rule in snapshot.virtual_services.http_rules(vs)
+        for rule in router_of(snapshot).rules(vs)
+    )
+
+
+def _holds_inside(rule: HttpRule) -> bool:
+    """Whether a rule of a VirtualService on the mesh can hold there."""
+    return rule.matches is None or any(
+        not match.gateways or MESH in match.gateways for match in rule.matches
     )
 
 

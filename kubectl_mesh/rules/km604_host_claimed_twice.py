@@ -16,7 +16,7 @@ from kubectl_mesh.routing.matching import Undecidable
 from kubectl_mesh.routing.reach import alike, path_of, ports_of
 from kubectl_mesh.routing.regions import Hosts, Search, TooMany
 from kubectl_mesh.routing.request import Request
-from kubectl_mesh.routing.router import Router
+from kubectl_mesh.routing.router import Router, router_of
 from kubectl_mesh.routing.table import Route, Table, Vantage, routes_of
 from kubectl_mesh.rules.km601_unreachable_rule import SHARED, name_of
 from kubectl_mesh.rules.rule import LISTED, Finding, Rule, Severity, Skip, listed
@@ -61,7 +61,7 @@ class _Outcome:
 
 
 def check(snapshot: Snapshot) -> Iterator[Finding | Skip]:
-    router = Router(snapshot)
+    router = router_of(snapshot)
     for host, bound in snapshot.virtual_services.on_mesh_by_host.items():
         claimants = [vs for vs in bound if router.rules(vs)] if len(bound) > 1 else []
         if len(claimants) > MAX_CLAIMANTS:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from kubectl_mesh.mesh.snapshot import Snapshot
-from kubectl_mesh.mesh.ways_in import RulesMissed, gateway_rules
+from kubectl_mesh.routing.ways_in import MeshRule, RulesMissed, gateway_rules
 from kubectl_mesh.sources.files import load
 
 GATEWAY_RULE = """\
@@ -65,9 +66,9 @@ def snapshot(tmp_path: Path, text: str) -> Snapshot:
         ("uri: {prefix: /a}", "", ["uri: {prefix: /a/b}", "{}"], [0, 1]),
         ("uri: {exact: /a}", "", ["uri: {prefix: /a}", "{}"], [0]),
         ("uri: {exact: /a}", "", ["uri: {exact: /b}", "{}"], [1]),
-        ("uri: {regex: /a}", "", ["uri: {exact: /b}", "uri: {regex: /a}", "{}"], [0, 1]),
+        ("uri: {regex: /a}", "", ["uri: {exact: /b}", "uri: {regex: /a}", "{}"], [1]),
         ("uri: {exact: /a}", "", ["uri: {exact: /A}"], []),
-        ("uri: {exact: /a}", "", ["uri: {exact: /A}, ignoreUriCase: true", "{}"], [0, 1]),
+        ("uri: {exact: /a}", "", ["uri: {exact: /A}, ignoreUriCase: true", "{}"], [0]),
         ("uri: {prefix: /a}", "rewrite: {uri: /}", ["uri: {prefix: /b}", "{}"], [0, 1]),
         ("method: {exact: GET}", "", ["method: {exact: POST}", "{}"], [1]),
         ("headers: {X-Who: {exact: me}}", "", ["headers: {x-who: {exact: you}}", "{}"], [1]),
@@ -84,6 +85,19 @@ def snapshot(tmp_path: Path, text: str) -> Snapshot:
         ("{}", "", ["sourceLabels: {app: b}", "sourceNamespace: b", "{}"], [2]),
         ("{}", "", ["{sourceLabels: {app: b}, gateways: [mesh]}", "{}"], [0]),
         ("{}", "", ["gateways: [other]", "{}"], [1]),
+        ("uri: {regex: '/[ab]'}", "", ["uri: {regex: '/[bc]'}", "uri: {exact: /a}", "{}"], [0, 1]),
+        ("uri: {prefix: /a}", "", ["uri: {regex: '/b.*'}", "{}"], [1]),
+        ("uri: {exact: /a}", "", ["uri: {regex: '/ab*'}", "{}"], [0]),
+        ("uri: {exact: /b}", "", ["uri: {regex: '/a|/b'}", "{}"], [0]),
+        ("uri: {exact: /b}", "", ["uri: {regex: '(?i)/B'}", "{}"], [0]),
+        ("{}", "", ["withoutHeaders: {x: {}}", "headers: {x: {}}", "{}"], [0, 1]),
+        (
+            "headers: {x: {exact: me}, y: {exact: me}}",
+            "headers: {request: {set: {x: you}}}",
+            ["headers: {y: {exact: you}}", "headers: {x: {exact: you}}"],
+            [1],
+        ),
+        ('headers: {"@request.auth.claims.group": {exact: staff}}', "", ["{}"], [0]),
     ],
 )
 def test_rules_that_could_meet_the_same_request(
@@ -98,8 +112,99 @@ def test_rules_that_could_meet_the_same_request(
     assert [rule.rule.path[2] for rule in missed] == met
 
 
+def missed(mesh: Snapshot, number: int = 0) -> list[Any]:
+    """The indexes of the mesh's rules that requests miss which meet a gateway's rule."""
+    way_in = gateway_rules(mesh)[number]
+    found = RulesMissed(mesh, lambda *_: True).by(way_in, way_in.rule.routes[0])
+    return [rule.rule.path[2] if isinstance(rule, MeshRule) else str(rule) for rule in found]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "met"),
+    [
+        ("uri: {prefix: /a}", "{}", [1]),
+        ("uri: {prefix: /a/b}", "{}", [0, 1]),
+        ("uri: {prefix: /a}, authority: {exact: a.example.com}", "{}", [0, 1]),
+        ("authority: {exact: a}", "uri: {prefix: /a}, authority: {exact: a}", []),
+        ("headers: {x: {}}", "uri: {prefix: /a}", [0]),
+    ],
+)
+def test_what_an_earlier_rule_of_the_gateway_takes(
+    tmp_path: Path, first: str, second: str, met: list[int]
+) -> None:
+    outside = GATEWAY_RULE.replace(
+        "[{match}]", "[{first}]\n    route: [{{destination: {{host: b}}}}]\n  - match: [{second}]"
+    )
+    text = outside.format(first=_flow(first), second=_flow(second), extra="")
+    text += "".join(MESH_RULE.format(match=_flow(match)) for match in ("uri: {prefix: /a}", "{}"))
+    assert missed(snapshot(tmp_path, text), 1) == met
+
+
+SERVICE = """
+---
+apiVersion: v1
+kind: Service
+metadata: {name: a}
+spec:
+  ports: [{name: http, port: 80}, {name: http-admin, port: 90}, {name: tcp-old, port: 100}]
+---
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: entrance}
+spec:
+  selector: {istio: ingressgateway}
+  servers:
+  - port: {number: PORT, name: http, protocol: HTTP}
+    hosts: ["*"]
+    tls: {httpsRedirect: REDIRECT}
+"""
+
+
+@pytest.mark.parametrize(("port", "met"), [(80, [1]), (90, [0, 1]), (100, []), (110, [])])
+def test_without_a_port_requests_arrive_on_the_port_of_the_gateway(
+    tmp_path: Path, port: int, met: list[int]
+) -> None:
+    text = GATEWAY_RULE.format(match="{}", extra="")
+    text += MESH_RULE.format(match="{port: 90, uri: {prefix: /a}}") + MESH_RULE.format(match="{}")
+    text += SERVICE.replace("PORT", str(port)).replace("REDIRECT", "false")
+    assert missed(snapshot(tmp_path, text)) == met
+
+
+def test_a_server_that_redirects_to_https_asks_no_rule(tmp_path: Path) -> None:
+    text = GATEWAY_RULE.format(match="{}", extra="") + MESH_RULE.format(match="{}")
+    text += SERVICE.replace("PORT", "80")
+    assert missed(snapshot(tmp_path, text.replace("REDIRECT", "false"))) == [0]
+    assert gateway_rules(snapshot(tmp_path, text.replace("REDIRECT", "true"))) == ()
+
+
+def test_what_a_sidecar_hides_is_not_missed(tmp_path: Path) -> None:
+    text = GATEWAY_RULE.format(match="{}", extra="") + MESH_RULE.format(match="{}")
+    text += SERVICE.replace("PORT", "80").replace("REDIRECT", "false")
+    text += """
+---
+apiVersion: networking.istio.io/v1
+kind: Sidecar
+metadata: {name: NAME, namespace: NAMESPACE}
+spec: {egress: [{hosts: ["other/*"]}]}
+"""
+    everywhere = text.replace("NAMESPACE", "istio-system")
+    assert missed(snapshot(tmp_path, everywhere.replace("NAME", "all"))) == []
+    assert missed(snapshot(tmp_path, text.replace("NAMESPACE", "tests").replace("NAME", "x"))) == [
+        0
+    ]
+
+
+def test_expressions_that_are_too_intricate_are_not_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kubectl_mesh.routing.regions.MAX_NODES", 0)
+    text = GATEWAY_RULE.format(match="{}", extra="") + MESH_RULE.format(match="{}")
+    (given_up,) = missed(snapshot(tmp_path, text))
+    assert "too intricate" in given_up
+
+
 def test_too_many_matches_are_not_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(RulesMissed, "PAIRS", 1)
+    monkeypatch.setattr(RulesMissed, "EFFORT", 1)
     text = GATEWAY_RULE.format(match="{}", extra="")
     text += "".join(MESH_RULE.format(match=_flow(match)) for match in ("uri: {prefix: /a}", "{}"))
     mesh = snapshot(tmp_path, text)
