@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 
 from kubectl_mesh.commands.inputs import cluster_options, take_snapshot
-from kubectl_mesh.errors import UsageError
+from kubectl_mesh.errors import InputError, UsageError
 from kubectl_mesh.flags import add_cluster_flags, add_output_flags, comma_separated
 from kubectl_mesh.mesh.resource import Unreadable
 from kubectl_mesh.mesh.snapshot import Snapshot
@@ -81,11 +81,12 @@ def run(args: argparse.Namespace) -> int:
         before, after = _states(args)
         found = compare(before, after)
     unreadable = list(dict.fromkeys((*before.unreadable, *after.unreadable)))
+    found.undecided += [f"{each.where} could not be read" for each in unreadable]
     layout = Layout(width(), use_color(args.color, sys.stdout), args.no_headers)
     emit(_RENDERERS[args.output](found, unreadable, layout))
     if found.differences:
         return 1
-    return 3 if found.undecided or unreadable else 0
+    return 3 if found.undecided else 0
 
 
 def _states(args: argparse.Namespace) -> tuple[Snapshot, Snapshot]:
@@ -101,6 +102,8 @@ def _states(args: argparse.Namespace) -> tuple[Snapshot, Snapshot]:
         return after.before or after, after
     if len(args.states) != 2:
         raise UsageError("name two states, BEFORE and AFTER, or -f AFTER to compare a cluster with")
+    if [name for state in args.states for name in comma_separated([state])].count("-") > 1:
+        raise UsageError("standard input cannot be both states")
     before, after = (_read(args, state) for state in args.states)
     return before, after
 
@@ -112,4 +115,6 @@ def _read(args: argparse.Namespace, state: str) -> Snapshot:
     config = read_mesh_config(args.mesh_config) if args.mesh_config is not None else None
     namespace = args.namespace or namespace_on_disk(cluster_options(args))
     resources, unreadable = files.load(filenames, recursive=args.recursive, namespace=namespace)
+    if unreadable and not resources:
+        raise InputError(f"nothing of {state} could be read: {unreadable[0].reason}", state)
     return Snapshot(resources, config or find_mesh_config(resources), unreadable=unreadable)

@@ -166,7 +166,7 @@ def _run_one(args: argparse.Namespace) -> int:
         emit(render(trace, vantage, mesh.snapshot, unknown, layout))
     else:
         _emit_document(document(trace, vantage, mesh.snapshot, unknown), args.output)
-    return 3 if unknown else 0
+    return 3 if unknown or trace.effect.outcome == "undecided" else 0
 
 
 def _emit_document(value: Mapping[str, Any], output: str) -> None:

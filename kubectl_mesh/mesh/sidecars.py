@@ -64,11 +64,11 @@ class Sidecars:
         """The Sidecar that holds for a workload: its own, its namespace's, the mesh's."""
         own: Sequence[Resource] = self._by_namespace.get(namespace, ())
         for resource in own:
-            selector = _selector(resource)
+            selector = selector_of(resource)
             if selector and selector.items() <= labels.items():
                 return resource
         for resource in (*own, *self._by_namespace.get(self._root, ())):
-            if not _selector(resource):
+            if not selector_of(resource):
                 return resource
         return None
 
@@ -82,9 +82,10 @@ class Sidecars:
         return next((each for each in found if each.port in (None, port)), Egress(None, {}))
 
 
-def _selector(sidecar: Resource) -> Mapping[str, str]:
+def selector_of(sidecar: Resource) -> Mapping[str, str]:
+    """The labels of the workloads that a Sidecar is for; empty for all of its namespace."""
     labels: Mapping[str, str] = (sidecar.spec.get("workloadSelector") or {}).get("labels") or {}
-    return labels
+    return {name: value or "" for name, value in labels.items()}
 
 
 def _egress(listener: Mapping[str, Any], namespace: str) -> Egress:

@@ -310,6 +310,18 @@ def expression(text: str) -> Expression:
         raise TooLarge from None
 
 
+def accepts(text: str, value: str) -> bool:
+    """Whether a regular expression matches a whole value. Raises TooLarge."""
+    automaton = expression(text)
+    state = automaton.start
+    for character in value:
+        after = automaton.step(state, character)
+        if after is None:
+            return False
+        state = after
+    return automaton.accepts(state)
+
+
 def find(wanted: Sequence[Automaton], unwanted: Sequence[Automaton]) -> str | None:
     """The shortest string that all of `wanted` accept and none of `unwanted`; None for none.
 

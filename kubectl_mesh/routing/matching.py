@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from kubectl_mesh.routing import languages
 from kubectl_mesh.routing.request import Request
 
 CLAIM_PREFIX = "@request.auth.claims"
@@ -35,7 +36,7 @@ class StringMatch:
         if self.kind == "present":
             return True
         if self.kind == "regex":
-            return re2(self.value).fullmatch(text) is not None
+            return _is_match(self.value, text)
         wanted = self.value.lower() if self.fold else self.value
         found = text.lower() if self.fold else text
         return found == wanted if self.kind == "exact" else found.startswith(wanted)
@@ -172,6 +173,23 @@ def _string_match(value: Mapping[str, Any] | None) -> StringMatch:
 
 _BEYOND_RE2 = re.compile(r"\(\?(?:[=!>(]|<[=!]|P=)|\\[1-9]|[*+?}]\+")
 _BEYOND_PYTHON = re.compile(r"\\[pPCQEz]|\[\[:|\(\?[a-zA-Z]*U|\(\?<[A-Za-z]")
+
+
+_REPEATED_GROUP = re.compile(r"\)[*+{]")
+
+
+def _is_match(expression: str, text: str) -> bool:
+    """Whether an expression matches a whole text, in time that grows with the text as RE2's does.
+
+    Python's `re` does not keep to that where a group is repeated: an automaton takes its place.
+    """
+    compiled = re2(expression)
+    if not _REPEATED_GROUP.search(expression):
+        return compiled.fullmatch(text) is not None
+    try:
+        return languages.accepts(expression, text)
+    except languages.TooLarge:
+        raise Undecidable(f"the regular expression {expression!r} is too large") from None
 
 
 @functools.lru_cache(4096)

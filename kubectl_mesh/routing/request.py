@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
@@ -47,24 +48,45 @@ class Request:
         return f"{self.method} {self.scheme}://{self.authority}{self.path}{query}"
 
 
+_UNSENDABLE = re.compile(r"[\x00-\x20\x7f\ud800-\udfff]")
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
+_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+
+
+def _ascii(host: str) -> str:
+    """A host name as clients send it: other letters in punycode. Raises UsageError."""
+    try:
+        return host if host.isascii() else host.encode("idna").decode()
+    except UnicodeError:
+        raise UsageError(f"no client can ask for the host {host!r}") from None
+
+
 def request_for(url: str, method: str = "GET", headers: Mapping[str, str] | None = None) -> Request:
     """The request that a client sends for a URL. A Host header takes the place of the URL's.
 
-    Raises UsageError unless it is an http or https URL with a host.
+    Raises UsageError unless it is an http or https URL with a host, and what a client can send.
     """
+    if _UNSENDABLE.search(url):
+        raise UsageError(f"{url!r} is no URL: spaces and control characters are written as %20")
     try:
         parts = urlsplit(url)
         port = parts.port
-    except ValueError as error:
-        raise UsageError(f"{url!r} is no URL: {error}") from error
-    if parts.scheme not in _DEFAULT_PORTS or not parts.hostname:
+    except ValueError:
+        raise UsageError(f"{url!r} is no URL: its host or port cannot be read") from None
+    if parts.scheme not in _DEFAULT_PORTS or not parts.hostname or port == 0:
         raise UsageError(f"{url!r} is no URL of http or https: write http://HOST[:PORT]/PATH")
+    if "@" in parts.netloc:
+        raise UsageError(f"{url!r} has credentials: give them as -H 'authorization: ...'")
     given = {name.lower(): value for name, value in (headers or {}).items()}
-    default = _DEFAULT_PORTS[parts.scheme]
-    host = parts.netloc.rpartition("@")[2]
+    for name, value in given.items():
+        if not _TOKEN.fullmatch(name) or _CONTROL.search(value):
+            raise UsageError(f"no client can send the header {name!r} with the value {value!r}")
+    if not _TOKEN.fullmatch(method):
+        raise UsageError(f"{method!r} is no method")
+    host = given.pop("host", None) or _ascii(parts.netloc.removesuffix(":"))
     return Request(
-        authority=given.pop("host", host),
-        port=port or default,
+        authority=host,
+        port=port or _DEFAULT_PORTS[parts.scheme],
         path=parts.path or "/",
         query=parts.query,
         method=method,

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from kubectl_mesh.mesh.hosts import patterns_for
 from kubectl_mesh.mesh.injection import is_gateway
+from kubectl_mesh.mesh.sidecars import selector_of
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.mesh.virtual_services import Destination, VirtualService
 from kubectl_mesh.mesh.workloads import Workload
@@ -61,7 +62,7 @@ class Distinctions:
         for resource in snapshot.of("Sidecar"):
             if resource.namespace != snapshot.config.root_namespace:
                 self.namespaces.add(resource.namespace)
-            labels = (resource.spec.get("workloadSelector") or {}).get("labels") or {}
+            labels = selector_of(resource)
             if labels:
                 self.selectors.add(frozenset(labels.items()))
 

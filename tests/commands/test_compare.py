@@ -57,6 +57,8 @@ ONE, TWO = "one.yaml,service.yaml", "two.yaml,service.yaml"
         ([ONE, ONE], 0),
         ([ONE, TWO], 1),
         ([".", "."], 3),
+        ([ONE, "missing.yaml"], 3),
+        (["-", "service.yaml,-"], 2),
         ([ONE, f"{ONE},broken.yaml"], 3),
         ([ONE, f"{TWO},broken.yaml"], 1),
         (["missing.yaml", "missing.yaml"], 3),

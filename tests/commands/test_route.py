@@ -160,7 +160,7 @@ def test_what_else_happens_to_a_request_is_told(run: Run, mesh: str) -> None:
 )
 def test_other_answers(run: Run, mesh: str, arguments: list[str], told: str) -> None:
     status, out, _ = run(*arguments, "--from", "a/client", "-f", mesh)
-    assert status == 0
+    assert status == (3 if told.startswith("Not decided") else 0)
     assert told in " ".join(out.split())
     assert "\x1b" not in out
 
@@ -527,3 +527,21 @@ def test_what_may_not_be_listed_is_told_with_the_answer(run: Run, live: FakeApiS
     assert "Goes to web.b.svc.cluster.local port 80." in words
     assert "NOT KNOWN" in words
     assert "cannot list destinationrules" in words
+
+
+def test_what_cannot_be_decided_is_no_answer(run: Run, tmp_path: Path) -> None:
+    manifest = tmp_path / "claims.yaml"
+    manifest.write_text("""
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: claims}
+spec:
+  hosts: [claims.example.com]
+  http:
+  - match: [{uri: {regex: "["}}]
+    directResponse: {status: 200}
+""")
+    url = "http://claims.example.com/"
+    status, out, _ = run(url, "--from-namespace", "default", "-f", str(manifest))
+    assert status == 3
+    assert "Not decided" in out

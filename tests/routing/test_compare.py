@@ -292,3 +292,11 @@ def test_a_hundred_rules_in_another_order_take_no_forever() -> None:
     found = of([service(), web(*rules)], [service(), web(*reversed(rules))])
     assert len(found.differences) == 30 * 29 // 2
     assert not found.undecided
+
+
+def test_labels_without_a_value_tell_nobody_apart() -> None:
+    sidecars = [
+        istio("Sidecar", "shop", name, 1, {"workloadSelector": {"labels": {name: value}}})
+        for name, value in (("app", None), ("tier", "x"))
+    ]
+    assert of([service(), web(answer(200))], [service(), web(answer(200)), *sidecars]).verdict

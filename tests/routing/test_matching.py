@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from kubectl_mesh.routing.matching import Undecidable, conditions, re2
+from kubectl_mesh.errors import UsageError
+from kubectl_mesh.routing.matching import StringMatch, Undecidable, conditions, re2
 from kubectl_mesh.routing.request import request_for
 
 
@@ -120,3 +121,40 @@ def test_claims_of_a_token_are_undecidable_unless_something_else_is_not_met() ->
 )
 def test_what_istiod_takes_for_a_catch_all(match: dict[str, Any], everything: bool) -> None:
     assert conditions(match).take_everything is everything
+
+
+@pytest.mark.parametrize(
+    ("expression", "meets"),
+    [("(a+)+$", True), ("(a|a)*b", False), ("(.*a){20}b", False), ("(?:a|ab)*", True)],
+)
+def test_expressions_take_time_that_grows_with_the_text_alone(expression: str, meets: bool) -> None:
+    """Python's own matching would never end on these."""
+    assert StringMatch("regex", expression).accepts("a" * 5000) is meets
+
+
+def test_an_expression_beyond_bounds_is_undecidable() -> None:
+    with pytest.raises(Undecidable, match="too large"):
+        StringMatch("regex", "((a{1,100}){1,100}){1,100}").accepts("aaaa")
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["ftp://a/", "http:///a", "http://a:0/", "http://a:70000/", "http://[::1/", "http://a b/",
+     "http://a/\n", "http://a/\ud800", "http://user:secret@a/", f"http://{'ü' * 70}.de/"],
+)  # fmt: skip
+def test_what_no_client_can_ask_for_is_refused(url: str) -> None:
+    with pytest.raises(UsageError):
+        request_for(url)
+
+
+@pytest.mark.parametrize(
+    ("method", "headers"), [("A B", {}), ("", {}), ("GET", {"a b": "c"}), ("GET", {"a": "b\r\nc"})]
+)
+def test_what_no_client_can_send_is_refused(method: str, headers: dict[str, str]) -> None:
+    with pytest.raises(UsageError):
+        request_for("http://a/", method, headers)
+
+
+def test_hosts_are_asked_for_in_ascii() -> None:
+    assert request_for("http://münchen.de/").host == "xn--mnchen-3ya.de"
+    assert request_for("http://a:/").authority == "a"
