@@ -31,11 +31,12 @@ def _closes_kept_connections(pod: NginxPod, proxy: Proxy) -> bool:
 
     Where the header is set out of sight (an include that is not in the input), it may be right.
     """
-    if not proxy.keepalive or proxy.http_version is None or proxy.http_version.value != "1.1":
+    default, _ = default_http_version(pod.image or "")
+    version = proxy.http_version.value if proxy.http_version else default
+    if not proxy.keepalive or version != "1.1":
         return False
     if proxy.connection is not None:
         return proxy.connection.value.lower() == "close"
-    default, _ = default_http_version(pod.image or "")
     return default != "1.1" and not proxy.gaps
 
 
@@ -95,11 +96,11 @@ An `upstream` block with `keepalive` asks nginx to use connections again. That t
 closes every connection after one request. Latency goes up, and under load the ports of the pod
 run out.
 
-The rule looks at every `proxy_pass` to an upstream with `keepalive` where `proxy_http_version
-1.1` and no other Connection header is in force. It is silent for `Connection ""`, for upgrades
-(`upgrade`, `$connection_upgrade`), where an included file that is not in the input may set the
-header, and for an image known to hold nginx 1.29.7 or later, which sends no Connection header
-by default.""",
+The rule looks at every `proxy_pass` to an upstream with `keepalive` where HTTP/1.1 (by
+`proxy_http_version`, or by an image of nginx 1.29.7 or newer) and no other Connection header is in
+force. It is silent for `Connection ""`, for upgrades (`upgrade`, `$connection_upgrade`), where an
+included file that is not in the input may set the header, and for an image known to hold nginx
+1.29.7 or later, unless `close` is written out there: it sends no Connection header by default.""",
     fix="""\
 Add the header **where the other `proxy_set_header` lines in force stand**:
 
