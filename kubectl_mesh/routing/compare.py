@@ -411,7 +411,9 @@ class _Comparing:
         self._search.sampled.clear()
         met = dict.fromkeys((before[i].conditions, after[j].conditions))
         try:
-            request = self._search.example(list(met), list(earlier), hosts, port, scheme)
+            request = self._search.example(
+                list(met), list(earlier), hosts, port, scheme, any_scheme=False
+            )
         except TooMany:
             names = f"{_name(before[i])} before and {_name(after[j])} after"
             self._doubts[f"which requests to {hosts.pattern} meet {names}: too intricate"] = None

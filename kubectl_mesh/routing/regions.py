@@ -143,9 +143,12 @@ class Search:
         hosts: Hosts,
         port: int,
         scheme: str = "http",
+        *,
+        any_scheme: bool = True,
     ) -> Request | None:
         """A request to one of `hosts` that meets all of `met` and none of `unmet`.
 
+        Its scheme is `scheme`, or with `any_scheme` the other one where that is demanded.
         None if there is none, or `sampled` says why one may have been missed. Where demands are
         opaque, it is a request for some of their meanings. Raises TooMany.
         """
@@ -153,7 +156,8 @@ class Search:
         for conditions in met:
             for atom, sign in _atoms(conditions):
                 state = state.demand(atom, sign)
-        space = _Space(self, hosts, scheme, authority=_names_authority((*met, *unmet)))
+        authority = _names_authority((*met, *unmet))
+        space = _Space(self, hosts, scheme, authority=authority, any_scheme=any_scheme)
         clauses = [_clause(conditions) for conditions in unmet]
         pending: list[Iterator[_State]] = [iter((state,))]
         nodes = 0
@@ -258,9 +262,12 @@ _Values = Mapping[Part, "str | None"]
 class _Space:
     """Where the strings of one search come from."""
 
-    def __init__(self, search: Search, hosts: Hosts, scheme: str, *, authority: bool) -> None:
+    def __init__(
+        self, search: Search, hosts: Hosts, scheme: str, *, authority: bool, any_scheme: bool
+    ) -> None:
         self._search = search
         self._scheme = scheme
+        self._any_scheme = any_scheme
         self._authority = hosts.domain if authority else None
 
     def values(self, state: _State) -> _Values | None:
@@ -290,6 +297,8 @@ class _Space:
         if part == _AUTHORITY:
             assert self._authority
             return self._authority
+        if kind == ":scheme" and not self._any_scheme:
+            return Domain(self._scheme, (self._scheme,))
         if kind == "header" and not _HEADER_NAME.fullmatch(name):
             return _NOWHERE
         if kind == "parameter" and not _PARAMETER_NAME.fullmatch(name):

@@ -254,6 +254,5 @@ def request(choose: random.Random, port: int) -> Request:
         path=path if path.startswith("/") else "/" + path,
         query=query,
         method=choose.choice([*METHODS, "DELETE"]),
-        scheme=choose.choice(["http", "http", "https"]),
         headers={name: value.strip() for name, value in headers.items()},
     )
