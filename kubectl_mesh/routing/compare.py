@@ -412,7 +412,7 @@ class _Comparing:
         met = dict.fromkeys((before[i].conditions, after[j].conditions))
         try:
             request = self._search.example(
-                list(met), list(earlier), hosts, port, scheme, any_scheme=False
+                list(met), list(earlier), hosts, port, scheme, http1=True
             )
         except TooMany:
             names = f"{_name(before[i])} before and {_name(after[j])} after"

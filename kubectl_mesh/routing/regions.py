@@ -73,6 +73,13 @@ _DOMAINS: Mapping[str, Domain] = {
     "parameter": Domain(r"[!-\"$%'-~]*", ("x", "1", ""), optional=True),
 }
 """Visible ASCII, as RFC 9110 has clients write it; a path without query and fragment."""
+_HTTP1_METHODS = Domain(
+    "ACL|BIND|CHECKOUT|CONNECT|COPY|DELETE|GET|HEAD|LINK|LOCK|MERGE|MKACTIVITY|MKCALENDAR|MKCOL|MOVE"
+    "|MSEARCH|NOTIFY|OPTIONS|PATCH|POST|PROPFIND|PROPPATCH|PURGE|PUT|REBIND|REPORT|SEARCH|SOURCE"
+    "|SUBSCRIBE|TRACE|UNBIND|UNLINK|UNLOCK|UNSUBSCRIBE",
+    _DOMAINS[":method"].likely,
+)
+"""To any other Envoy answers 400, in HTTP/1.1."""
 _NOWHERE = Domain(r"[^\s\S]", (), optional=True)
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+")
 _PARAMETER_NAME = re.compile(r"[!-\"$%'-<>-~]*")
@@ -144,11 +151,13 @@ class Search:
         port: int,
         scheme: str = "http",
         *,
-        any_scheme: bool = True,
+        http1: bool = False,
     ) -> Request | None:
         """A request to one of `hosts` that meets all of `met` and none of `unmet`.
 
-        Its scheme is `scheme`, or with `any_scheme` the other one where that is demanded.
+        With `http1` its scheme is that of the connection, `scheme`, and its method one that Envoy
+        takes in HTTP/1.1; else either may be whatever is demanded.
+
         None if there is none, or `sampled` says why one may have been missed. Where demands are
         opaque, it is a request for some of their meanings. Raises TooMany.
         """
@@ -157,7 +166,7 @@ class Search:
             for atom, sign in _atoms(conditions):
                 state = state.demand(atom, sign)
         authority = _names_authority((*met, *unmet))
-        space = _Space(self, hosts, scheme, authority=authority, any_scheme=any_scheme)
+        space = _Space(self, hosts, scheme, authority=authority, http1=http1)
         clauses = [_clause(conditions) for conditions in unmet]
         pending: list[Iterator[_State]] = [iter((state,))]
         nodes = 0
@@ -263,11 +272,11 @@ class _Space:
     """Where the strings of one search come from."""
 
     def __init__(
-        self, search: Search, hosts: Hosts, scheme: str, *, authority: bool, any_scheme: bool
+        self, search: Search, hosts: Hosts, scheme: str, *, authority: bool, http1: bool
     ) -> None:
         self._search = search
         self._scheme = scheme
-        self._any_scheme = any_scheme
+        self._http1 = http1
         self._authority = hosts.domain if authority else None
 
     def values(self, state: _State) -> _Values | None:
@@ -297,8 +306,10 @@ class _Space:
         if part == _AUTHORITY:
             assert self._authority
             return self._authority
-        if kind == ":scheme" and not self._any_scheme:
+        if self._http1 and kind == ":scheme":
             return Domain(self._scheme, (self._scheme,))
+        if self._http1 and kind == ":method":
+            return _HTTP1_METHODS
         if kind == "header" and not _HEADER_NAME.fullmatch(name):
             return _NOWHERE
         if kind == "parameter" and not _PARAMETER_NAME.fullmatch(name):

@@ -300,3 +300,21 @@ def test_labels_without_a_value_tell_nobody_apart() -> None:
         for name, value in (("app", None), ("tier", "x"))
     ]
     assert of([service(), web(answer(200))], [service(), web(answer(200)), *sidecars]).verdict
+
+
+def test_plain_requests_never_have_the_scheme_https() -> None:
+    """Found on random configurations: the example was answered by no other rule than before."""
+    found = of(
+        [service(), web(answer(201, {"scheme": {"exact": "https"}}), answer(200))],
+        [service(), web(answer(202, {"scheme": {"exact": "https"}}), answer(200))],
+    )
+    assert found.verdict == SAME
+
+
+def test_only_methods_that_envoy_takes_are_told_apart() -> None:
+    """Found on random configurations: to the method of the example Envoy itself answered 400."""
+    found = of(
+        [service(), web(answer(201, {"method": {"exact": "GET"}}), answer(200))],
+        [service(), web(answer(201, {"method": {"prefix": "GET"}}), answer(200))],
+    )
+    assert found.verdict == SAME
