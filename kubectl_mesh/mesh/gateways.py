@@ -152,6 +152,9 @@ def _tls_mode(server: Mapping[str, Any]) -> str:
     return str(tls.get("mode") or "PASSTHROUGH")
 
 
+_Label = tuple[str, str]
+
+
 class Gateways:
     """Every Gateway of a mesh."""
 
@@ -160,22 +163,29 @@ class Gateways:
         self.by_id: Mapping[str, Gateway] = {gateway.id: gateway for gateway in self.all}
 
     @cached_property
-    def _selectors(self) -> Mapping[tuple[str, str], set[frozenset[tuple[str, str]]]]:
-        """Every selector that selects by label, under one of its labels."""
-        grouped: dict[tuple[str, str], set[frozenset[tuple[str, str]]]] = defaultdict(set)
+    def _by_selector(self) -> Mapping[_Label | None, Mapping[frozenset[_Label], list[Gateway]]]:
+        """The Gateways by selector, each under one of its labels; None for those without any."""
+        grouped: dict[_Label | None, dict[frozenset[_Label], list[Gateway]]] = defaultdict(dict)
         for gateway in self.all:
-            if gateway.selector:
-                grouped[min(gateway.selector.items())].add(frozenset(gateway.selector.items()))
+            selector = frozenset(gateway.selector.items())
+            grouped[min(selector, default=None)].setdefault(selector, []).append(gateway)
         return grouped
 
     def of_pod(self, labels: Mapping[str, str]) -> tuple[Gateway, ...]:
         """The Gateways that configure a pod with these labels, the oldest first."""
-        selecting = [each for each in self.all if each.selector.items() <= labels.items()]
+        items = labels.items()
+        selecting = [
+            gateway
+            for label in (None, *items)
+            for selector, gateways in self._by_selector.get(label, {}).items()
+            if selector <= items
+            for gateway in gateways
+        ]
         return tuple(sorted(selecting, key=lambda each: each.resource.age_key))
 
     def configure(self, labels: Mapping[str, str]) -> bool:
         """Whether the selector of some Gateway selects pods that have these labels."""
         items = labels.items()
         return any(
-            selector <= items for item in items for selector in self._selectors.get(item, ())
+            selector <= items for item in items for selector in self._by_selector.get(item, ())
         )

@@ -22,6 +22,20 @@ def fqdn(host: str, namespace: str, domain: str) -> str:
     return f"{host}.{namespace}.svc.{domain}"
 
 
+def hosts_called(name: str, namespaces: Iterable[str], domain: str) -> Iterator[str]:
+    """The hosts that clients of some namespaces may mean by a name, itself among them.
+
+    Models `generateVirtualHostDomains`: a Service is called by its name within its namespace, and
+    everywhere by `name.ns`, `name.ns.svc` and in full.
+    """
+    yield name
+    parts = name.removesuffix(".svc").split(".")
+    if len(parts) == 1 and not name.endswith(".svc"):
+        yield from (f"{name}.{namespace}.svc.{domain}" for namespace in namespaces)
+    elif len(parts) == 2:
+        yield f"{'.'.join(parts)}.svc.{domain}"
+
+
 def namespace_of(host: str, domain: str) -> str | None:
     """The namespace of a fully qualified Service name; None for any other host."""
     name, separator, rest = host.removesuffix(f".svc.{domain}").partition(".")
@@ -38,18 +52,6 @@ def overlap(one: str, other: str) -> bool:
     if is_wildcard(one) and is_wildcard(other):
         return one[1:].endswith(other[1:]) or other[1:].endswith(one[1:])
     return covers(one, other) or covers(other, one)
-
-
-def matches(one: str, other: str) -> bool:
-    """As istiod's `Name.Matches`: whether one means the other, in either direction.
-
-    A wildcard means what ends in the rest of it: `*.b.c` also means `.b.c`, and `*c` means `b.c`.
-    """
-    if is_wildcard(one) and is_wildcard(other):
-        return one[1:].endswith(other[1:]) or other[1:].endswith(one[1:])
-    if is_wildcard(one):
-        return other.endswith(one[1:])
-    return one.endswith(other[1:]) if is_wildcard(other) else one == other
 
 
 def covers(pattern: str, host: str) -> bool:

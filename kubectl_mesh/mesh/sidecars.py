@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any
 
 from kubectl_mesh.mesh.config import MeshConfig
-from kubectl_mesh.mesh.hosts import covers, is_wildcard, matches
+from kubectl_mesh.mesh.hosts import covers, overlap
 from kubectl_mesh.mesh.resource import Resource
 
 
@@ -30,10 +30,7 @@ class Egress:
     def sees_virtual_service(self, namespace: str, hosts: Iterable[str]) -> bool:
         """Whether a VirtualService is imported: one of its hosts and an entry share a name."""
         return any(
-            pattern == host
-            or ((is_wildcard(pattern) or is_wildcard(host)) and matches(host, pattern))
-            for pattern in self._patterns(namespace)
-            for host in hosts
+            overlap(pattern, host) for pattern in self._patterns(namespace) for host in hosts
         )
 
     def sees_service(self, namespace: str, host: str) -> bool:

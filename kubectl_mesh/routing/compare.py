@@ -355,7 +355,9 @@ class _Comparing:
             if known is not None:
                 known.places.append(place)
                 continue
-            request = template if authority else _moved(template, hosts.example, place.port)
+            request = template
+            if not authority:
+                request = replace(template, authority=hosts.example, port=place.port)
             if self._verified(sides, (one, other), request, again):
                 self._classes[(*identity, place.gateway)] = Difference(
                     "http",
@@ -514,19 +516,6 @@ def _apart(one: StringMatch, other: StringMatch) -> bool:
     if one.kind == "prefix" and other.kind == "prefix":
         return not (one.value.startswith(other.value) or other.value.startswith(one.value))
     return False
-
-
-def _moved(request: Request, host: str, port: int) -> Request:
-    """The same request to another host and port."""
-    return Request(
-        host,
-        port,
-        request.path,
-        request.query,
-        request.method,
-        request.scheme,
-        request.headers,
-    )
 
 
 def _name(decision: Decision) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 
-from kubectl_mesh.routing.matching import CLAIM_PREFIX, Conditions, Undecidable, header, re2
+from kubectl_mesh.routing.matching import CLAIM_PREFIX, Conditions, Undecidable, header, matcher
 from kubectl_mesh.routing.request import Request
 from kubectl_mesh.routing.table import Route, Table
 
@@ -87,7 +87,7 @@ def _keys(conditions: Conditions) -> Iterator[_Key]:
 
 def _is_readable(expression: str) -> bool:
     try:
-        re2(expression)
+        matcher(expression)
     except Undecidable:
         return False
     return True

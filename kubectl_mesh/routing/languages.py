@@ -310,15 +310,13 @@ def expression(text: str) -> Expression:
         raise TooLarge from None
 
 
-def accepts(text: str, value: str) -> bool:
-    """Whether a regular expression matches a whole value. Raises TooLarge."""
-    automaton = expression(text)
-    state = automaton.start
-    for character in value:
-        after = automaton.step(state, character)
-        if after is None:
+def accepts(automaton: Automaton, text: str) -> bool:
+    """Whether an automaton accepts a whole text."""
+    state: Hashable | None = automaton.start
+    for character in text:
+        state = automaton.step(state, character)
+        if state is None:
             return False
-        state = after
     return automaton.accepts(state)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -36,7 +36,7 @@ class StringMatch:
         if self.kind == "present":
             return True
         if self.kind == "regex":
-            return _is_match(self.value, text)
+            return matcher(self.value)(text)
         wanted = self.value.lower() if self.fold else self.value
         found = text.lower() if self.fold else text
         return found == wanted if self.kind == "exact" else found.startswith(wanted)
@@ -178,16 +178,18 @@ _BEYOND_PYTHON = re.compile(r"\\[pPCQEz]|\[\[:|\(\?[a-zA-Z]*U|\(\?<[A-Za-z]")
 _REPEATED_GROUP = re.compile(r"\)[*+{]")
 
 
-def _is_match(expression: str, text: str) -> bool:
-    """Whether an expression matches a whole text, in time that grows with the text as RE2's does.
+@functools.lru_cache(4096)
+def matcher(expression: str) -> Callable[[str], bool]:
+    """Says of a text whether an expression matches the whole of it. Raises Undecidable.
 
-    Python's `re` does not keep to that where a group is repeated: an automaton takes its place.
+    It takes time that grows with the text, as RE2 does. Python's `re` does not keep to that where a
+    group is repeated: an automaton takes its place, if one that is not too large can.
     """
     compiled = re2(expression)
     if not _REPEATED_GROUP.search(expression):
-        return compiled.fullmatch(text) is not None
+        return lambda text: compiled.fullmatch(text) is not None
     try:
-        return languages.accepts(expression, text)
+        return functools.partial(languages.accepts, languages.expression(expression))
     except languages.TooLarge:
         raise Undecidable(f"the regular expression {expression!r} is too large") from None
 

@@ -16,8 +16,22 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from kubectl_mesh.mesh.hosts import patterns_for
-from kubectl_mesh.routing.languages import Automaton, Expression, TooLarge, Words, expression, find
-from kubectl_mesh.routing.matching import CLAIM_PREFIX, Conditions, StringMatch, Undecidable, re2
+from kubectl_mesh.routing.languages import (
+    Automaton,
+    Expression,
+    TooLarge,
+    Words,
+    accepts,
+    expression,
+    find,
+)
+from kubectl_mesh.routing.matching import (
+    CLAIM_PREFIX,
+    Conditions,
+    StringMatch,
+    Undecidable,
+    matcher,
+)
 from kubectl_mesh.routing.request import Request
 
 MAX_NODES = 5_000
@@ -49,17 +63,8 @@ class Domain:
 
     def contains(self, text: str) -> bool:
         return re.fullmatch(self.language, text) is not None and not any(
-            _run(each, text) for each in self.banned
+            accepts(each, text) for each in self.banned
         )
-
-
-def _run(automaton: Automaton, text: str) -> bool:
-    state: object = automaton.start
-    for character in text:
-        state = automaton.step(state, character)
-        if state is None:
-            return False
-    return automaton.accepts(state)
 
 
 _DOMAINS: Mapping[str, Domain] = {
@@ -350,7 +355,7 @@ def _atom(part: Part, match: StringMatch) -> Atom:
         return (_OPAQUE, f"{part} {match}"), StringMatch("present")
     if match.kind == "regex":
         try:
-            re2(match.value)
+            matcher(match.value)
         except Undecidable:
             return (_OPAQUE, f"{part} {match}"), StringMatch("present")
     return part, match

@@ -13,7 +13,7 @@ from functools import cached_property, lru_cache
 from itertools import chain
 
 from kubectl_mesh.mesh.gateways import MESH, Gateway, Server
-from kubectl_mesh.mesh.hosts import covers, is_wildcard, matches, patterns_for
+from kubectl_mesh.mesh.hosts import covers, hosts_called, is_wildcard, overlap, patterns_for
 from kubectl_mesh.mesh.registry import Service
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.mesh.virtual_services import VirtualService, as_seen_from
@@ -181,16 +181,9 @@ class Router:
     def called(self, name: str, namespace: str) -> Iterator[str]:
         """The hosts of the registry that clients of a namespace may mean by a name.
 
-        Models `generateVirtualHostDomains`: a Service is called by its name within its namespace,
-        everywhere by `name.ns`, `name.ns.svc` and in full, and by its ClusterIP.
+        As `hosts_called`, and by its ClusterIP.
         """
-        yield name
-        suffix = f".svc.{self.snapshot.config.domain}"
-        parts = name.removesuffix(".svc").split(".")
-        if len(parts) == 1 and not name.endswith(".svc"):
-            yield f"{name}.{namespace}{suffix}"
-        elif len(parts) == 2:
-            yield ".".join(parts) + suffix
+        yield from hosts_called(name, (namespace,), self.snapshot.config.domain)
         address = self.snapshot.registry.by_address.get(name)
         if address:
             yield address.host
@@ -314,7 +307,7 @@ class _Listener:
         else:
             hosts = (host,)
         for candidate in hosts:
-            if matches(host, candidate):
+            if overlap(host, candidate):
                 service = self._service(candidate)
                 if service:
                     yield service

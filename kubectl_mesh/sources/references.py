@@ -10,12 +10,12 @@ all of the mesh.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
 from kubectl_mesh.mesh.config import MeshConfig
 from kubectl_mesh.mesh.gateways import MESH
-from kubectl_mesh.mesh.hosts import covers, is_wildcard, namespace_of, overlap
+from kubectl_mesh.mesh.hosts import covers, hosts_called, is_wildcard, namespace_of, overlap
 from kubectl_mesh.mesh.resource import Resource, ResourceId
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.mesh.virtual_services import VirtualService, delegate_of
@@ -58,7 +58,7 @@ def references(
     mesh = Snapshot(resources, config)
     domain = config.domain
     asked_hosts = [f"*.{namespace}.svc.{domain}" for namespace in asked]
-    called_hosts = {found for host in called for found in _written_out(host, asked, domain)}
+    called_hosts = {found for host in called for found in hosts_called(host, asked, domain)}
 
     def is_asked(host: str) -> bool:
         return (
@@ -112,16 +112,6 @@ def references(
         frozenset(filter(is_namespace, (gateway.resource.namespace for gateway in gateways))),
         frozenset(related),
     )
-
-
-def _written_out(host: str, namespaces: Iterable[str], domain: str) -> Iterator[str]:
-    """A host that clients of some namespaces call, in every way that Istio may write it out."""
-    yield host
-    parts = host.removesuffix(".svc").split(".")
-    if len(parts) == 1:
-        yield from (f"{host}.{namespace}.svc.{domain}" for namespace in namespaces)
-    elif len(parts) == 2:
-        yield f"{'.'.join(parts)}.svc.{domain}"
 
 
 def is_namespace(name: str) -> bool:

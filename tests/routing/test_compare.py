@@ -318,3 +318,12 @@ def test_only_methods_that_envoy_takes_are_told_apart() -> None:
         [service(), web(answer(201, {"method": {"prefix": "GET"}}), answer(200))],
     )
     assert found.verdict == SAME
+
+
+def test_an_expression_too_large_to_be_read_is_undecided() -> None:
+    large = {"uri": {"regex": "/((a{1,100}){1,100}){1,100}"}}
+    found = of(
+        [service(), web(answer(201, large), answer(200))],
+        [service(), web(answer(202, large), answer(200))],
+    )
+    assert found.verdict.startswith("undecided: ")
