@@ -183,7 +183,7 @@ MERGES = "a0: &a0 {x: 1, y: 2}\n" + "".join(
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[" * 50_000, "line 1: nested deeper than 50 levels"),
+        ("[" * 50_000, "line 1: (nested deeper than 50 levels|no YAML: .*maximum nesting depth)"),
         ("a: " + "{b: " * 60, "line 1: nested deeper than 50 levels"),
         (BOMB, "it and its aliases stand for more than 200,000 values"),
         (MERGES, "it and its aliases stand for more than 200,000 values"),

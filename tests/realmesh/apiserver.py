@@ -29,13 +29,13 @@ import http.client
 import json
 import os
 import secrets
-import signal
 import socket
 import ssl
 import subprocess
 import sys
 import sysconfig
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -49,7 +49,7 @@ from kubectl_mesh.kube.workers import in_parallel
 
 from . import agent, build
 from .network import Host
-from .processes import Processes
+from .processes import Processes, frozen
 
 ADMIN = "admin"
 USERS = ("alice", "bob", "carol", "nobody")
@@ -297,14 +297,9 @@ class ApiServer:
         self._apiserver.kill()
         self._apiserver.wait()
 
-    @contextlib.contextmanager
-    def frozen(self) -> Iterator[None]:
+    def frozen(self) -> AbstractContextManager[None]:
         """While entered, the API server takes connections and answers nothing."""
-        self._apiserver.send_signal(signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            self._apiserver.send_signal(signal.SIGCONT)
+        return frozen(self._apiserver)
 
     @property
     def certificates(self) -> Path:

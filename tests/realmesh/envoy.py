@@ -7,9 +7,9 @@ import http.client
 import itertools
 import json
 import re
-import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from urllib.parse import quote
 from .client import PATIENCE, Answer, Connection, get
 from .istiod import XDS
 from .network import Host
-from .processes import Processes
+from .processes import Processes, frozen
 
 _ADMIN = 15000
 _requests = itertools.count(1)
@@ -146,14 +146,9 @@ class Proxy:
             return version
         return None
 
-    @contextlib.contextmanager
-    def frozen(self) -> Iterator[None]:
+    def frozen(self) -> AbstractContextManager[None]:
         """While entered, the proxy does nothing: it neither serves nor acknowledges."""
-        self._process.send_signal(signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            self._process.send_signal(signal.SIGCONT)
+        return frozen(self._process)
 
     def stop(self) -> None:
         """Ends it at once."""

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import http.client
 import json
-import signal
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from .client import get
 from .network import NODE, Host
-from .processes import Processes
+from .processes import Processes, frozen
 
 XDS = (NODE, 15010)
 """Where proxies get their configuration, in plain text."""
@@ -73,14 +71,9 @@ class Istiod:
         self._process.kill()
         self._process.wait()
 
-    @contextlib.contextmanager
-    def frozen(self) -> Iterator[None]:
+    def frozen(self) -> AbstractContextManager[None]:
         """While entered, it keeps its connections and does nothing."""
-        self._process.send_signal(signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            self._process.send_signal(signal.SIGCONT)
+        return frozen(self._process)
 
     @property
     def state(self) -> str:
