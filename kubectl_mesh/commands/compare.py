@@ -33,7 +33,7 @@ examples:
 
 All proxies, ports, hosts and requests are compared, not samples of them: where something had to be
 sampled, or could not be decided, the verdict says so. Names of rules and subsets do not count, only
-what becomes of requests. TCP and TLS rules are compared rule by rule.
+what becomes of requests, and of connections that no http rule is for.
 
 exit status:
   0  every request is treated the same

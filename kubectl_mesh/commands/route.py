@@ -23,6 +23,7 @@ from kubectl_mesh.mesh.workloads import WORKLOAD_KINDS, Workload
 from kubectl_mesh.report import Layout
 from kubectl_mesh.report.route_json import FIELDS, answer, document
 from kubectl_mesh.routing.cases import Case, Source, mismatches, read_cases
+from kubectl_mesh.routing.connection import Connection, connection_for, is_connection
 from kubectl_mesh.routing.proxies import (
     Vantage,
     gateways_serving,
@@ -66,6 +67,7 @@ examples:
   {prog} http://myapp.com/hello --gateway myapp-gateway
   {prog} http://reviews:9080/reviews/1 --from default/client-pod -H 'end-user: jason'
   {prog} http://reviews:9080/ --from-namespace a --from-labels app=x -f manifests/ -R
+  {prog} tls://en.wikipedia.org:443 --from default/client-pod
   {prog} --requests requests.jsonl -f manifests/ -R -o junit
 
 where the request comes from:
@@ -75,7 +77,8 @@ where the request comes from:
 
 --requests, one JSON object a line:
   {{"from": "mesh" or "gateway/NAMESPACE/NAME", "sourceNamespace": "a", "sourceLabels": {{}},
-   "method": "GET", "url": "http://host/path", "headers": {{}}, "name": "...", "expect": {{}}}}
+   "method": "GET", "url": "http://host/path", "headers": {{}}, "serverName": "...",
+   "name": "...", "expect": {{}}}}
   The answers are JSON Lines in the same order. `expect` may name any field of an answer; of an
   object in it, only the fields that are named count. What is not met goes to standard error.
 
@@ -89,10 +92,18 @@ exit status:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.epilog = _EPILOG.format(prog=parser.prog)
-    parser.add_argument("url", nargs="?", metavar="URL", help="http://HOST[:PORT][/PATH][?QUERY]")
+    parser.add_argument(
+        "url",
+        nargs="?",
+        metavar="URL",
+        help="http[s]://HOST[:PORT][/PATH][?QUERY], tls://HOST:PORT or tcp://HOST:PORT",
+    )
     parser.add_argument("-X", "--request", metavar="METHOD", help="default: GET")
     parser.add_argument(
         "-H", "--header", action="append", metavar="'NAME: VALUE'", help="repeatable; Host, too"
+    )
+    parser.add_argument(
+        "--server-name", metavar="NAME", help="of tls://, where it is not the URL's host"
     )
     parser.add_argument(
         "--requests", metavar="FILE", help="many requests, in JSON Lines; - for standard input"
@@ -134,8 +145,8 @@ def _check(args: argparse.Namespace) -> None:
     many = args.requests is not None
     if many == (args.url is not None):
         raise UsageError("name one URL, or a file of them with --requests")
-    if many and (args.request or args.header):
-        raise UsageError("with --requests, method and headers stand in the file")
+    if many and (args.request or args.header or args.server_name):
+        raise UsageError("with --requests, method, headers and server name stand in the file")
     if args.output == "junit" and not many:
         raise UsageError("-o junit is for --requests")
     if many and args.requests == STDIN and STDIN in comma_separated(args.filename):
@@ -154,11 +165,11 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _run_one(args: argparse.Namespace) -> int:
-    request = request_for(args.url, args.request or "GET", _headers(args.header or ()))
+    request = _asked(args)
     mesh = _mesh(args, [], [request])
     vantage = mesh.default(request)
     unknown = mesh.unknown
-    trace = Tracer(mesh.router).trace(vantage.proxy, request)
+    trace = Tracer(mesh.router).follow(vantage.proxy, request)
     if args.output == "text":
         from kubectl_mesh.report.route_text import render
 
@@ -167,6 +178,17 @@ def _run_one(args: argparse.Namespace) -> int:
     else:
         _emit_document(document(trace, vantage, mesh.snapshot, unknown), args.output)
     return 3 if unknown or trace.effect.outcome == "undecided" else 0
+
+
+def _asked(args: argparse.Namespace) -> Request | Connection:
+    """Raises UsageError for what is no URL, and for flags that are not for it."""
+    if is_connection(args.url):
+        if args.request or args.header:
+            raise UsageError("a connection has no method and no headers: -X and -H are for http")
+        return connection_for(args.url, args.server_name)
+    if args.server_name is not None:
+        raise UsageError("--server-name is for tls://; https is for the URL's host")
+    return request_for(args.url, args.request or "GET", _headers(args.header or ()))
 
 
 def _emit_document(value: Mapping[str, Any], output: str) -> None:
@@ -236,7 +258,7 @@ def _answered(case: Case, file: str, tracer: Tracer, mesh: _Mesh) -> _Result:
         vantage = mesh.of(case.source) if case.source else mesh.default(case.request)
     except UsageError as error:
         return _Result(InputError(str(error), file, case.line))
-    found = answer(tracer.trace(vantage.proxy, case.request, tried=False))
+    found = answer(tracer.follow(vantage.proxy, case.request, tried=False))
     if case.expect is None:
         return _Result(case, found)
     failures = list(mismatches(case.expect, found))
@@ -275,7 +297,7 @@ class _Mesh:
     namespace: str
     unknown: tuple[str, ...]
     _known: dict[Source, Vantage] = field(default_factory=dict)
-    _serving: dict[str, list[Gateway]] = field(default_factory=dict)
+    _serving: dict[tuple[str, str | None], list[Gateway]] = field(default_factory=dict)
     _default: Vantage | None = None
 
     def __post_init__(self) -> None:
@@ -292,7 +314,7 @@ class _Mesh:
                 )
         return self._known[source]
 
-    def default(self, request: Request) -> Vantage:
+    def default(self, request: Request | Connection) -> Vantage:
         """Where the flags say that requests come from, or who calls where they say nothing.
 
         Raises UsageError where that is not to be had, or must be chosen.
@@ -301,9 +323,10 @@ class _Mesh:
             self._default = self._of_flags()
         if self._default is not None:
             return self._default
-        if request.host not in self._serving:
-            self._serving[request.host] = gateways_serving(self.router, request)
-        serving = self._serving[request.host]
+        key = (request.host, getattr(request, "server_name", None))
+        if key not in self._serving:
+            self._serving[key] = gateways_serving(self.router, request)
+        serving = self._serving[key]
         if serving:
             named = ", ".join(f"--gateway {gateway.id}" for gateway in serving)
             raise UsageError(
@@ -379,7 +402,7 @@ def _named_workload(text: str, namespace: str) -> tuple[str, str | None, str]:
 
 
 def _mesh(
-    args: argparse.Namespace, sources: Iterable[Source], requests: Iterable[Request]
+    args: argparse.Namespace, sources: Iterable[Source], requests: Iterable[Request | Connection]
 ) -> _Mesh:
     """What the flags name, of a cluster only what bears on these requests."""
     own = args.namespace or namespace_on_disk(cluster_options(args))

@@ -7,7 +7,7 @@ istiod's gateway route builder.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -38,7 +38,10 @@ def resolve_gateway(name: str, namespace: str) -> str:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Server:
-    """A server of a Gateway. `protocol` is upper-case, as Istio writes it (HTTP, HTTPS, TLS...)."""
+    """A server of a Gateway. `protocol` is upper-case, as Istio writes it (HTTP, HTTPS, TLS...).
+
+    `has_tls` says whether it has TLS settings at all, be it only to redirect to https.
+    """
 
     path: Path
     number: int
@@ -46,6 +49,8 @@ class Server:
     hosts: tuple[str, ...]
     tls_mode: str
     redirects_to_https: bool = False
+    has_tls: bool = False
+    port_name: str = ""
 
     @property
     def bare_hosts(self) -> list[str]:
@@ -58,11 +63,13 @@ class Server:
         return self.tls_mode not in ("", "PASSTHROUGH", "AUTO_PASSTHROUGH")
 
     @property
+    def is_plain_http(self) -> bool:
+        return self.protocol in ("HTTP", "HTTP2", "GRPC", "GRPC-WEB", "HTTP_PROXY")
+
+    @property
     def takes_http_routes(self) -> bool:
         """Whether http rules apply: TLS that is not ended here leaves nothing to route by."""
-        if self.protocol == "HTTPS":
-            return self.ends_tls
-        return self.protocol in ("HTTP", "HTTP2", "GRPC", "GRPC-WEB", "HTTP_PROXY")
+        return self.ends_tls if self.protocol == "HTTPS" else self.is_plain_http
 
 
 class Gateway:
@@ -141,6 +148,8 @@ def _server(index: int, server: Mapping[str, Any]) -> Server:
         tuple(server.get("hosts") or ()),
         _tls_mode(server),
         bool((server.get("tls") or {}).get("httpsRedirect")),
+        server.get("tls") is not None,
+        port.get("name") or "",
     )
 
 
@@ -150,6 +159,61 @@ def _tls_mode(server: Mapping[str, Any]) -> str:
     if tls is None or (tls.get("httpsRedirect") and not tls.get("mode")):
         return ""
     return str(tls.get("mode") or "PASSTHROUGH")
+
+
+def merged(gateways: Iterable[Gateway]) -> Mapping[int, Sequence[tuple[Gateway, Server]]]:
+    """The servers for which a proxy listens, by port, of the Gateways that configure it in order.
+
+    Models `MergeGateways`: plain HTTP joins plain HTTP, TLS joins TLS, and else the first server of
+    a port has it alone; of two with TLS settings that share a host the second is left out. That
+    servers may listen at addresses of their own (`bind`) is not looked at.
+    """
+    found: dict[int, list[tuple[Gateway, Server]]] = defaultdict(list)
+    plain: dict[int, Server] = {}
+    joined: set[int] = set()
+    hosts: dict[int, set[str]] = defaultdict(set)
+    names: set[tuple[object, ...]] = set()
+    for gateway in gateways:
+        for server in gateway.servers:
+            number = server.number
+            if server.has_tls:
+                admitted = set(_admitted(server, gateway.resource.namespace))
+                if admitted & hosts[number]:
+                    continue
+                hosts[number] |= admitted
+            if number not in found:
+                if server.is_plain_http or not server.has_tls:
+                    plain[number] = server
+            elif number in plain:
+                if not (plain[number].is_plain_http and server.is_plain_http):
+                    continue
+            else:
+                if server.takes_http_routes and _route_name(gateway, server) in names:
+                    continue
+                if not server.has_tls and number in joined:
+                    continue
+                joined.add(number)
+            if server.takes_http_routes:
+                names.add(_route_name(gateway, server))
+            found[number].append((gateway, server))
+    return found
+
+
+def _admitted(server: Server, namespace: str) -> Iterator[str]:
+    """The hosts of a server with the namespaces that they are open to, written one way."""
+    for entry in server.hosts:
+        where, slash, host = entry.rpartition("/")
+        if not slash or where == "*":
+            yield host
+        else:
+            yield f"{namespace if where == '.' else where}/{host}"
+
+
+def _route_name(gateway: Gateway, server: Server) -> tuple[object, ...]:
+    """What tells the tables of routes apart that a proxy has on a port."""
+    if server.is_plain_http:
+        return (server.number,)
+    return (server.number, server.port_name, gateway.id)
 
 
 _Label = tuple[str, str]

@@ -123,6 +123,7 @@ _GATEWAY = {
 }
 _SERVICE_ENTRY = {
     "hosts": [str],
+    "addresses": [str],
     "exportTo": [str],
     "location": str,
     "resolution": str,

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from kubectl_mesh.mesh.config import MeshConfig
 from kubectl_mesh.mesh.gateways import MESH, resolve_gateway
-from kubectl_mesh.mesh.hosts import fqdn, patterns_for
+from kubectl_mesh.mesh.hosts import covers, fqdn, is_wildcard, patterns_for
 from kubectl_mesh.mesh.resource import Path, Resource
 from kubectl_mesh.mesh.visibility import Export, export_of
 
@@ -316,10 +316,17 @@ class VirtualServices:
         """The VirtualServices whose tcp and tls rules connections to a host meet in sidecars.
 
         `namespace` is as in `mesh_winner`. All of them count, one rule after the other, however
-        specific their hosts.
+        specific their hosts; for a wildcard those for hosts that it means, too.
         """
-        found = set(self.on_mesh_for(host))
+        found = {*self.on_mesh_for(host), *self.mesh_below(host)}
         return iter(as_seen_from(namespace, sorted(found, key=lambda vs: vs.resource.age_key)))
+
+    def mesh_below(self, host: str) -> Iterator[VirtualService]:
+        """The VirtualServices on the mesh for hosts that a wildcard means; none for other hosts."""
+        if is_wildcard(host):
+            for name, members in self.on_mesh_by_host.items():
+                if name != host and covers(host, name):
+                    yield from members
 
     def roots_of(self, vs: VirtualService) -> tuple[VirtualService, ...]:
         """The VirtualServices through which `vs` takes part in routing: itself, or its roots."""

@@ -7,10 +7,12 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from kubectl_mesh.mesh.resource import Unreadable
+from kubectl_mesh.mesh.resource import Unreadable, dotted
 from kubectl_mesh.report import Layout
 from kubectl_mesh.report.json_ import API_VERSION
 from kubectl_mesh.routing.compare import Comparison, Decision, Difference, Place
+from kubectl_mesh.routing.connection import Connection
+from kubectl_mesh.routing.request import Request
 from kubectl_mesh.term import Paint, safe
 
 MAX_SHOWN = 20
@@ -43,22 +45,15 @@ def render(comparison: Comparison, unreadable: Sequence[Unreadable], layout: Lay
 def _class(number: int, difference: Difference, paint: Paint) -> Iterator[str]:
     first = difference.places[0]
     example = difference.example
-    if example is None:
-        title = f"connections: {difference.protocol}, to {first.host} on port {first.port}"
-    else:
-        title = str(example)
-    yield paint(safe(f"{number}. {title}"), "bold")
-    if example is not None:
+    yield paint(safe(f"{number}. {example}"), "bold")
+    if isinstance(example, Request):
         for name, value in sorted(example.headers.items()):
             yield f"   header  {safe(f'{name}: {value}')}"
-    port = f", port {first.port}" if example is not None else ""
-    yield f"   from    {safe(first.proxy)}{port}"
+    yield f"   from    {safe(first.proxy)}, port {first.port}"
     yield f"   before  {safe(_decision(difference.before))}"
     yield f"   after   {safe(_decision(difference.after))}"
     if difference.aspects not in (["destinations"], ["answer"]):
         yield f"   differs {safe(', '.join(difference.aspects))}"
-    if example is None:
-        yield "   note    compared rule by rule, not connection by connection"
     others = _others(difference.places)
     if others:
         yield f"   also    {safe(others)}"
@@ -77,15 +72,17 @@ def _others(places: Sequence[Place]) -> str:
     return ", ".join(shown) + (f" and {more} more" if more else "")
 
 
-def _decision(decision: Decision | str) -> str:
-    if isinstance(decision, str):
-        return decision
+def _decision(decision: Decision) -> str:
     named = rule_of(decision)
     return f"{decision.treatment.summary}{f' by {named}' if named else ''}"
 
 
 def rule_of(decision: Decision) -> str:
     """The rule and match that decide, as a message names them; "" where none does."""
+    chain = decision.chain
+    if chain:
+        vs = chain.virtual_service
+        return f"{vs.resource} {dotted(chain.path[1:])}" if vs else ""
     route = decision.route
     if route is None or route.rule is None:
         return ""
@@ -130,25 +127,37 @@ def document(comparison: Comparison, unreadable: Sequence[Unreadable]) -> Mappin
 
 
 def _document(difference: Difference) -> Mapping[str, Any]:
-    example = difference.example
     return {
         "protocol": difference.protocol,
-        "request": example
-        and {
-            "method": example.method,
-            "url": _url(example.scheme, example.authority, example.port)
-            + example.path
-            + (f"?{example.query}" if example.query else ""),
-            "port": example.port,
-            "headers": dict(example.headers),
-            "curl": _curl(difference),
-        },
+        "request": _example(difference.example),
         "from": _place(difference.places[0]),
         "before": _decision_document(difference.before),
         "after": _decision_document(difference.after),
         "differsIn": list(difference.aspects),
         "places": [_place(place) for place in difference.places],
     }
+
+
+def _example(example: Request | Connection) -> Mapping[str, Any]:
+    if isinstance(example, Connection):
+        return {
+            "url": f"{example.scheme}://{example.host}:{example.port}",
+            "port": example.port,
+            "serverName": example.server_name,
+            "address": example.address,
+        }
+    return {
+        "method": example.method,
+        "url": _full_url(example),
+        "port": example.port,
+        "headers": dict(example.headers),
+        "curl": _curl(example),
+    }
+
+
+def _full_url(example: Request) -> str:
+    query = f"?{example.query}" if example.query else ""
+    return _url(example.scheme, example.authority, example.port) + example.path + query
 
 
 def _url(scheme: str, authority: str, port: int) -> str:
@@ -158,16 +167,12 @@ def _url(scheme: str, authority: str, port: int) -> str:
     return f"{scheme}://{authority}" + ("" if named else f":{port}")
 
 
-def _curl(difference: Difference) -> str | None:
+def _curl(example: Request) -> str:
     """The request as a command, for whoever wants to see for himself."""
-    example = difference.example
-    if example is None:
-        return None
-    url = _url(example.scheme, example.authority, example.port) + example.path
     words = ["curl", "-X", example.method]
     for name, value in example.headers.items():
         words += ["-H", f"{name}: {value}" if value else f"{name};"]
-    return shlex.join([*words, url + (f"?{example.query}" if example.query else "")])
+    return shlex.join([*words, _full_url(example)])
 
 
 def _place(place: Place) -> Mapping[str, Any]:
@@ -181,20 +186,23 @@ def _place(place: Place) -> Mapping[str, Any]:
     }
 
 
-def _decision_document(decision: Decision | str) -> Mapping[str, Any]:
-    if isinstance(decision, str):
-        return {"treatment": decision, "virtualService": None, "rule": None, "match": None}
-    route = decision.route
+def _decision_document(decision: Decision) -> Mapping[str, Any]:
+    route, chain = decision.route, decision.chain
     rule = route.rule if route else None
-    root = route.virtual_service if route else None
-    return {
-        "treatment": decision.treatment.summary,
-        "virtualService": f"{root.namespace}/{root.resource.name}" if root else None,
-        "rule": rule
-        and {
+    root = route.virtual_service if route else chain.virtual_service if chain else None
+    found: Mapping[str, Any] | None = None
+    if rule:
+        found = {
             "object": str(rule.owner.resource),
             "index": rule.index,
             "name": rule.name or None,
-        },
-        "match": route.match.index if route and route.match else None,
+        }
+    elif chain and root:
+        found = {"object": str(root.resource), "index": chain.rule_index, "name": None}
+    match = route.match.index if route and route.match else chain.match_index if chain else None
+    return {
+        "treatment": decision.treatment.summary,
+        "virtualService": f"{root.namespace}/{root.resource.name}" if root else None,
+        "rule": found,
+        "match": match,
     }

@@ -1,4 +1,4 @@
-"""The answer to a request as plain values, the same for one request and for ten thousand.
+"""The answer to a request or a connection as plain values, the same for one and for many.
 
 Fields are only ever added.
 """
@@ -10,8 +10,11 @@ from typing import Any
 
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.report.json_ import API_VERSION
+from kubectl_mesh.routing.chains import Chain
+from kubectl_mesh.routing.connection import Connection
 from kubectl_mesh.routing.outcome import Upstream
 from kubectl_mesh.routing.proxies import Vantage
+from kubectl_mesh.routing.request import Request
 from kubectl_mesh.routing.router import Client
 from kubectl_mesh.routing.table import Passed, Route
 from kubectl_mesh.routing.trace import Trace, is_ready, why_these_rules
@@ -35,6 +38,7 @@ FIELDS = (
     "timeout",
     "retries",
     "headers",
+    "protocol",
 )
 """What an answer holds, and what an `expect` may name."""
 
@@ -47,7 +51,7 @@ def answer(trace: Trace) -> dict[str, Any]:
     rewrite = data.get("rewrite") or {}
     sent = bool(effect.upstreams)
     return {
-        **_rule(route),
+        **(_match_of(trace.chain) if trace.chain else _rule(route)),
         "status": effect.status,
         "destinations": [_destination(up, len(effect.upstreams)) for up in effect.upstreams],
         "directResponse": _direct_response(data) if answered else None,
@@ -70,6 +74,17 @@ def answer(trace: Trace) -> dict[str, Any]:
         "timeout": data.get("timeout") if sent else None,
         "retries": data.get("retries") if sent else None,
         "headers": data.get("headers"),
+        "protocol": trace.protocol,
+    }
+
+
+def _match_of(chain: Chain) -> Mapping[str, Any]:
+    """The tcp or tls rule by which a filter chain is made."""
+    vs = chain.virtual_service
+    return {
+        "virtualService": f"{vs.namespace}/{vs.resource.name}" if vs else None,
+        "rule": chain.rule_index,
+        "match": chain.match_index,
     }
 
 
@@ -113,19 +128,10 @@ def document(
     trace: Trace, vantage: Vantage, snapshot: Snapshot, unknown: Sequence[str]
 ) -> Mapping[str, Any]:
     """All that is known of one request's way; `unknown` is what could not be read."""
-    request = trace.request
     return {
         "apiVersion": API_VERSION,
         "kind": "Route",
-        "request": {
-            "method": request.method,
-            "scheme": request.scheme,
-            "authority": request.authority,
-            "port": request.port,
-            "path": request.path,
-            "query": request.query,
-            "headers": dict(request.headers),
-        },
+        "request": _asked(trace.request),
         "from": {
             "kind": "sidecar" if isinstance(vantage.proxy, Client) else "gateway",
             "name": vantage.name,
@@ -142,6 +148,25 @@ def document(
         "tried": [_tried(passed) for passed in trace.passed],
         "notes": list(vantage.notes),
         "unknown": list(unknown),
+    }
+
+
+def _asked(request: Request | Connection) -> Mapping[str, Any]:
+    if isinstance(request, Connection):
+        return {
+            "scheme": request.scheme,
+            "host": request.host,
+            "port": request.port,
+            "serverName": request.server_name,
+        }
+    return {
+        "method": request.method,
+        "scheme": request.scheme,
+        "authority": request.authority,
+        "port": request.port,
+        "path": request.path,
+        "query": request.query,
+        "headers": dict(request.headers),
     }
 
 

@@ -1,4 +1,4 @@
-"""The way of one request for people: the answer first, then the steps that led to it."""
+"""The way of a request or a connection for people: the answer, then the steps that led to it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from kubectl_mesh.mesh.resource import Path, dotted
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.report import Layout
 from kubectl_mesh.report.table import MAX_WIDTH, columns, place, wrap
+from kubectl_mesh.routing.chains import Chain
 from kubectl_mesh.routing.matching import Conditions
 from kubectl_mesh.routing.outcome import Upstream
 from kubectl_mesh.routing.proxies import Vantage
@@ -48,15 +49,15 @@ def _color(trace: Trace) -> str:
     outcome = trace.effect.outcome
     if outcome in ("upstream", "redirect", "direct-response"):
         return "yellow" if trace.effect.why and outcome == "upstream" else "green"
-    return "yellow" if outcome in ("passthrough", "not-http", "undecided") else "red"
+    return "yellow" if outcome in ("passthrough", "http", "undecided") else "red"
 
 
 def _answer(trace: Trace) -> str:
     """What the client sees, in one sentence."""
     effect = trace.effect
     if effect.outcome == "undecided":
-        assert trace.route
-        return f"Not decided: {_place(trace.route)} may match or not. {_sentence(effect.why)}"
+        doubtful = f"{_place(trace.route)} may match or not. " if trace.route else ""
+        return f"Not decided: {doubtful}{_sentence(effect.why)}"
     if effect.outcome == "upstream":
         sent = " and ".join(
             f"{share(up.target, effect.upstreams)} of it to {_target(up)}"
@@ -70,9 +71,10 @@ def _answer(trace: Trace) -> str:
         return f"{effect.status}, location {trace.location}{why}"
     if effect.outcome == "passthrough":
         return f"Passed through: {effect.why}."
-    if effect.status is None:
-        return _sentence(effect.why)
     flag = f" ({effect.flag})" if effect.flag else ""
+    if effect.status is None:
+        closed = effect.outcome in ("no-cluster", "no-endpoint")
+        return f"Closed{flag}: {effect.why}." if closed else _sentence(effect.why)
     return f"{effect.status}{flag}: {effect.why}."
 
 
@@ -103,9 +105,27 @@ def _steps(trace: Trace, vantage: Vantage, snapshot: Snapshot) -> Iterator[tuple
         position = route.rule.owner.resource.origin.locate(_path(route))
         if position:
             yield "at", place(position)
+    if trace.chain:
+        yield from _chain(trace.chain)
     for up in trace.effect.upstreams:
         yield from _upstream(up, trace, vantage, snapshot)
     yield from _besides(trace)
+
+
+def _chain(chain: Chain) -> Iterator[tuple[str, str]]:
+    """The tcp or tls rule that takes a connection."""
+    vs = chain.virtual_service
+    if vs is None:
+        if chain.service:
+            yield "rule", "the Service's own, as no VirtualService rules here"
+        return
+    yield "rule", f"{vs.resource} {dotted(chain.path)}"
+    names = f"server name {' or '.join(chain.names)}" if chain.names else ""
+    subnets = f"address in {' or '.join(map(str, chain.subnets))}" if chain.subnets else ""
+    yield "match", ", ".join(filter(None, (names, subnets))) or "every connection"
+    position = vs.resource.origin.locate(chain.path)
+    if position:
+        yield "at", place(position)
 
 
 def _upstream(
@@ -123,7 +143,8 @@ def _upstream(
         labels = ", ".join(f"{key}={value}" for key, value in sorted(up.labels.items()))
         yield "subset", f"{up.subset.name}: pods with {labels or 'any labels'}"
     if up.flag:
-        yield "endpoints", f"none, 503 ({up.flag}): {up.why}"
+        status = "" if trace.connection else ", 503"
+        yield "endpoints", f"none{status} ({up.flag}): {up.why}"
     elif up.pods is None:
         yield "endpoints", f"not known: {up.why}"
     if up.pods:

@@ -1,4 +1,4 @@
-"""Requests in JSON Lines, each with what is expected of it: unit tests of routes."""
+"""Requests and connections in JSON Lines with what is expected of them: unit tests of routes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kubectl_mesh.errors import InputError, UsageError
+from kubectl_mesh.routing.connection import Connection, connection_for, is_connection
 from kubectl_mesh.routing.request import Request, request_for
 
 _FIELDS: Mapping[str, type] = {
@@ -19,6 +20,7 @@ _FIELDS: Mapping[str, type] = {
     "method": str,
     "url": str,
     "headers": dict,
+    "serverName": str,
     "expect": dict,
 }
 _TYPES: Mapping[type, str] = {str: "a string", dict: "an object"}
@@ -45,7 +47,7 @@ class Case:
     line: int
     name: str
     source: Source | None
-    request: Request
+    request: Request | Connection
     expect: Mapping[str, Any] | None
 
 
@@ -94,6 +96,13 @@ def _case(line: str, number: int, answers: Collection[str]) -> Case:
                 raise bad(field, f"{field}: the value of {name!r} must be a string")
     if not data.get("url"):
         raise _Bad("url is missing", 1)
+    url = data["url"]
+    if is_connection(url):
+        for field in ("method", "headers"):
+            if data.get(field):
+                raise bad(field, f"a connection has no {field}: it is for http and https")
+    elif data.get("serverName"):
+        raise bad("serverName", "a server name is for tls://; https is for the URL's host")
     method = data.get("method") or "GET"
     if not _TOKEN.fullmatch(method):
         raise bad("method", f"{method!r} is no method")
@@ -101,8 +110,12 @@ def _case(line: str, number: int, answers: Collection[str]) -> Case:
     if unknown:
         message = f"expect: no answer has a field {unknown[0]!r}; known are {', '.join(answers)}"
         raise bad(unknown[0], message)
+    request: Request | Connection
     try:
-        request = request_for(data["url"], method, data.get("headers"))
+        if is_connection(url):
+            request = connection_for(url, data.get("serverName"))
+        else:
+            request = request_for(url, method, data.get("headers"))
     except UsageError as error:
         raise bad("url", str(error)) from None
     try:

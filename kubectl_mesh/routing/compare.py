@@ -3,7 +3,8 @@
 For each proxy, port and host the routes of both states are walked in the order in which Envoy tries
 them: the requests that the i-th takes here and the j-th there are a region, and where the two treat
 requests differently regions.py says whether it is empty, with an example if it is not. What no
-changed object can touch is left out. TCP and TLS are compared rule by rule.
+changed object can touch is left out. Of connections that no http rule is for, one of each kind is
+compared that the filter chains of either state can tell apart (chains.py).
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from kubectl_mesh.mesh.snapshot import Snapshot
-from kubectl_mesh.routing.flows import flows_of_gateway, flows_of_sidecar
+from kubectl_mesh.routing.chains import Chain, Listener, kinds_of_connections
+from kubectl_mesh.routing.connection import Connection
 from kubectl_mesh.routing.matching import Conditions, StringMatch, Undecidable
 from kubectl_mesh.routing.regions import (
     Hosts,
@@ -27,7 +29,13 @@ from kubectl_mesh.routing.request import Request
 from kubectl_mesh.routing.router import Client, GatewayProxy, Router
 from kubectl_mesh.routing.scope import Scope, scope_of
 from kubectl_mesh.routing.table import Route, Table
-from kubectl_mesh.routing.treatment import Treatment, differing, fixed, treatment_of
+from kubectl_mesh.routing.treatment import (
+    Treatment,
+    differing,
+    fixed,
+    treatment_of,
+    treatment_of_connection,
+)
 from kubectl_mesh.routing.vantages import (
     GatewayVantage,
     clients,
@@ -48,20 +56,33 @@ _UNROUTED: Mapping[str, Treatment] = {
     "closed": fixed("closed", "no server of the gateway takes it"),
     "https-redirect": fixed("https-redirect", "301 to https, by the Gateway's server"),
 }
+_UNCHAINED: Mapping[str, Treatment] = {
+    "passthrough": _UNROUTED["passthrough"],
+    "blackhole": fixed("closed", "closed: the registry does not know the host"),
+    "closed": fixed("closed", "closed: no rule takes it"),
+    "rejected": fixed("rejected", "as it was before: Envoy refuses two rules for the same"),
+}
 
 
 @dataclass(frozen=True, eq=False)
 class Decision:
-    """What one state does with requests, and the route that makes it; None where none does."""
+    """What one state does with requests, and the route that makes it; None where none does.
+
+    For connections it is `chain`, the filter chain, that makes it.
+    """
 
     conditions: Conditions
     treatment: Treatment
     route: Route | None
     kind: str
+    chain: Chain | None = None
 
     @cached_property
     def identity(self) -> tuple[object, ...]:
         """The same for the same match of the same rule."""
+        if self.chain:
+            vs = self.chain.virtual_service
+            return (vs and str(vs.resource), self.chain.path)
         route = self.route
         if route is None or route.rule is None:
             return (self.kind, route.action.targets[0].host if route else "")
@@ -84,17 +105,16 @@ class Place:
 
 @dataclass
 class Difference:
-    """A class of requests: those that one decision takes before and another after.
+    """A class of requests or connections: those that one decision takes before and another after.
 
-    `example` is one of them, from the first of `places`; None for connections, which are compared
-    rule by rule.
+    `protocol` is "http", "tls" or "tcp". `example` is one of them, from the first of `places`.
     """
 
     protocol: str
-    before: Decision | str
-    after: Decision | str
+    before: Decision
+    after: Decision
     aspects: list[str]
-    example: Request | None
+    example: Request | Connection
     places: list[Place] = field(default_factory=list)
 
 
@@ -159,6 +179,7 @@ class _Comparing:
         self._tables: dict[tuple[object, ...], list[tuple[int, int, Request]]] = {}
         self._clients: dict[object, tuple[list[Client], bool]] = {}
         self._doubts: dict[str, None] = {}
+        self._compared: set[tuple[object, ...]] = set()
 
     def run(self) -> Comparison:
         scope = scope_of(*self._snapshots)
@@ -200,9 +221,8 @@ class _Comparing:
         if _read_authority(sides):
             for name in self._other_names(client, hosts.pattern):
                 self._sidecar_host(client, Hosts(name, name), replace(place, host=name))
-        self._connections(
-            place, [flows_of_sidecar(each, client, hosts.example, port) for each in self._routers]
-        )
+        listeners = [each.listeners.sidecar(client, hosts.example, port) for each in self._routers]
+        self._connections(place, hosts.example, listeners)
 
     def _sidecar_host(self, client: Client, hosts: Hosts, place: Place) -> Sequence[list[Decision]]:
         """Compares the requests to a host, and returns the decisions of both sides."""
@@ -278,38 +298,69 @@ class _Comparing:
             return tables[number] if known else table(number, request.host)
 
         sides = [self._decisions(number, found, place) for number, found in enumerate(tables)]
+        if tls and tables.count(None) == 1:
+            number = tables.index(None)
+            listener = self._routers[number].listeners.gateway(proxies[number], port)
+            if listener:
+                connection = Connection(hosts.example, port, hosts.example)
+                sides[number] = [self._connection(number, listener, connection, vantage.namespace)]
         self._decide(sides, hosts, place, scheme, again)
 
     def _gateway_connections(
         self, vantage: GatewayVantage, proxies: Sequence[GatewayProxy]
     ) -> None:
-        found = [
-            flows_of_gateway(router, proxy)
-            for router, proxy in zip(self._routers, proxies, strict=True)
-        ]
-        for port in sorted({*found[0], *found[1]}):
+        sides = list(zip(self._routers, proxies, strict=True))
+        ports = {port for router, proxy in sides for port in router.listeners.merged(proxy)}
+        nothing = Listener("nothing", (), "closed", for_any_host=True)
+        for port in sorted(ports):
+            listeners = [
+                router.listeners.gateway(proxy, port) or nothing for router, proxy in sides
+            ]
             place = _gateway_place(vantage, proxies, port, "*")
-            self._connections(place, [each.get(port, {}) for each in found])
+            self._connections(place, "", listeners)
 
-    def _connections(self, place: Place, sides: Sequence[Mapping[str, Treatment]]) -> None:
-        """Compares what becomes of connections, by the words that say which they are."""
-        before, after = sides
-        nothing = fixed("no rule", "no rule")
-        for which in dict.fromkeys((*before, *after)):
-            one, other = before.get(which, nothing), after.get(which, nothing)
-            if one.key != other.key:
-                key = ("tcp", which, one.key, other.key)
-                found = self._classes.setdefault(
-                    key,
-                    Difference(
-                        which,
-                        one.summary,
-                        other.summary,
-                        differing(one, other),
-                        None,
-                    ),
+    def _connections(self, place: Place, host: str, listeners: Sequence[Listener]) -> None:
+        """Compares a connection of each kind that two listeners tell apart."""
+        key = (place.namespace, frozenset(place.labels.items()), *listeners)
+        if key in self._compared:
+            return
+        self._compared.add(key)
+        for listener in listeners:
+            if listener.unread:
+                self._doubts[f"{listener.unread}, which is not modelled"] = None
+        for connection in kinds_of_connections(host, place.port, listeners):
+            one, other = (
+                self._connection(number, listener, connection, place.namespace)
+                for number, listener in enumerate(listeners)
+            )
+            if "http" in (one.kind, other.kind) or one.treatment.key == other.treatment.key:
+                continue  # what http rules decide is compared as requests
+            known = (connection.scheme, one.identity, other.identity)
+            keys = (one.treatment.key, other.treatment.key, place.gateway)
+            found = self._classes.get((*known, *keys))
+            if found is None:
+                found = self._classes[(*known, *keys)] = Difference(
+                    connection.scheme,
+                    one,
+                    other,
+                    differing(one.treatment, other.treatment),
+                    connection,
                 )
-                found.places.append(place)
+            found.places.append(place)
+
+    def _connection(
+        self, side: int, listener: Listener, connection: Connection, namespace: str
+    ) -> Decision:
+        """What one state does with a connection."""
+        if listener.clash:
+            return Decision(Conditions(), _UNCHAINED["rejected"], None, "rejected")
+        chain = listener.find(connection)
+        if chain is None:
+            return Decision(Conditions(), _UNCHAINED[listener.rest], None, listener.rest)
+        if chain.server:
+            return Decision(Conditions(), _UNCHAINED["closed"], None, "http", chain)
+        treatment = treatment_of_connection(self._routers[side], chain.targets, namespace)
+        return Decision(Conditions(), treatment, None, "chain", chain)
 
     def _decisions(self, side: int, table: Table | None, place: Place) -> list[Decision]:
         """The routes of a table with what they do, and at the end what has no route."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from kubectl_mesh.mesh.gateways import Gateway
+from kubectl_mesh.mesh.gateways import Gateway, Server
+from kubectl_mesh.mesh.hosts import covers
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.mesh.workloads import Workload
+from kubectl_mesh.routing.connection import Connection
 from kubectl_mesh.routing.request import Request
 from kubectl_mesh.routing.router import Client, GatewayProxy, Router
 
@@ -78,16 +80,26 @@ def of_client(namespace: str, labels: Mapping[str, str]) -> Vantage:
     return Vantage(client, str(client))
 
 
-def gateways_serving(router: Router, request: Request) -> list[Gateway]:
-    """The Gateways that have rules for a request's host, whatever the port."""
+def gateways_serving(router: Router, asked: Request | Connection) -> list[Gateway]:
+    """The Gateways that have rules for a host, whatever the port."""
     found = []
     for gateway in router.snapshot.gateways.all:
         vantage = of_gateway(router.snapshot, gateway)
         assert isinstance(vantage.proxy, GatewayProxy)
         own = GatewayProxy(vantage.proxy.namespace, vantage.proxy.labels, (gateway,))
-        for server in gateway.servers:
-            table = router.gateway(own, request.host, server.number, tls=server.ends_tls)
-            if table and table.kind == "virtual-service":
-                found.append(gateway)
-                break
+        if any(_serves(router, own, server, asked) for server in gateway.servers):
+            found.append(gateway)
     return found
+
+
+def _serves(
+    router: Router, proxy: GatewayProxy, server: Server, asked: Request | Connection
+) -> bool:
+    if isinstance(asked, Request):
+        table = router.gateway(proxy, asked.host, server.number, tls=server.ends_tls)
+        return table is not None and table.kind == "virtual-service"
+    listener = router.listeners.gateway(proxy, server.number)
+    chain = listener.find(replace(asked, port=server.number)) if listener else None
+    if chain is None or chain.virtual_service is None:
+        return False
+    return any(covers(host, asked.host) for host in chain.virtual_service.hosts)

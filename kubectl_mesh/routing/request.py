@@ -53,7 +53,7 @@ _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 
 
-def _ascii(host: str) -> str:
+def ascii_host(host: str) -> str:
     """A host name as clients send it: other letters in punycode. Raises UsageError."""
     try:
         return host if host.isascii() else host.encode("idna").decode()
@@ -61,13 +61,18 @@ def _ascii(host: str) -> str:
         raise UsageError(f"no client can ask for the host {host!r}") from None
 
 
+def refuse_unsendable(url: str) -> None:
+    """Raises UsageError for a URL that no client can take."""
+    if _UNSENDABLE.search(url):
+        raise UsageError(f"{url!r} is no URL: spaces and control characters are written as %20")
+
+
 def request_for(url: str, method: str = "GET", headers: Mapping[str, str] | None = None) -> Request:
     """The request that a client sends for a URL. A Host header takes the place of the URL's.
 
     Raises UsageError unless it is an http or https URL with a host, and what a client can send.
     """
-    if _UNSENDABLE.search(url):
-        raise UsageError(f"{url!r} is no URL: spaces and control characters are written as %20")
+    refuse_unsendable(url)
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -83,7 +88,7 @@ def request_for(url: str, method: str = "GET", headers: Mapping[str, str] | None
             raise UsageError(f"no client can send the header {name!r} with the value {value!r}")
     if not _TOKEN.fullmatch(method):
         raise UsageError(f"{method!r} is no method")
-    host = given.pop("host", None) or _ascii(parts.netloc.removesuffix(":"))
+    host = given.pop("host", None) or ascii_host(parts.netloc.removesuffix(":"))
     return Request(
         authority=host,
         port=port or _DEFAULT_PORTS[parts.scheme],

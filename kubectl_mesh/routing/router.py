@@ -7,7 +7,7 @@ Models istiod's `SelectVirtualServices`, `BuildSidecarOutboundVirtualHosts` and
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from itertools import chain
@@ -17,6 +17,8 @@ from kubectl_mesh.mesh.hosts import covers, hosts_called, is_wildcard, overlap, 
 from kubectl_mesh.mesh.registry import Service
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.mesh.virtual_services import VirtualService, as_seen_from
+from kubectl_mesh.routing.connection import Connection
+from kubectl_mesh.routing.listeners import Listeners
 from kubectl_mesh.routing.matching import Conditions
 from kubectl_mesh.routing.rules import Rule, merged_rules
 from kubectl_mesh.routing.table import (
@@ -58,6 +60,7 @@ class Router:
 
     def __init__(self, snapshot: Snapshot) -> None:
         self.snapshot = snapshot
+        self.listeners = Listeners(self)
         self._rules: dict[VirtualService, tuple[Rule, ...]] = {}
 
     def rules(self, vs: VirtualService) -> tuple[Rule, ...]:
@@ -81,14 +84,18 @@ class Router:
         None where no server takes such requests there. With `tls` they come by TLS that the
         gateway ends, for the server name `host`.
         """
+        servers: Sequence[tuple[Gateway, Server]]
+        if tls:
+            listener = self.listeners.gateway(proxy, port)
+            chain = listener.find(Connection(host, port, host)) if listener else None
+            servers = [chain.server] if chain and chain.server else []
+        else:
+            servers = self.listeners.merged(proxy).get(port, ())
         servers = [
             (gateway, server)
-            for gateway in proxy.gateways
-            for server in gateway.servers
-            if server.number == port and server.takes_http_routes and server.ends_tls is tls
+            for gateway, server in servers
+            if server.takes_http_routes and server.ends_tls is tls
         ]
-        if tls:
-            servers = _for_server_name(servers, host)
         if not servers:
             return None
         for domain in patterns_for(host):
@@ -129,13 +136,25 @@ class Router:
         ordered = sorted(set(candidates), key=lambda vs: vs.resource.age_key)
         return iter(as_seen_from(namespace, ordered))
 
+    def bound_to(self, gateway: str) -> Sequence[VirtualService]:
+        """The roots that are bound to a Gateway ("namespace/name"), the oldest first."""
+        return self._bound.get(gateway, ())
+
+    @cached_property
+    def _bound(self) -> Mapping[str, list[VirtualService]]:
+        grouped: dict[str, list[VirtualService]] = {}
+        for vs in self.snapshot.virtual_services.roots:
+            for gateway in vs.gateways:
+                grouped.setdefault(gateway, []).append(vs)
+        return grouped
+
     @cached_property
     def _by_gateway(self) -> Mapping[str, Mapping[str, list[VirtualService]]]:
         """The roots by gateway and host."""
         grouped: dict[str, dict[str, list[VirtualService]]] = {}
-        for vs in self.snapshot.virtual_services.roots:
-            for gateway in vs.gateways:
-                by_host = grouped.setdefault(gateway, {})
+        for gateway, roots in self._bound.items():
+            by_host = grouped.setdefault(gateway, {})
+            for vs in roots:
                 for host in vs.hosts:
                     by_host.setdefault(host, []).append(vs)
         return grouped
@@ -315,17 +334,6 @@ class _Listener:
     def _own_route(self, service: Service) -> Route:
         target = Target(service.host, self._port, None, 0)
         return Route(None, None, None, Conditions(), Action((target,), {}))
-
-
-def _for_server_name(
-    servers: list[tuple[Gateway, Server]], name: str
-) -> list[tuple[Gateway, Server]]:
-    """The server whose filter chain takes TLS for a server name: the most specific host's."""
-    for pattern in patterns_for(name):
-        for gateway, server in servers:
-            if pattern in server.bare_hosts:
-                return [(gateway, server)]
-    return []
 
 
 def shared_hosts(gateway: Gateway, server: Server, vs: VirtualService) -> set[str]:

@@ -1,20 +1,24 @@
-"""Where one request goes, and why: from the proxy that gets it to the pods behind the route.
+"""Where one request or connection goes, and why: from the proxy that gets it to the pods behind it.
 
-What a rule does besides (fault, redirect, rewrite) counts where it decides the answer. Bytes that a
-proxy does not take for HTTP, TLS above all, are followed no further than to that.
+What a rule does besides (fault, redirect, rewrite) counts where it decides the answer. What a proxy
+does not take for HTTP, TLS that it does not end above all, is followed by tcp and tls rules.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
 from kubectl_mesh.mesh.gateways import Gateway, Server
+from kubectl_mesh.mesh.ports import HTTP_PROTOCOLS
 from kubectl_mesh.mesh.registry import Service
+from kubectl_mesh.mesh.resource import dotted
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.mesh.workloads import Workload
+from kubectl_mesh.routing.chains import Chain, Listener
+from kubectl_mesh.routing.connection import Connection, connection_of
 from kubectl_mesh.routing.index import Index
 from kubectl_mesh.routing.matching import Undecidable
 from kubectl_mesh.routing.outcome import Upstream, upstream
@@ -40,11 +44,13 @@ Outcome = Literal[
     "no-endpoint",
     "blackhole",
     "passthrough",
-    "not-http",
+    "http",
     "refused",
+    "rejected",
     "undecided",
 ]
 Proxy = Client | GatewayProxy
+_MAX_NAMES = 10
 
 _FLAGS: Mapping[str, Outcome] = {"NC": "no-cluster", "UH": "no-endpoint"}
 
@@ -75,16 +81,17 @@ class Effect:
 
 @dataclass(frozen=True)
 class Trace:
-    """What becomes of a request.
+    """What becomes of a request or a connection.
 
     `request` is what the proxy compares with routes: its path is normalized. `listener` says what
     takes it. `passed` are the routes tried before, if they were asked for. `table` is None where
     no http routes are looked at; `route` is None where none of them is met, and where `undecided`
     says why that cannot be told: then it is the route that was in doubt. `location` is set for
-    redirects.
+    redirects. `connection` is set where it is not by http routes that it is sent, and `chain` then
+    is the filter chain that takes it; None where none does.
     """
 
-    request: Request
+    request: Request | Connection
     proxy: Proxy
     listener: str
     table: Table | None
@@ -93,6 +100,17 @@ class Trace:
     passed: tuple[Passed, ...] = ()
     undecided: str | None = None
     location: str | None = None
+    connection: Connection | None = None
+    chain: Chain | None = None
+
+    @property
+    def protocol(self) -> Literal["http", "tls", "tcp"]:
+        """By which kind of rules it is sent on."""
+        if self.chain and self.chain.path:
+            return "tls" if self.chain.path[1] == "tls" else "tcp"
+        if self.connection is None:
+            return "http"
+        return "tcp" if self.connection.server_name is None else "tls"
 
     @cached_property
     def path(self) -> str | None:
@@ -103,6 +121,7 @@ class Trace:
         rewrite = self.route.action.data.get("rewrite") if self.route else None
         if not self.route or not rewrite or not self.effect.upstreams:
             return None
+        assert isinstance(self.request, Request)
         try:
             path = rewritten(self.request.path, self.route.conditions.path, rewrite)
         except Undecidable:
@@ -112,11 +131,15 @@ class Trace:
 
 @dataclass(frozen=True)
 class _Listening:
-    """What a proxy has for a host and port. `ended` is set where no http routes are tried."""
+    """What a proxy has for a host and port. `ended` is set where no http routes are tried.
+
+    `sent` is set where what comes is sent on as a connection.
+    """
 
     listener: str
     table: Table | None = None
     ended: Effect | None = None
+    sent: Trace | None = None
 
     @cached_property
     def index(self) -> Index:
@@ -144,6 +167,8 @@ class Tracer:
         if path != request.path:
             request = replace(request, path=path)
         found = self._at(proxy, request)
+        if found.sent:
+            return replace(found.sent, request=request, listener=found.listener)
         if found.ended:
             return Trace(request, proxy, found.listener, found.table, None, found.ended)
         if found.table and found.table.kind == "https-redirect":
@@ -198,58 +223,129 @@ class Tracer:
             self._listening[key] = found
         return found
 
+    def follow(self, proxy: Proxy, asked: Request | Connection, *, tried: bool = True) -> Trace:
+        """What becomes of a request, as `trace` says, or of a connection."""
+        if isinstance(asked, Connection):
+            return self.connect(proxy, asked)
+        return self.trace(proxy, asked, tried=tried)
+
+    def connect(self, proxy: Proxy, connection: Connection) -> Trace:
+        """What becomes of a connection that the proxy does not take for HTTP."""
+        listeners = self.router.listeners
+        if isinstance(proxy, Client):
+            listener = listeners.sidecar(proxy, connection.host, connection.port)
+        else:
+            found = listeners.gateway(proxy, connection.port)
+            if found is None:
+                ended = _nothing_listens(proxy, connection.port)
+                where = f"port {connection.port}"
+                return Trace(connection, proxy, where, None, None, ended, connection=connection)
+            listener = found
+        chain = None
+        undecided = None
+        try:
+            effect, chain = self._through(listener, connection, proxy)
+        except Undecidable as error:
+            undecided = str(error)
+            effect = Effect("undecided", None, None, undecided)
+        return Trace(
+            connection, proxy, listener.name, None, None, effect,
+            undecided=undecided, connection=connection, chain=chain,
+        )  # fmt: skip
+
+    def _through(
+        self, listener: Listener, connection: Connection, proxy: Proxy
+    ) -> tuple[Effect, Chain | None]:
+        if listener.clash:
+            one, other, what = listener.clash
+            why = (
+                f"Envoy refuses all that istiod sends for this listener, as {_named_chain(one)} "
+                f"and {_named_chain(other)} both ask for {what}: it does what it did before"
+            )
+            return Effect("rejected", None, None, why), None
+        chain = listener.find(connection)
+        if chain is None:
+            if listener.unread:
+                raise Undecidable(f"{listener.unread}, which is not modelled")
+            effect = _no_chain(listener, connection)
+            reason = self._without_chain(connection, proxy)
+            return replace(effect, why=f"{reason}; {effect.why}") if reason else effect, None
+        if chain.server:
+            if connection.server_name is None or chain.server[1].is_plain_http:
+                what = "plain HTTP" if chain.server[1].is_plain_http else "TLS"
+                why = f"the port takes {what}: anything else is closed"
+                return Effect("refused", None, None, why), chain
+            why = (
+                f"Gateway {chain.server[0].id} ends TLS for this server name, and goes by http "
+                "rules: ask for an https:// URL"
+            )
+            return Effect("http", None, None, why), chain
+        ups = tuple(self._upstream(target, proxy.namespace) for target in chain.targets)
+        return _sent_to(ups, None), chain
+
+    def _without_chain(self, connection: Connection, proxy: Proxy) -> str | None:
+        """Why a Service's port has no chain on a sidecar; None where it has, or is not known."""
+        if not isinstance(proxy, Client):
+            return None
+        service = self._service(proxy, connection.host)
+        if service is None:
+            return None
+        port = service.port(connection.port)
+        if port is None:
+            return _no_such_port(service, connection.port)
+        if port.protocol in HTTP_PROTOCOLS:
+            return f"port {port} of {service.resource} is {port.protocol}, for plain HTTP only"
+        egress = self.router.snapshot.sidecars.egress(
+            proxy.namespace, proxy.labels, connection.port
+        )
+        if not egress.sees_service(service.namespace, service.host):
+            return _hidden(service)
+        return None
+
     def _sidecar(self, client: Client, request: Request) -> _Listening:
         listener = f"the sidecar's listener for port {request.port}"
-        service = self._service(client, request)
+        service = self._service(client, request.host)
         port = service.port(request.port) if service else None
         if request.scheme == "https":
-            why = (
-                "TLS passes the sidecar unopened: it routes by the server name, by tls rules, "
-                "which is not traced; http rules have no effect"
-            )
-            return _Listening(listener, ended=Effect("not-http", None, None, why))
+            sent = self.connect(client, connection_of(request))
+            note = "TLS passes it unopened, by the server name, and http rules have no effect"
+            return _Listening(f"{sent.listener}: {note}", sent=sent)
         egress = self.router.snapshot.sidecars.egress(client.namespace, client.labels, request.port)
         seen = service and egress.sees_service(service.namespace, service.host)
         if service and port and seen and not port.takes_http_routes:
-            why = (
-                f"port {port} of {service.resource} is {port.protocol}, not HTTP: http rules have "
-                "no effect, and tcp and tls rules are not traced"
-            )
-            target = Target(service.host, request.port, None, 0)
-            found = self._upstream(target, client.namespace)
-            return _Listening(listener, ended=Effect("not-http", None, None, why, (found,)))
+            sent = self.connect(client, connection_of(request))
+            note = f"the port is {port.protocol}, not HTTP, and http rules have no effect"
+            return _Listening(f"{sent.listener}: {note}", sent=sent)
         table = self.router.sidecar(client, request.host, request.port)
         if service and table.kind in ("passthrough", "blackhole"):
-            listed = ", ".join(str(each) for each in service.ports) or "none"
-            why = f"{service.resource} has no port {request.port}: it has {listed}"
-            if port:
-                why = f"{service.resource} is hidden from the client by its Sidecar resource"
+            why = _hidden(service) if port else _no_such_port(service, request.port)
             effect = _without_route(table)
             ended = replace(effect, why=f"{why}; {effect.why}")
             return _Listening(listener, table, ended=ended)
         return _Listening(listener, table)
 
-    def _service(self, client: Client, request: Request) -> Service | None:
+    def _service(self, client: Client, name: str) -> Service | None:
         """What a host name means to a client in the registry."""
-        for host in self.router.called(request.host, client.namespace):
+        for host in self.router.called(name, client.namespace):
             service = self.router.visible(host, client.namespace)
             if service:
                 return service
-        return self.router.covering(request.host, client.namespace)
+        return self.router.covering(name, client.namespace)
 
     def _gateway(self, proxy: GatewayProxy, request: Request) -> _Listening:
         tls = request.scheme == "https"
         table = self.router.gateway(proxy, request.host, request.port, tls=tls)
-        on_port = [
-            (gateway, server)
-            for gateway in proxy.gateways
-            for server in gateway.servers
-            if server.number == request.port
-        ]
-        listener = _named(request.port, on_port)
-        if table is None:
-            return _Listening(listener, ended=_not_taken(proxy, request, on_port))
-        return _Listening(listener, table)
+        servers = self.router.listeners.merged(proxy).get(request.port, ())
+        listener = _named(request.port, servers)
+        if table is not None:
+            return _Listening(listener, table)
+        sent = self.connect(proxy, connection_of(request))
+        if sent.chain and not sent.chain.server:
+            note = "it is not opened here, and http rules have no effect"
+            return _Listening(f"{listener}: {note}", sent=sent)
+        if sent.effect.outcome in ("undecided", "rejected"):
+            return _Listening(listener, sent=sent)
+        return _Listening(listener, ended=_not_taken(proxy, request, servers))
 
     def _effect(self, route: Route, proxy: Proxy, port: int) -> Effect:
         key = (route, proxy.namespace)
@@ -272,19 +368,7 @@ class Tracer:
             return Effect("direct-response", status, None, "the proxy answers by itself")
         ups = tuple(self._upstream(target, proxy.namespace) for target in route.action.targets)
         mirrors = tuple(self._mirrors(route, proxy, port))
-        if not ups:
-            return Effect("no-cluster", 503, "NC", "the rule has no destination with a weight")
-        flags = {up.flag for up in ups}
-        flag = flags.pop() if len(flags) == 1 else None
-        if flag:
-            why = "; ".join(dict.fromkeys(up.why for up in ups))
-            return Effect(_FLAGS[flag], 503, flag, why, ups, mirrors)
-        broken = [up for up in ups if up.flag]
-        if len(broken) == len(ups):
-            why = "; ".join(up.why for up in ups)
-            return Effect("no-cluster", 503, None, why, ups, mirrors)
-        why = "; ".join(f"{share(up.target, ups)} of them get 503: {up.why}" for up in broken)
-        return Effect("upstream", None, None, why, ups, mirrors)
+        return replace(_sent_to(ups, 503), mirrors=mirrors)
 
     def _upstream(self, target: Target, namespace: str) -> Upstream:
         key = (target, namespace)
@@ -321,6 +405,64 @@ class Tracer:
         prefer = route.virtual_service.namespace
         service = self.router.visible(host, proxy.namespace, prefer=prefer)
         return service.ports[0].number if service and len(service.ports) == 1 else None
+
+
+def _no_such_port(service: Service, number: int) -> str:
+    listed = ", ".join(str(each) for each in service.ports) or "none"
+    return f"{service.resource} has no port {number}: it has {listed}"
+
+
+def _hidden(service: Service) -> str:
+    return f"{service.resource} is hidden from the client by its Sidecar resource"
+
+
+def _sent_to(ups: tuple[Upstream, ...], status: int | None) -> Effect:
+    """What becomes of what is sent to some upstreams.
+
+    `status` is what requests get in vain; None for connections, which are closed.
+    """
+    if not ups:
+        return Effect("no-cluster", status, "NC", "the rule has no destination with a weight")
+    flags = {up.flag for up in ups}
+    flag = flags.pop() if len(flags) == 1 else None
+    if flag:
+        why = "; ".join(dict.fromkeys(up.why for up in ups))
+        return Effect(_FLAGS[flag], status, flag, why, ups)
+    broken = [up for up in ups if up.flag]
+    if len(broken) == len(ups):
+        why = "; ".join(up.why for up in ups)
+        return Effect("no-cluster", status, None, why, ups)
+    fate = f"get {status}" if status else "are closed"
+    why = "; ".join(f"{share(up.target, ups)} of them {fate}: {up.why}" for up in broken)
+    return Effect("upstream", None, None, why, ups)
+
+
+def _no_chain(listener: Listener, connection: Connection) -> Effect:
+    """What becomes of connections that no filter chain takes."""
+    if listener.rest == "closed":
+        if not listener.chains:
+            why = "no tcp or tls rule is bound to it, so nothing listens: the connection is refused"
+            return Effect("refused", None, None, why)
+        asked = ", ".join(listener.server_names[:_MAX_NAMES])
+        name = f"server name {connection.server_name}" if connection.server_name else "no name"
+        return Effect(
+            "refused", None, None, f"it is for {name}, and only {asked} are taken: closed"
+        )
+    taken = ", ".join(listener.server_names[:_MAX_NAMES])
+    why = f"of server names only {taken} are taken" if taken else "the sidecar knows no such host"
+    if listener.rest == "blackhole":
+        why = f"{why}, and the mesh's outboundTrafficPolicy is REGISTRY_ONLY: closed"
+        return Effect("blackhole", None, None, why)
+    return Effect("passthrough", None, None, f"{why}: let out as it is, to the address it is for")
+
+
+def _named_chain(chain: Chain) -> str:
+    """The rule that makes a chain, or what it is for where none does."""
+    if chain.virtual_service:
+        return f"{chain.virtual_service.resource} {dotted(chain.path)}"
+    if chain.server:
+        return f"Gateway {chain.server[0].id}"
+    return str(chain.service.resource if chain.service else chain)
 
 
 def _without_route(table: Table) -> Effect:
@@ -410,31 +552,34 @@ def is_ready(pod: Workload) -> bool | None:
     )
 
 
-def _named(port: int, servers: list[tuple[Gateway, Server]]) -> str:
+def _named(port: int, servers: Sequence[tuple[Gateway, Server]]) -> str:
     named = ", ".join(
         dict.fromkeys(f"Gateway {gateway.id} ({server.protocol})" for gateway, server in servers)
     )
     return f"port {port} of {named}" if named else f"port {port}"
 
 
+def _nothing_listens(proxy: GatewayProxy, port: int) -> Effect:
+    numbers = sorted({server.number for each in proxy.gateways for server in each.servers})
+    listed = ", ".join(map(str, numbers)) or "none"
+    why = f"nothing listens on port {port} of the gateway, whose ports are {listed}"
+    return Effect("refused", None, None, f"{why}: the connection is refused")
+
+
 def _not_taken(
-    proxy: GatewayProxy, request: Request, servers: list[tuple[Gateway, Server]]
+    proxy: GatewayProxy, request: Request, servers: Sequence[tuple[Gateway, Server]]
 ) -> Effect:
     """Why no server takes HTTP requests of this kind on a port."""
     if not servers:
-        numbers = sorted({server.number for each in proxy.gateways for server in each.servers})
-        listed = ", ".join(map(str, numbers)) or "none"
-        why = f"nothing listens on port {request.port} of the gateway, whose ports are {listed}"
-        return Effect("refused", None, None, f"{why}: the connection is refused")
+        return _nothing_listens(proxy, request.port)
+    ends_tls = any(server.ends_tls for _, server in servers)
     if not any(server.takes_http_routes for _, server in servers):
         protocols = " and ".join(dict.fromkeys(server.protocol for _, server in servers))
         why = (
             f"port {request.port} is {protocols} that the gateway does not open: http rules have "
-            "no effect, and tcp and tls rules are not traced"
+            "no effect, and no tcp or tls rule takes the connection"
         )
-        return Effect("not-http", None, None, why)
-    ends_tls = any(server.ends_tls for _, server in servers)
-    if request.scheme == "https" and ends_tls:
+    elif request.scheme == "https" and ends_tls:
         why = f"no server of port {request.port} takes TLS for the server name {request.host}"
     elif request.scheme == "https":
         why = f"port {request.port} speaks plain HTTP, and the request comes by https"

@@ -43,6 +43,12 @@ class Distinctions:
                     self.namespaces.add(match.source_namespace)
                 if match.source_labels:
                     self.selectors.add(frozenset(match.source_labels.items()))
+        for rule in (*(vs.resource.spec.get("tcp") or ()), *(vs.resource.spec.get("tls") or ())):
+            for match in rule.get("match") or ():
+                if match.get("sourceNamespace"):
+                    self.namespaces.add(match["sourceNamespace"])
+                if match.get("sourceLabels"):
+                    self.selectors.add(frozenset(match["sourceLabels"].items()))
 
     def add_host(self, router: Router, host: str) -> None:
         """What tells apart which DestinationRule and which Service a client has for a host."""
@@ -78,10 +84,17 @@ def distinctions(routers: Sequence[Router], domain: str) -> Distinctions:
             for host in router.called(name, ""):
                 names |= {host, *patterns_for(host)}
         hosts = set(names)
-        for name in names:
-            for vs in snapshot.virtual_services.on_mesh_by_host.get(name, ()):
-                found.add_virtual_service(router, vs)
-                hosts |= {target.host for target in destinations_of(router, vs)}
+        rules = {
+            vs
+            for name in names
+            for vs in (
+                *snapshot.virtual_services.on_mesh_by_host.get(name, ()),
+                *(snapshot.virtual_services.mesh_below(name) if name == domain else ()),
+            )
+        }
+        for vs in rules:
+            found.add_virtual_service(router, vs)
+            hosts |= {target.host for target in destinations_of(router, vs)}
         for host in hosts:
             found.add_host(router, host)
     return found

@@ -165,6 +165,76 @@ def test_other_answers(run: Run, mesh: str, arguments: list[str], told: str) -> 
     assert "\x1b" not in out
 
 
+TLS = """\
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: outside, namespace: a}
+spec:
+  hosts: ["*.example.com"]
+  ports: [{number: 443, name: tls, protocol: TLS}]
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: outside, namespace: a}
+spec:
+  hosts: [one.example.com, two.example.com]
+  tls:
+  - match:
+    - sniHosts: [one.example.com]
+    route: [{destination: {host: web, subset: gone}}]
+"""
+
+
+def test_a_connection_is_told_as_a_request_is(run: Run, mesh: str, tmp_path: Path) -> None:
+    file = tmp_path / "tls.yaml"
+    file.write_text(TLS)
+    status, out, _ = run("tls://one.example.com:443", "-n", "a", "-f", mesh, "-f", str(file))
+    words = " ".join(out.split())
+    assert status == 0
+    assert words.startswith("tls://one.example.com:443 from pods of namespace a Closed (NC): ")
+    for told in (
+        "rule VirtualService a/outside spec.tls[0].match[0]",
+        "match server name one.example.com",
+        f"at {file}:15:7",
+        "cluster outbound|80|gone|web.a.svc.cluster.local",
+        "endpoints none (NC): subset gone is not defined",
+    ):
+        assert told in words
+    found = document(run, "tls://one.example.com:443", "-n", "a", "-f", mesh, "-f", str(file))
+    assert found["request"]["serverName"] == "one.example.com"
+    assert (found["protocol"], found["virtualService"]) == ("tls", "a/outside")
+    assert (found["rule"], found["match"], found["outcome"]) == (0, 0, "no-cluster")
+
+
+def test_a_connection_that_depends_on_an_unknown_address(
+    run: Run, mesh: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "tls.yaml"
+    match = "{sniHosts: [one.example.com], destinationSubnets: [192.0.2.0/24]}"
+    file.write_text(
+        TLS.replace("sniHosts: [one.example.com]", match[1:-1].replace(", d", "\n      d"))
+    )
+    status, out, _ = run("tls://one.example.com:443", "-n", "a", "-f", mesh, "-f", str(file))
+    assert status == 3
+    assert "Not decided: The address of the host is not known" in " ".join(out.split())
+    status, out, _ = run("tls://two.example.com:443", "-n", "a", "-f", mesh, "-f", str(file))
+    assert (status, "Passed through" in out) == (0, True)
+
+
+def test_connections_among_many_requests(run: Run, mesh: str, tmp_path: Path) -> None:
+    file = tmp_path / "tls.yaml"
+    file.write_text(TLS)
+    expect = {"virtualService": "a/outside", "protocol": "tls", "flag": "NC"}
+    requests = requests_file(
+        tmp_path,
+        asking("tls://x:443", serverName="one.example.com", expect=expect),
+        asking("https://one.example.com/path", expect=expect),
+        asking("tcp://web.a:80", expect={"outcome": "passthrough"}),
+    )
+    status, _, err = run("--requests", requests, "-n", "a", "-f", mesh, "-f", str(file))
+    assert (status, err) == (0, "")
+
+
 def test_a_delegates_rule_without_match_is_named_as_it_is_written(run: Run, tmp_path: Path) -> None:
     file = tmp_path / "mesh.yaml"
     file.write_text(
@@ -258,6 +328,10 @@ def test_sources(
         (["http://web/", "--gateway", "nothing"], "no Gateway nothing in namespace default"),
         (["http://web/", "--gateway", "a/b", "--from", "c"], "contradict"),
         (["http://web/", "-o", "junit"], "--requests"),
+        (["tcp://web"], "write tcp://HOST:PORT or tls://HOST:PORT"),
+        (["tcp://web:80", "-X", "PUT"], "a connection has no method"),
+        (["https://web/", "--server-name", "a.com"], "--server-name is for tls://"),
+        (["tcp://web:80", "--server-name", "a.com"], "not for tcp"),
         (["--requests", "x", "-X", "PUT"], "stand in the file"),
         (["--requests", "-", "-f", "-"], "standard input"),
     ],
@@ -375,6 +449,9 @@ def test_an_undecided_request_meets_no_expectation(run: Run, mesh: str, tmp_path
         ('{"url": "http://h/", "headers": {"a": 1}}', 22, "the value of 'a' must be a string"),
         ('{"url": "http://h/", "from": "here"}', 22, "from must be mesh or gateway/"),
         ('{"url": "http://h/", "from": "gateway/a/b", "sourceNamespace": "a"}', 22, "are for"),
+        ('{"url": "tcp://h", "name": "x"}', 2, "write tcp://HOST:PORT"),
+        ('{"url": "tcp://h:1", "method": "GET"}', 22, "a connection has no method"),
+        ('{"url": "http://h/", "serverName": "a"}', 22, "a server name is for tls://"),
         ('{"url": "http://h/", "expect": {"host": 1}}', 33, "no answer has a field 'host'"),
     ],
     ids=lambda value: str(value)[:30],

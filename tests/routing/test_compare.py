@@ -10,7 +10,7 @@ import pytest
 from kubectl_mesh.mesh.config import MeshConfig
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.routing import compare as module
-from kubectl_mesh.routing.compare import Comparison, Decision, compare
+from kubectl_mesh.routing.compare import Comparison, Decision, Difference, compare
 from kubectl_mesh.routing.scope import changed
 from tests.routing.random_meshes import Manifest, istio, resource, snapshot
 
@@ -66,10 +66,13 @@ def of(before: list[Manifest], after: list[Manifest]) -> Comparison:
 
 
 def summaries(found: Comparison) -> list[tuple[str, str]]:
+    return [summary for _, summary in with_summaries(found)]
+
+
+def with_summaries(found: Comparison) -> list[tuple[Difference, tuple[str, str]]]:
     return [
-        (each.before.treatment.summary, each.after.treatment.summary)
+        (each, (each.before.treatment.summary, each.after.treatment.summary))
         for each in found.differences
-        if isinstance(each.before, Decision) and isinstance(each.after, Decision)
     ]
 
 
@@ -269,7 +272,11 @@ def test_another_mesh_config_changes_everything() -> None:
         (
             "let out of the mesh, to where DNS leads",
             "502: the registry does not know the host",
-        )
+        ),
+        (
+            "let out of the mesh, to where DNS leads",
+            "closed: the registry does not know the host",
+        ),
     ]
 
 
@@ -284,7 +291,92 @@ def test_tcp_rules_are_compared_in_order() -> None:
     found = of([database, rules("a", "b")], [database, rules("a", "c")])
     assert found.verdict == SAME, "the second rule is dead"
     found = of([database, rules("a")], [database, rules("b")])
-    assert [(each.protocol, each.example) for each in found.differences] == [("tcp", None)]
+    assert [(each.protocol, str(each.example)) for each in found.differences] == [
+        ("tcp", "tcp://db.shop.svc.cluster.local:5432")
+    ]
+
+
+def tls_service() -> Manifest:
+    found = service("secure")
+    found["spec"]["ports"] = [{"name": "tls", "port": 443}]
+    return found
+
+
+def by_name(*names: str, to: str = "web", **more: object) -> Manifest:
+    rule = {"match": [{"sniHosts": [*names], **more}], "route": [{"destination": {"host": to}}]}
+    return istio("VirtualService", "shop", "secure", 1, {"hosts": ["secure"], "tls": [rule]})
+
+
+def test_tls_is_compared_by_server_name() -> None:
+    found = of(
+        [service(), tls_service(), by_name("a.com")],
+        [service(), tls_service(), by_name("*.com")],
+    )
+    secure = "secure.shop.svc.cluster.local"
+    assert [(str(each.example), *summary) for each, summary in with_summaries(found)] == [
+        (
+            f"tls://{secure}:443 for any.com",
+            "let out of the mesh, to where DNS leads",
+            "web.shop.svc.cluster.local:80",
+        )
+    ]
+
+
+def test_rules_for_subnets_are_compared_where_the_address_is_not_known() -> None:
+    rules = [
+        by_name("a.com", destinationSubnets=[subnet]) for subnet in ("10.0.0.0/8", "10.1.0.0/16")
+    ]
+    found = of([service(), tls_service(), rules[0]], [service(), tls_service(), rules[1]])
+    addresses = [getattr(each.example, "address", None) for each in found.differences]
+    assert addresses == ["10.0.0.0"]
+    assert not found.undecided
+
+
+def test_tls_that_is_opened_from_now_on_is_compared_as_requests() -> None:
+    def port(mode: str) -> Manifest:
+        server = {
+            "port": {"number": 443, "name": "https", "protocol": "HTTPS"},
+            "hosts": ["a.com"],
+            "tls": {"mode": mode},
+        }
+        spec = {"selector": {"istio": "gw"}, "servers": [server]}
+        return istio("Gateway", "shop", "gw", 1, spec)
+
+    both = by_name("a.com")
+    both["spec"] |= {"hosts": ["a.com"], "gateways": ["gw"], "http": [answer(201)]}
+    found = of([service(), both, port("PASSTHROUGH")], [service(), both, port("SIMPLE")])
+    assert [(each.protocol, *summary) for each, summary in with_summaries(found)] == [
+        (
+            "http",
+            "web.shop.svc.cluster.local:80",
+            'direct response {"status": 201}',
+        )
+    ]
+    assert str(found.differences[0].example).startswith("GET https://a.com/")
+
+
+def test_two_rules_for_one_server_name_leave_all_as_it_was() -> None:
+    twice = by_name("a.com", "a.com")
+    found = of([service(), tls_service(), by_name("a.com")], [service(), tls_service(), twice])
+    assert {after for _, (_, after) in with_summaries(found)} == {
+        "as it was before: Envoy refuses two rules for the same"
+    }
+
+
+def test_what_is_not_modelled_is_undecided() -> None:
+    def auto(*hosts: str) -> Manifest:
+        server = {
+            "port": {"number": 15443, "name": "tls", "protocol": "TLS"},
+            "hosts": [*hosts],
+            "tls": {"mode": "AUTO_PASSTHROUGH"},
+        }
+        spec = {"selector": {"istio": "gw"}, "servers": [server]}
+        return istio("Gateway", "shop", "gw", 1, spec)
+
+    found = of([auto("*.local")], [auto("*.global")])
+    assert found.verdict == (
+        "undecided: port 15443 of Gateway shop/gw is AUTO_PASSTHROUGH, which is not modelled"
+    )
 
 
 def test_a_hundred_rules_in_another_order_take_no_forever() -> None:

@@ -160,14 +160,16 @@ def test_mirrors_are_followed_and_those_of_no_percent_left_out() -> None:
 
 def test_tls_passes_the_sidecar() -> None:
     found = trace("https://web/", *on_mesh(says("x")))
-    assert found.effect.outcome == "not-http"
-    assert "server name" in found.effect.why
+    assert found.effect.outcome == "passthrough"
+    assert found.effect.why.startswith("Service a/web has no port 443: it has 80 (http)")
+    assert "by the server name" in found.listener
 
 
 def test_a_tcp_port_goes_to_the_service_whatever_the_http_rules_say() -> None:
     tcp = service("web", "a", {"name": "tcp", "port": 80})
     found = trace("http://web/", tcp, *PODS, virtual_service("v", ["web"], says("x")))
-    assert found.effect.outcome == "not-http"
+    assert found.effect.outcome == "upstream"
+    assert "the port is tcp, not HTTP, and http rules have no effect" in found.listener
     assert [up.target.cluster for up in found.effect.upstreams] == [f"outbound|80||{HOST}"]
 
 
@@ -180,7 +182,7 @@ def test_a_tcp_port_goes_to_the_service_whatever_the_http_rules_say() -> None:
         ("https://x.com:80/", "refused", "speaks plain HTTP"),
         ("http://x.com:443/", "refused", "expects TLS"),
         ("https://y.com/", "refused", "server name y.com"),
-        ("https://x.com:8443/", "not-http", "TLS that the gateway does not open"),
+        ("https://x.com:8443/", "refused", "TLS that the gateway does not open"),
         ("http://y.com/", "no-route", "no VirtualService"),
     ],
 )

@@ -1,0 +1,256 @@
+"""The filter chains of a listener: which connections take which.
+
+Models Envoy's look-up (`FilterChainManagerImpl::findFilterChain`): the narrowest subnet first, then
+the most specific server name of that subnet's chains, and no way back from there. Models istiod's
+`isMatchAll` and `conflictsWith`, too.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import Literal
+
+from kubectl_mesh.mesh.gateways import Gateway, Server
+from kubectl_mesh.mesh.hosts import is_wildcard, patterns_for
+from kubectl_mesh.mesh.registry import Service
+from kubectl_mesh.mesh.resource import Path
+from kubectl_mesh.mesh.virtual_services import VirtualService
+from kubectl_mesh.routing.connection import Connection
+from kubectl_mesh.routing.matching import Undecidable
+from kubectl_mesh.routing.table import Target
+
+Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
+_EVERYWHERE = IPv4Address(0)
+
+
+@dataclass(frozen=True, eq=False)
+class Chain:
+    """What becomes of the connections for some server names and subnets; empty stands for any.
+
+    `path` is that of the match in `virtual_service`, or of the rule where it has none; both are
+    None and empty for the route that `service` has by itself. `server` is set where a gateway looks
+    for http rules then.
+    """
+
+    server_names: tuple[str, ...] = ()
+    subnets: tuple[Network, ...] = ()
+    targets: tuple[Target, ...] = ()
+    virtual_service: VirtualService | None = None
+    path: Path = ()
+    service: Service | None = None
+    server: tuple[Gateway, Server] | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The server names that count: beside `*` no other does."""
+        return () if "*" in self.server_names else self.server_names
+
+    @property
+    def key(self) -> tuple[frozenset[str], frozenset[Network]]:
+        """The same for chains of which istiod leaves out the second."""
+        return frozenset(self.server_names) - {"*"}, frozenset(_that_count(self.subnets))
+
+    @property
+    def is_for_all(self) -> bool:
+        """Whether istiod takes it for the chain of everything (`isMatchAll`)."""
+        return not self.names and not self.subnets
+
+    @property
+    def rule_index(self) -> int | None:
+        return self._step(2)
+
+    @property
+    def match_index(self) -> int | None:
+        return self._step(4)
+
+    def _step(self, number: int) -> int | None:
+        step = self.path[number] if len(self.path) > number else None
+        return step if isinstance(step, int) else None
+
+    def __str__(self) -> str:
+        parts = [*self.names, *(str(each) for each in self.subnets)]
+        return ", ".join(parts) or "every connection"
+
+
+Rest = Literal["passthrough", "blackhole", "closed"]
+
+
+@dataclass(frozen=True, eq=False)
+class Listener:
+    """The chains for the connections to one host of a port, or with `for_any_host` to any.
+
+    `address` is where they are for, if that is one and known. `rest` says what becomes of those
+    that no chain takes. `unread` is why chains may be missing; None if all are here.
+    """
+
+    name: str
+    chains: tuple[Chain, ...]
+    rest: Rest
+    address: Address | None = None
+    unread: str | None = None
+    for_any_host: bool = False
+    last_for_all: bool = False
+    """Whether a chain for everything comes last, as sidecars have it, and the last such wins."""
+    _found: dict[tuple[str | None, Address | None], Chain | None] = field(default_factory=dict)
+
+    def find(self, connection: Connection) -> Chain | None:
+        """The chain that a connection takes. Raises Undecidable where its address is not known."""
+        address = self.address
+        if connection.address:
+            address = ip_address(connection.address)
+        key = (connection.server_name, address)
+        if key not in self._found:
+            self._found[key] = self._find(*key)
+        return self._found[key]
+
+    def _find(self, server_name: str | None, address: Address | None) -> Chain | None:
+        if address is None and self.subnets:
+            found = {self._find(server_name, each) for each in _addresses(self.subnets)}
+            if len(found) == 1:
+                return found.pop()
+            listed = ", ".join(str(each) for each in self.subnets)
+            raise Undecidable(f"the address of the host is not known, and rules ask for {listed}")
+        by_name = self._by_subnet.get(self._narrowest(address), {})
+        names = (*patterns_for(server_name.lower()), "") if server_name else ("",)
+        for name in names:
+            if name in by_name:
+                return by_name[name][0]
+        return self._for_all
+
+    def _narrowest(self, address: Address | None) -> Network | None:
+        fitting = [each for each in self.subnets if address in each] if address else []
+        return max(fitting, key=lambda each: each.prefixlen, default=None)
+
+    @cached_property
+    def _for_all(self) -> Chain | None:
+        """The chain for what no other takes."""
+        found = [chain for chain in self.chains if chain.is_for_all]
+        return found[-1] if found and self.last_for_all else None
+
+    @cached_property
+    def _by_subnet(self) -> Mapping[Network | None, Mapping[str, Sequence[Chain]]]:
+        """The chains by subnet and server name; None and "" stand for any."""
+        found: dict[Network | None, dict[str, list[Chain]]] = {}
+        for chain in self.chains:
+            if self.last_for_all and chain.is_for_all:
+                continue
+            for subnet in _that_count(chain.subnets) or (None,):
+                for name in chain.names or ("",):
+                    found.setdefault(subnet, {}).setdefault(name, []).append(chain)
+        return found
+
+    @cached_property
+    def subnets(self) -> tuple[Network, ...]:
+        """All that chains ask for."""
+        return tuple(subnet for subnet in self._by_subnet if subnet)
+
+    @cached_property
+    def server_names(self) -> tuple[str, ...]:
+        """All that chains ask for."""
+        return tuple(dict.fromkeys(name for chain in self.chains for name in chain.names))
+
+    @cached_property
+    def clash(self) -> tuple[Chain, Chain, str] | None:
+        """Two chains for the same, for which Envoy refuses the whole listener; and for what.
+
+        They may be one that names something twice.
+        """
+        for subnet, by_name in self._by_subnet.items():
+            for name, chains in by_name.items():
+                if len(chains) > 1:
+                    what = " and ".join(filter(None, (name, str(subnet) if subnet else "")))
+                    return chains[0], chains[1], what or "every connection"
+        return None
+
+
+def networks(texts: Iterable[str]) -> tuple[Network, ...]:
+    """Subnets, and single addresses, as networks; what is neither is left out, as istiod does."""
+    return tuple(found for text in texts if (found := _network(text)) is not None)
+
+
+def _network(text: str) -> Network | None:
+    try:
+        return ip_network(text, strict=False)
+    except ValueError:
+        return None
+
+
+def _that_count(subnets: Iterable[Network]) -> tuple[Network, ...]:
+    """Those that Envoy is told of: istiod leaves out what begins at 0.0.0.0."""
+    return tuple(each for each in subnets if each.network_address != _EVERYWHERE)
+
+
+def address_in(text: str | None) -> Address | None:
+    """The address that a text is; None if it is none."""
+    try:
+        return ip_address(text or "")
+    except ValueError:
+        return None
+
+
+def kinds_of_connections(
+    host: str, port: int, listeners: Sequence[Listener]
+) -> Iterator[Connection]:
+    """A connection of each kind that some listeners can tell apart.
+
+    It is to `host`, or where the listeners are for any to that which TLS names.
+    """
+    patterns = {name for each in listeners for name in each.server_names}
+    names: list[str | None] = [None]
+    if patterns:
+        names += sorted({_named(pattern, patterns) for pattern in patterns})
+        names.append(_unlisted(patterns))
+    known = all(each.address is not None for each in listeners)
+    subnets = list(dict.fromkeys(subnet for each in listeners for subnet in each.subnets))
+    addresses: list[str | None] = [None]
+    if subnets and not known:
+        addresses = [str(each) for each in _addresses(subnets)]
+    for name in names:
+        for address in addresses:
+            named = name if name and all(each.for_any_host for each in listeners) else host
+            yield Connection(named, port, name, address)
+
+
+def _named(pattern: str, patterns: Collection[str]) -> str:
+    """A server name for which a pattern is the most specific of all."""
+    if not is_wildcard(pattern):
+        return pattern.lower()
+    names = (f"any{number or ''}{pattern[1:]}" for number in itertools.count())
+    return next(name for name in names if name not in patterns)
+
+
+def _unlisted(patterns: Collection[str]) -> str:
+    """A server name that no pattern means."""
+    names = (f"any.test{number or ''}" for number in itertools.count())
+    return next(name for name in names if not any(each in patterns for each in patterns_for(name)))
+
+
+def _addresses(subnets: Sequence[Network]) -> Iterator[Address]:
+    """An address in each subnet that is in no narrower one, if there is one; and one in none."""
+    edges = [edge for each in subnets for edge in _edges(each)]
+    for subnet in subnets:
+        narrower = [
+            each for each in subnets if each != subnet and each.prefixlen > subnet.prefixlen
+        ]
+        for edge in (subnet.network_address, *edges):
+            if edge in subnet and not any(edge in each for each in narrower):
+                yield edge
+                break
+    outside = (edge for edge in edges if not any(edge in each for each in subnets))
+    found = next(outside, None)
+    if found is not None:
+        yield found
+
+
+def _edges(subnet: Network) -> Iterator[Address]:
+    """The addresses just before and behind a subnet."""
+    first, last = subnet.network_address, subnet.broadcast_address
+    for base, step in ((first, -1), (last, 1)):
+        number = int(base) + step
+        if 0 < number < 2**base.max_prefixlen - 1:
+            yield type(base)(number)

@@ -1,0 +1,406 @@
+"""Which filter chains proxies have for TCP, and for TLS that they do not end.
+
+Models istiod's `buildSidecarOutboundListener` with `buildSidecarOutboundTLSFilterChainOpts` and
+`buildSidecarOutboundTCPFilterChainOpts`, and `buildGatewayTCPBasedFilterChains`. A Service with an
+address of its own has a listener of its own; all others of a port share the one of 0.0.0.0. That a
+sidecar may be told to listen on ports that Services do not have is not modelled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from kubectl_mesh.mesh.gateways import MESH, Gateway, Server, merged
+from kubectl_mesh.mesh.hosts import overlap
+from kubectl_mesh.mesh.ports import HTTP_PROTOCOLS, SNIFFED
+from kubectl_mesh.mesh.registry import Service
+from kubectl_mesh.mesh.resource import Path
+from kubectl_mesh.mesh.sidecars import Egress
+from kubectl_mesh.mesh.virtual_services import VirtualService, as_seen_from
+from kubectl_mesh.routing.chains import Address, Chain, Listener, Network, address_in, networks
+from kubectl_mesh.routing.table import Target
+
+if TYPE_CHECKING:
+    from kubectl_mesh.routing.router import Client, GatewayProxy, Router
+
+_TLS = ("https", "tls")
+_ALONE = ("mongo", "mysql")
+"""Protocols that share a port with no other."""
+
+
+class Listeners:
+    """The listeners of every proxy of a mesh. What it finds out it keeps."""
+
+    def __init__(self, router: Router) -> None:
+        self._router = router
+        self._shared: dict[tuple[Client, int], Listener] = {}
+        self._of_gateways: dict[tuple[object, str, int], Listener | None] = {}
+        self._merged: dict[object, Mapping[int, Sequence[tuple[Gateway, Server]]]] = {}
+
+    def sidecar(self, client: Client, host: str, port: int) -> Listener:
+        """What takes the connections of a client to a port of a host, a name or an IP address."""
+        egress = self._router.snapshot.sidecars.egress(client.namespace, client.labels, port)
+        service = self._service(client, egress, host, port)
+        if service is None or not _has_listener(service, port) or _shares(service):
+            return self._on_port(client, egress, port)
+        rules = self._rules_for(service, client, egress)
+        chains = _chains_of_service(self._router, service, client, port, rules, "", shared=False)
+        return Listener(
+            f"the sidecar's listener for port {port} of {service.resource}",
+            tuple(chains),
+            self._rest,
+            _address_of(service),
+            last_for_all=True,
+        )
+
+    @property
+    def _rest(self) -> Any:
+        return "blackhole" if self._router.snapshot.config.registry_only else "passthrough"
+
+    def _service(self, client: Client, egress: Egress, host: str, port: int) -> Service | None:
+        """What a client that connects to a host means, in the registry as it knows it."""
+        router = self._router
+        found = [
+            router.visible(name, client.namespace) for name in router.called(host, client.namespace)
+        ]
+        if address_in(host):
+            found += [
+                entry
+                for entry in router.snapshot.registry.entries
+                if host in addresses_of(entry) and entry.export.reaches(client.namespace)
+            ]
+        found.append(router.covering(host, client.namespace))
+        return next(
+            (
+                service
+                for service in found
+                if service and egress.sees_service(service.namespace, service.host)
+            ),
+            None,
+        )
+
+    def _on_port(self, client: Client, egress: Egress, port: int) -> Listener:
+        """The listener of all hosts of a port that have no address of their own."""
+        key = (client, port)
+        if key not in self._shared:
+            chains = tuple(self._shared_chains(client, egress, port))
+            self._shared[key] = Listener(
+                f"the sidecar's listener for port {port}",
+                chains,
+                self._rest,
+                for_any_host=True,
+                last_for_all=True,
+            )
+        return self._shared[key]
+
+    def _shared_chains(self, client: Client, egress: Egress, port: int) -> list[Chain]:
+        """Models how listeners of several Services are merged, and which of them are left out."""
+        chains: list[Chain] = []
+        taken: str | None = None
+        for service in self._in_order(client, egress, port):
+            served = service.port(port)
+            protocol = served.protocol if served else "udp"
+            if protocol == "udp" or service.is_external_name:
+                continue
+            if protocol in HTTP_PROTOCOLS:
+                if taken is None or (taken != SNIFFED and taken not in _ALONE):
+                    taken = SNIFFED
+                continue
+            if not _shares(service) or (protocol == SNIFFED and taken == SNIFFED):
+                continue
+            if taken is not None and taken != protocol and {taken, protocol} & {*_ALONE}:
+                continue
+            added = [
+                chain
+                for subnet in _subnets_of(service)
+                for chain in _chains_of_service(
+                    self._router,
+                    service,
+                    client,
+                    port,
+                    self._rules_for(service, client, egress),
+                    subnet,
+                    shared=True,
+                )
+            ]
+            if taken is None:
+                chains = added
+            else:
+                for chain in added:
+                    if chain.key not in {each.key for each in chains}:
+                        chains.append(chain)
+            taken = (
+                protocol if taken is None else SNIFFED if SNIFFED in (taken, protocol) else taken
+            )
+        return chains
+
+    def _in_order(self, client: Client, egress: Egress, port: int) -> list[Service]:
+        """The Services of a port that a client knows, as istiod orders them."""
+        seen = [
+            service
+            for service in self._router.snapshot.registry.on_port(port)
+            if service.export.reaches(client.namespace)
+            and egress.sees_service(service.namespace, service.host)
+        ]
+
+        def order(service: Service) -> tuple[int, str, str]:
+            export = service.export
+            closeness = 2 if export.everyone else int(service.namespace != client.namespace)
+            name = service.resource.name if service.is_kubernetes else service.host
+            age = service.resource.age_key[0]
+            return (closeness, age, f"{name}.{service.namespace}")
+
+        return sorted(seen, key=order)
+
+    def _rules_for(self, service: Service, client: Client, egress: Egress) -> list[VirtualService]:
+        """The VirtualServices of the mesh that speak of a host, as a client sees them."""
+        found = self._router.snapshot.virtual_services.mesh_connections(
+            service.host, client.namespace
+        )
+        return [vs for vs in found if egress.sees_virtual_service(vs.namespace, vs.hosts)]
+
+    def merged(self, proxy: GatewayProxy) -> Mapping[int, Sequence[tuple[Gateway, Server]]]:
+        """The servers of a gateway's proxies, by port (see mesh/gateways.py)."""
+        key = proxy.gateways
+        if key not in self._merged:
+            self._merged[key] = merged(proxy.gateways)
+        return self._merged[key]
+
+    def gateway(self, proxy: GatewayProxy, port: int) -> Listener | None:
+        """What takes the connections to a port of a gateway; None where nothing listens there."""
+        key = (proxy.gateways, proxy.namespace, port)
+        if key not in self._of_gateways:
+            self._of_gateways[key] = self._gateway(proxy, port)
+        return self._of_gateways[key]
+
+    def _gateway(self, proxy: GatewayProxy, port: int) -> Listener | None:
+        servers = self.merged(proxy).get(port)
+        if not servers:
+            return None
+        chains: list[Chain] = []
+        taken: set[str] = set()
+        unread = None
+        for gateway, server in servers:
+            names = tuple(sorted(set(server.bare_hosts))) if server.has_tls else ()
+            if server.is_plain_http:
+                if not any(chain.server and not chain.names for chain in chains):
+                    chains.append(Chain(server=(gateway, server)))
+            elif server.takes_http_routes:
+                chains.append(Chain(names, server=(gateway, server)))
+            elif not server.has_tls or server.ends_tls:
+                chains += self._tcp_on_gateway(proxy, gateway, server, names)
+            elif server.tls_mode == "PASSTHROUGH":
+                chains += self._tls_on_gateway(proxy, gateway, server, taken)
+            else:
+                unread = f"port {port} of Gateway {gateway.id} is {server.tls_mode}"
+        named = dict.fromkeys(f"Gateway {each.id} ({server.protocol})" for each, server in servers)
+        name = f"port {port} of {', '.join(named)}"
+        return Listener(name, tuple(chains), "closed", unread=unread, for_any_host=True)
+
+    def _tcp_on_gateway(
+        self, proxy: GatewayProxy, gateway: Gateway, server: Server, names: tuple[str, ...]
+    ) -> Iterator[Chain]:
+        """Models `buildGatewayNetworkFiltersFromTCPRoutes`: the first rule has it all."""
+        for vs in self._on_gateway(proxy, gateway, server):
+            for index, rule in enumerate(vs.resource.spec.get("tcp") or ()):
+                path: Path = ("spec", "tcp", index)
+                matches = rule.get("match") or ()
+                for number, match in enumerate(matches):
+                    if _holds_on_gateway(vs, match, gateway, server):
+                        path = (*path, "match", number)
+                        break
+                else:
+                    if matches:
+                        continue
+                targets = _targets(self._router, vs, rule, server.number, proxy.namespace)
+                yield Chain(names, (), targets, vs, path)
+                return
+
+    def _tls_on_gateway(
+        self, proxy: GatewayProxy, gateway: Gateway, server: Server, taken: set[str]
+    ) -> Iterator[Chain]:
+        """Models `buildGatewayNetworkFiltersFromTLSRoutes`.
+
+        A match with a server name that another has taken on this port is left out as a whole.
+        """
+        for vs in self._on_gateway(proxy, gateway, server):
+            for index, rule in enumerate(vs.resource.spec.get("tls") or ()):
+                for number, match in enumerate(rule.get("match") or ()):
+                    names = tuple(match.get("sniHosts") or ())
+                    if not _holds_on_gateway(vs, match, gateway, server) or taken & {*names}:
+                        continue
+                    taken |= {*names}
+                    path: Path = ("spec", "tls", index, "match", number)
+                    targets = _targets(self._router, vs, rule, server.number, proxy.namespace)
+                    yield Chain(names, (), targets, vs, path)
+
+    def _on_gateway(
+        self, proxy: GatewayProxy, gateway: Gateway, server: Server
+    ) -> list[VirtualService]:
+        """The VirtualServices of a Gateway that share a host with a server, in order."""
+        open_hosts: dict[str, list[str]] = {}
+        found = []
+        for vs in self._router.bound_to(gateway.id):
+            if vs.namespace not in open_hosts:
+                open_hosts[vs.namespace] = list(gateway.hosts_for(server, vs.namespace))
+            hosts = open_hosts[vs.namespace]
+            if any(overlap(pattern, host) for pattern in hosts for host in vs.hosts):
+                found.append(vs)
+        return as_seen_from(proxy.namespace, found)
+
+
+def addresses_of(service: Service) -> list[str]:
+    """The addresses and subnets at which a host is called; empty where none are known."""
+    spec = service.resource.spec
+    if not service.is_kubernetes:
+        return list(spec.get("addresses") or ())
+    address = spec.get("clusterIP")
+    return [address] if address and address != "None" else []
+
+
+def _address_of(service: Service) -> Address | None:
+    return next((found for each in addresses_of(service) if (found := address_in(each))), None)
+
+
+def _subnets_of(service: Service) -> list[str]:
+    """The subnets of a ServiceEntry that shares a listener; one empty text where it has none."""
+    return [each for each in addresses_of(service) if not address_in(each)] or [""]
+
+
+def _shares(service: Service) -> bool:
+    """Whether a host has no address of its own, and its connections are told apart otherwise."""
+    return not service.is_kubernetes and _address_of(service) is None
+
+
+def _has_listener(service: Service, port: int) -> bool:
+    """Whether connections to a port that are no HTTP find more than a way through."""
+    served = service.port(port)
+    if served is None or service.is_external_name:
+        return False
+    return served.protocol not in HTTP_PROTOCOLS and served.protocol != "udp"
+
+
+def _chains_of_service(
+    router: Router,
+    service: Service,
+    client: Client,
+    port: int,
+    rules: Iterable[VirtualService],
+    subnet: str,
+    *,
+    shared: bool,
+) -> list[Chain]:
+    served = service.port(port)
+    assert served
+    own = networks([subnet] if subnet else [])
+    number = service.ports[0].number if len(service.ports) == 1 else port
+    target = (Target(service.host, number, None, 0),)
+    if served.protocol in _TLS:
+        chains = list(_tls_chains(router, client, port, rules, own))
+        if not chains:
+            chains.append(Chain((service.host,) if shared else (), own, target, service=service))
+        return chains
+    chains = list(_tcp_chains(router, client, port, rules, own))
+    ended = any(chain.path and set(chain.subnets) == set(own) for chain in chains)
+    if not ended:
+        chains.append(Chain((), own, target, service=service))
+    return chains
+
+
+def _tls_chains(
+    router: Router,
+    client: Client,
+    port: int,
+    rules: Iterable[VirtualService],
+    own: tuple[Network, ...],
+) -> Iterator[Chain]:
+    """Of each list of server names and subnets the first match that holds for the client."""
+    handled: set[tuple[tuple[str, ...], tuple[str, ...]]] = set()
+    for vs in rules:
+        for index, rule in enumerate(vs.resource.spec.get("tls") or ()):
+            for number, match in enumerate(rule.get("match") or ()):
+                if not _holds_in_mesh(vs, match, client, port):
+                    continue
+                names = tuple(match.get("sniHosts") or ())
+                subnets = tuple(match.get("destinationSubnets") or ())
+                if (names, subnets) in handled:
+                    continue
+                handled.add((names, subnets))
+                path: Path = ("spec", "tls", index, "match", number)
+                targets = _targets(router, vs, rule, port, client.namespace)
+                yield Chain(names, networks(subnets) if subnets else own, targets, vs, path)
+
+
+def _tcp_chains(
+    router: Router,
+    client: Client,
+    port: int,
+    rules: Iterable[VirtualService],
+    own: tuple[Network, ...],
+) -> Iterator[Chain]:
+    """The rules that hold for the client, up to the first that asks for no subnet."""
+    for vs in rules:
+        for index, rule in enumerate(vs.resource.spec.get("tcp") or ()):
+            path: Path = ("spec", "tcp", index)
+            targets = _targets(router, vs, rule, port, client.namespace)
+            matches = rule.get("match") or ()
+            if not matches:
+                yield Chain((), own, targets, vs, path)
+                return
+            subnets: list[str] = []
+            first: Path = ()
+            for number, match in enumerate(matches):
+                if not _holds_in_mesh(vs, match, client, port):
+                    continue
+                here: Path = (*path, "match", number)
+                if not match.get("destinationSubnets"):
+                    yield Chain((), own, targets, vs, here)
+                    return
+                subnets += match["destinationSubnets"]
+                first = first or here
+            if subnets:
+                yield Chain((), networks(subnets), targets, vs, first)
+
+
+def _holds_in_mesh(vs: VirtualService, match: Mapping[str, Any], client: Client, port: int) -> bool:
+    """Models `matchTLS` and `matchTCP`: all must hold, `gateways` switches nothing off."""
+    named = match.get("gateways")
+    source: Mapping[str, str] = match.get("sourceLabels") or {}
+    return (
+        (match.get("port") or port) == port
+        and (not named or MESH in vs.resolve_gateways(named))
+        and source.items() <= client.labels.items()
+        and (match.get("sourceNamespace") or client.namespace) == client.namespace
+    )
+
+
+def _holds_on_gateway(
+    vs: VirtualService, match: Mapping[str, Any], gateway: Gateway, server: Server
+) -> bool:
+    """Models `l4SingleMatch`: only the server's port and the gateway are asked for."""
+    named = match.get("gateways")
+    return (match.get("port") or server.number) == server.number and (
+        not named or gateway.id in vs.resolve_gateways(named)
+    )
+
+
+def _targets(
+    router: Router, vs: VirtualService, rule: Mapping[str, Any], port: int, namespace: str
+) -> tuple[Target, ...]:
+    """Where a rule sends connections: without a port, to the only one of the destination."""
+    routes = rule.get("route") or ()
+    found = []
+    for route in routes:
+        destination = route.get("destination") or {}
+        weight = route.get("weight") or 0
+        if len(routes) > 1 and not weight:
+            continue
+        host = vs.resolve_host(destination.get("host") or "")
+        number = (destination.get("port") or {}).get("number")
+        if not number:
+            service = router.visible(host, namespace, prefer=vs.namespace)
+            single = service is not None and len(service.ports) == 1
+            number = service.ports[0].number if service and single else port
+        found.append(Target(host, number, destination.get("subset") or None, weight))
+    return tuple(found)

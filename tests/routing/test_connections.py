@@ -1,0 +1,393 @@
+"""Where connections go that are no HTTP to the proxy: TCP, and TLS that it does not end."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address, ip_network
+from typing import Any
+
+import pytest
+
+from kubectl_mesh.errors import UsageError
+from kubectl_mesh.mesh.config import MeshConfig
+from kubectl_mesh.mesh.gateways import merged
+from kubectl_mesh.routing.chains import Chain, Listener, kinds_of_connections, networks
+from kubectl_mesh.routing.connection import Connection, connection_for
+from kubectl_mesh.routing.matching import Undecidable
+from kubectl_mesh.routing.request import request_for
+from kubectl_mesh.routing.router import Client
+from kubectl_mesh.routing.trace import Trace, Tracer
+
+from .given import (
+    Object,
+    entry,
+    gateway,
+    istio,
+    proxy,
+    router,
+    says,
+    server,
+    service,
+    snapshot,
+    to,
+    virtual_service,
+)
+
+WEB = service("web", "a", {"name": "tcp", "port": 7000})
+PASSTHROUGH = {"mode": "PASSTHROUGH"}
+SIMPLE = {"mode": "SIMPLE"}
+
+
+def tls_server(*hosts: str, number: int = 443, protocol: str = "TLS", **tls: Any) -> Object:
+    return server(*hosts, number=number, protocol=protocol, tls=tls or PASSTHROUGH)
+
+
+def for_names(*names: str, **more: Any) -> Object:
+    return {"sniHosts": list(names), **more}
+
+
+def went(trace: Trace) -> str:
+    """The clusters that it reaches, else the outcome."""
+    reached = [up.target.cluster for up in trace.effect.upstreams]
+    return " ".join(reached) or trace.effect.outcome
+
+
+def sent(
+    url: str,
+    *objects: Object,
+    client: Client | None = None,
+    through: str = "mesh",
+    name: str | None = None,
+    address: str | None = None,
+    **options: Any,
+) -> str:
+    """Where a connection goes from a sidecar in namespace a, or through all Gateways."""
+    found = router(WEB, *objects, **options)
+    source = (client or Client("a")) if through == "mesh" else proxy(found)
+    asked = connection_for(url, name)
+    connection = Connection(asked.host, asked.port, asked.server_name, address)
+    return went(Tracer(found).connect(source, connection))
+
+
+# What a connection is
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("tcp://db:5432", "tcp://db:5432"),
+        ("TLS://A.Example.com:443/", "tls://a.example.com:443"),
+        ("tcp://[::1]:80", "tcp://[::1]:80"),
+        ("tls://bücher.example:443", "tls://xn--bcher-kva.example:443"),
+    ],
+)
+def test_a_connection_has_a_host_and_a_port(url: str, said: str) -> None:
+    assert str(connection_for(url)) == said
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("tcp://db", "tcp://:80", "tls://a:0", "tls://a:99999", "tcp://a:1/path", "tcp://u@a:1"),
+        *("tcp:", "tls://a:1?q", "tcp://a b:1", "tcp://[a:1"),
+    ],
+)
+def test_what_is_no_connection(url: str) -> None:
+    with pytest.raises(UsageError, match=r"no connection|no URL"):
+        connection_for(url)
+
+
+def test_a_server_name_is_for_tls() -> None:
+    assert str(connection_for("tls://a:1", "B.com")) == "tls://a:1 for b.com"
+    with pytest.raises(UsageError, match="not for tcp"):
+        connection_for("tcp://a:1", "b.com")
+
+
+# Filter chains
+
+
+def listener(*chains: Chain, **more: Any) -> Listener:
+    return Listener("a test", chains, "closed", **more)
+
+
+def test_the_most_specific_name_has_it_and_case_does_not_count() -> None:
+    exact, narrow, wide = Chain(("a.b.com",)), Chain(("*.b.com",)), Chain(("*.com",))
+    found = listener(wide, narrow, exact)
+    names = {"A.b.com": exact, "x.b.com": narrow, "y.x.b.com": narrow, "b.com": wide, "b.org": None}
+    assert {name: found.find(Connection("", 1, name)) for name in names} == names
+    assert found.find(Connection("", 1)) is None
+
+
+def test_there_is_no_way_back_from_the_narrowest_subnet() -> None:
+    here = Chain(("a.com",), networks(["10.0.0.0/8"]))
+    narrower = Chain(("b.com",), networks(["10.1.0.0/16"]))
+    anywhere = Chain(("a.com",))
+    found = listener(here, narrower, anywhere)
+
+    def at(address: str) -> Chain | None:
+        return found.find(Connection("", 1, "a.com", address))
+
+    assert [at("10.2.0.1"), at("10.1.0.1"), at("11.0.0.1")] == [here, None, anywhere]
+    with pytest.raises(Undecidable, match=r"address of the host is not known.*10\.0\.0\.0/8"):
+        found.find(Connection("", 1, "a.com"))
+    known = listener(here, narrower, anywhere, address=ip_address("10.9.9.9"))
+    assert known.find(Connection("", 1, "a.com")) is here
+
+
+def test_of_several_chains_for_everything_a_sidecar_uses_the_last() -> None:
+    one, other, named = Chain(("*",)), Chain(("a.com", "*")), Chain(("a.com",))
+    found = listener(one, other, named, last_for_all=True)
+    assert found.find(Connection("", 1, "b.com")) is other
+    assert found.find(Connection("", 1, "a.com")) is named
+    assert found.clash is None
+
+
+def test_subnets_that_begin_at_nothing_do_not_count() -> None:
+    everywhere, rest = Chain((), networks(["0.0.0.0/0"])), Chain()
+    found = listener(everywhere, rest, last_for_all=True)
+    assert found.find(Connection("", 1)) is everywhere
+
+
+@pytest.mark.parametrize(
+    ("chains", "what"),
+    [
+        ([Chain(("a.com", "b.com")), Chain(("b.com",))], "b.com"),
+        ([Chain(("a.com", "a.com"))], "a.com"),
+        ([Chain((), networks(["10.1.0.0/8"])), Chain((), networks(["10.0.0.0/8"]))], "10.0.0.0/8"),
+        ([Chain(), Chain()], "every connection"),
+        ([Chain(("a.com",)), Chain(("*.com",)), Chain(("a.com",), networks(["10.0.0.0/8"]))], None),
+    ],
+)
+def test_chains_for_the_same(chains: list[Chain], what: str | None) -> None:
+    clash = listener(*chains).clash
+    assert (clash and clash[2]) == what
+
+
+def test_a_connection_of_each_kind() -> None:
+    found = listener(
+        Chain(("a.com", "*.com", "*.any.com"), networks(["10.0.0.0/8", "10.1.0.0/16"])),
+        Chain(("any.com",)),
+    )
+    kinds = list(kinds_of_connections("db", 1, [found]))
+    assert {each.server_name for each in kinds} == {
+        *(None, "a.com", "any1.com", "any.any.com", "any.com", "any.test")
+    }
+    by_subnet = {
+        frozenset(str(each) for each in found.subnets if ip_address(address) in each)
+        for address in {each.address for each in kinds}
+        if address
+    }
+    assert by_subnet == {
+        frozenset(["10.0.0.0/8"]),
+        frozenset(["10.0.0.0/8", "10.1.0.0/16"]),
+        frozenset(),
+    }
+    assert {each.host for each in kinds} == {"db"}
+    assert [str(each) for each in kinds_of_connections("db", 1, [listener(Chain())])] == [
+        "tcp://db:1"
+    ]
+
+
+def test_a_subnet_that_narrower_ones_fill_has_no_connection_of_its_own() -> None:
+    halves = networks(["10.0.0.0/8", "10.0.0.0/9", "10.128.0.0/9"])
+    kinds = list(kinds_of_connections("db", 1, [listener(Chain((), halves), Chain())]))
+    inside = [each for each in kinds if ip_address(each.address or "") in ip_network("10.0.0.0/8")]
+    assert len(inside) == 2
+
+
+# Sidecars
+
+
+def db(*tcp: Object, name: str = "v", **more: Any) -> Object:
+    return virtual_service(name, ["db"], tcp=list(tcp), **more)
+
+
+DB = service("db", "a", {"name": "tcp", "port": 5432}, {"name": "tls", "port": 5433})
+OWN = "outbound|5432||db.a.svc.cluster.local"
+TO_WEB = "outbound|7000||web.a.svc.cluster.local"
+
+
+def test_a_service_has_its_own_route_and_a_rule_comes_before_it() -> None:
+    assert sent("tcp://db:5432", DB) == OWN
+    assert sent("tcp://db.a:5432", DB, db(to("web"))) == TO_WEB
+    assert sent("tcp://db:5432", DB, db(to("web", {"sourceLabels": {"app": "x"}}))) == OWN
+
+
+def test_where_a_service_is_not_known_its_connections_are_let_out_or_not() -> None:
+    assert sent("tcp://db:5432", DB, client=Client("b")) == "passthrough"
+    assert sent("tcp://db.a:9", DB, config=MeshConfig(registry_only=True)) == "blackhole"
+
+
+def test_a_service_is_called_by_its_address_too() -> None:
+    database = service("db", "a", {"name": "tcp", "port": 5432}, clusterIP="10.96.0.9")
+    assert sent("tcp://10.96.0.9:5432", database) == OWN
+    outside = entry(
+        "e",
+        ["db.com"],
+        addresses=["192.0.2.1"],
+        ports=[{"number": 5432, "name": "tcp", "protocol": "TCP"}],
+    )
+    assert sent("tcp://192.0.2.1:5432", outside) == "outbound|5432||db.com"
+    assert sent("tcp://192.0.2.2:5432", outside) == "passthrough"
+
+
+def test_rules_for_subnets_ask_for_the_services_address() -> None:
+    rule = db(to("web", {"destinationSubnets": ["10.96.0.0/16"]}))
+    inside = service("db", "a", {"name": "tcp", "port": 5432}, clusterIP="10.96.0.9")
+    assert sent("tcp://db:5432", inside, rule) == TO_WEB
+    outside = service("db", "a", {"name": "tcp", "port": 5432}, clusterIP="10.1.0.9")
+    assert sent("tcp://db:5432", outside, rule) == OWN
+    assert sent("tcp://db:5432", DB, rule) == "undecided"
+    assert sent("tcp://db:5432", DB, rule, address="10.96.7.7") == TO_WEB
+
+
+def test_server_names_that_no_rule_has_are_let_out_once_there_is_a_rule() -> None:
+    rule = virtual_service("v", ["db"], tls=[to("web", for_names("x.com"))])
+    assert sent("tls://db:5433", DB) == "outbound|5433||db.a.svc.cluster.local"
+    assert sent("tls://db:5433", DB, rule, name="x.com") == TO_WEB
+    assert sent("tls://db:5433", DB, rule) == "passthrough"
+
+
+WIKIPEDIA = entry(
+    "w", ["*.wikipedia.org"], ports=[{"number": 443, "name": "tls", "protocol": "TLS"}]
+)
+
+
+def test_a_rule_for_one_of_a_wildcards_hosts_counts() -> None:
+    rule = virtual_service(
+        "v", ["en.wikipedia.org"], tls=[to("web", for_names("en.wikipedia.org"))]
+    )
+    assert sent("tls://en.wikipedia.org:443", WIKIPEDIA) == "outbound|443||*.wikipedia.org"
+    assert sent("tls://en.wikipedia.org:443", WIKIPEDIA, rule) == TO_WEB
+    assert sent("tls://de.wikipedia.org:443", WIKIPEDIA, rule) == "passthrough"
+
+
+def test_hosts_without_an_address_share_a_listener() -> None:
+    """So it is the server name that counts, whatever host the client means; the older has it."""
+    tcp = [{"number": 443, "name": "tcp", "protocol": "TCP"}]
+    young = istio("ServiceEntry", "y", {"hosts": ["y.com"], "ports": tcp}, age=0)
+    old = istio("ServiceEntry", "o", {"hosts": ["o.com"], "ports": tcp}, age=1)
+    assert sent("tls://a.wikipedia.org:443", WIKIPEDIA, young) == "outbound|443||*.wikipedia.org"
+    assert sent("tls://elsewhere.org:443", WIKIPEDIA, young) == "outbound|443||y.com"
+    assert sent("tcp://y.com:443", young, old) == "outbound|443||o.com"
+
+
+def test_an_http_port_lets_everything_else_out() -> None:
+    found = router(service("web"), virtual_service("v", ["web"], says("x")))
+    trace = Tracer(found).connect(Client("a"), connection_for("tls://web:80"))
+    assert went(trace) == "passthrough"
+    assert trace.effect.why.startswith("port 80 (http) of Service a/web is http, for plain HTTP")
+
+
+def test_two_rules_for_one_server_name_are_refused_by_envoy() -> None:
+    found = router(
+        WEB,
+        DB,
+        virtual_service("v1", ["db"], tls=[to("web", for_names("a.com"))], age=1),
+        virtual_service("v2", ["db"], tls=[to("db", for_names("a.com", "b.com"))]),
+    )
+    trace = Tracer(found).connect(Client("a"), connection_for("tls://db:5433", "b.com"))
+    assert trace.effect.outcome == "rejected"
+    assert (
+        "VirtualService a/v1 spec.tls[0].match[0] and VirtualService a/v2 spec.tls[0].match[0] "
+        "both ask for a.com" in trace.effect.why
+    )
+
+
+def test_an_https_request_goes_by_tls_rules_on_a_sidecar() -> None:
+    rule = virtual_service("v", ["db"], says("x"), tls=[to("web", for_names("db"))])
+    found = router(WEB, DB, rule)
+    trace = Tracer(found).trace(Client("a"), request_for("https://db:5433/path"))
+    assert (went(trace), trace.protocol) == (TO_WEB, "tls")
+    assert trace.chain
+    assert (trace.chain.rule_index, trace.chain.match_index) == (0, 0)
+
+
+# Gateways
+
+
+def bound(*hosts: str, age: int = 0, name: str = "v", **spec: Any) -> Object:
+    return virtual_service(name, hosts, gateways=["gw"], age=age, **spec)
+
+
+def test_a_gateway_passes_tls_on_by_server_name() -> None:
+    objects = (
+        gateway("gw", tls_server("*.x.com")),
+        bound("a.x.com", tls=[to("web", for_names("a.x.com"))]),
+    )
+    assert sent("tls://a.x.com:443", *objects, through="gateway") == TO_WEB
+    assert sent("tls://b.x.com:443", *objects, through="gateway") == "refused"
+    assert sent("tcp://a.x.com:443", *objects, through="gateway") == "refused"
+    assert sent("tcp://a.x.com:444", *objects, through="gateway") == "refused"
+
+
+def test_a_match_with_a_name_that_is_taken_is_left_out_whole() -> None:
+    objects = (
+        gateway("gw", tls_server("*.x.com")),
+        bound("a.x.com", tls=[to("web", for_names("a.x.com"))], age=1),
+        bound("*.x.com", tls=[to("db", for_names("a.x.com", "b.x.com"))], name="w"),
+    )
+    assert sent("tls://a.x.com:443", *objects, through="gateway") == TO_WEB
+    assert sent("tls://b.x.com:443", *objects, through="gateway") == "refused"
+
+
+def test_tls_that_a_gateway_ends_goes_by_http_rules_unless_a_name_is_passed_on() -> None:
+    objects = (
+        gateway("gw", tls_server("*.x.com", protocol="HTTPS", **SIMPLE), tls_server("a.x.com")),
+        bound("*.x.com", http=[says("opened")], tls=[to("web", for_names("a.x.com"))]),
+    )
+    assert sent("tls://b.x.com:443", *objects, through="gateway") == "http"
+    assert sent("tls://a.x.com:443", *objects, through="gateway") == TO_WEB
+    found = router(WEB, *objects)
+    opened = Tracer(found).trace(proxy(found), request_for("https://b.x.com/"))
+    passed = Tracer(found).trace(proxy(found), request_for("https://a.x.com/"))
+    assert [went(opened), went(passed)] == ["direct-response", TO_WEB]
+    assert "not opened here, and http rules have no effect" in passed.listener
+
+
+def test_tcp_behind_tls_that_a_gateway_ends() -> None:
+    objects = (gateway("gw", tls_server("a.x.com", **SIMPLE)), bound("a.x.com", tcp=[to("web")]))
+    assert sent("tls://a.x.com:443", *objects, through="gateway") == TO_WEB
+    assert sent("tls://b.x.com:443", *objects, through="gateway") == "refused"
+
+
+def test_a_tcp_port_of_a_gateway_has_the_first_rule_for_it() -> None:
+    objects = (
+        gateway("gw", server(number=5432, protocol="TCP")),
+        bound("a.com", tcp=[to("db", {"port": 1}), to("web", {"port": 1}, {"port": 5432})]),
+    )
+    assert sent("tcp://any:5432", *objects, through="gateway") == TO_WEB
+    assert sent("tls://any:5432", *objects, through="gateway") == TO_WEB
+
+
+def test_what_cannot_be_told_is_said() -> None:
+    auto = gateway("gw", tls_server(number=15443, mode="AUTO_PASSTHROUGH"))
+    assert sent("tls://x:15443", auto, through="gateway") == "undecided"
+
+
+@pytest.mark.parametrize(
+    ("servers", "kept"),
+    [
+        ([server("a.com"), server("b.com")], {80: [0, 1]}),
+        ([server(protocol="TCP"), server()], {80: [0]}),
+        ([server(), server(protocol="TCP")], {80: [0]}),
+        ([tls_server("a.com"), tls_server("b.com"), tls_server("./a.com")], {443: [0, 1, 2]}),
+        ([tls_server("./a.com"), tls_server("a/a.com", "b.com")], {443: [0]}),
+        ([tls_server("*/a.com"), tls_server("a.com")], {443: [0]}),
+        ([tls_server("a.com"), server(number=443), server(number=443)], {443: [0, 1]}),
+        ([tls_server("a.com"), tls_server("b.com"), server(number=443)], {443: [0, 1]}),
+        ([server(tls={"httpsRedirect": True}), server(tls={"httpsRedirect": True})], {80: [0]}),
+        (
+            [
+                tls_server("a.com", protocol="HTTPS", **SIMPLE),
+                tls_server("b.com", protocol="HTTPS", **SIMPLE),
+            ],
+            {443: [0]},
+        ),
+    ],
+)
+def test_which_servers_share_a_port(servers: list[Object], kept: dict[int, list[int]]) -> None:
+    """The last: two HTTPS servers of one Gateway need port names of their own."""
+    found = snapshot(gateway("gw", *servers)).gateways.all
+    assert {
+        port: [server.path[2] for _, server in members] for port, members in merged(found).items()
+    } == kept
