@@ -7,11 +7,9 @@ prints the seed and the smallest configuration that it finds which still shows i
 
 from __future__ import annotations
 
-import copy
 import os
 import random
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
 
 import pytest
 import yaml
@@ -19,6 +17,7 @@ import yaml
 from .mesh import Mesh
 from .random_routes import Ask, Configuration, configuration, requests
 from .routes_tried import SEED, Tried, applied, tried
+from .shrinking import shrunk
 
 __all__ = ["tried"]
 
@@ -66,13 +65,7 @@ def _report(
         with applied(mesh, [candidate]):
             return any(tried.disagreements(requests))
 
-    shrunk = True
-    while shrunk:
-        shrunk = False
-        for candidate in _smaller(smallest):
-            if still(candidate):
-                smallest, shrunk = candidate, True
-                break
+    smallest = shrunk(smallest, still)
     with applied(mesh, [smallest]):
         left = list(tried.disagreements(requests))
     manifest = yaml.safe_dump_all([*smallest.services, *smallest.objects], sort_keys=False)
@@ -85,39 +78,3 @@ def _report(
             *left[:5],
         ]
     )
-
-
-def _smaller(whole: Configuration) -> Iterator[Configuration]:
-    """The configuration less one object, one rule, one match, or one field of a match."""
-    for wave, items in enumerate(whole.waves):
-        for index, item in enumerate(items):
-            yield _without(whole, wave, items[:index] + items[index + 1 :])
-            for path in _paths(item["spec"]):
-                cut = copy.deepcopy(item)
-                _remove(cut["spec"], path)
-                yield _without(whole, wave, [*items[:index], cut, *items[index + 1 :]])
-
-
-def _without(whole: Configuration, wave: int, items: list[dict[str, Any]]) -> Configuration:
-    waves = [items if number == wave else each for number, each in enumerate(whole.waves)]
-    return Configuration(whole.number, whole.services, waves)
-
-
-def _paths(spec: dict[str, Any]) -> Iterator[tuple[str | int, ...]]:
-    for index, rule in enumerate(spec["http"]):
-        if len(spec["http"]) > 1:
-            yield ("http", index)
-        matches = rule.get("match") or []
-        for number, match in enumerate(matches):
-            yield ("http", index, "match", number) if len(matches) > 1 else ("http", index, "match")
-            for field in match if len(match) > 1 else ():
-                yield ("http", index, "match", number, field)
-    for field in ("exportTo", "gateways"):
-        if field in spec:
-            yield (field,)
-
-
-def _remove(spec: Any, path: tuple[str | int, ...]) -> None:
-    for step in path[:-1]:
-        spec = spec[step]
-    del spec[path[-1]]
