@@ -22,6 +22,7 @@ _SHAPE = {
     "defaultServiceExportTo": [str],
     "ingressControllerMode": str,
     "outboundTrafficPolicy": {"mode": str},
+    "pathNormalization": {"normalization": str},
     "defaultConfig": {"proxyMetadata": {"*": str}},
 }
 
@@ -44,6 +45,7 @@ class MeshConfig:
     sds_uds_path: str = ""
     proxy_metadata: Mapping[str, str] | None = None
     registry_only: bool = False
+    path_normalization: str = "BASE"
 
     @classmethod
     def from_mapping(cls, value: Mapping[str, Any]) -> MeshConfig:
@@ -62,5 +64,11 @@ class MeshConfig:
             auth_policy=data.get("authPolicy") or "",
             sds_uds_path=data.get("sdsUdsPath") or "",
             registry_only=(data.get("outboundTrafficPolicy") or {}).get("mode") == "REGISTRY_ONLY",
+            path_normalization=_normalization(data.get("pathNormalization") or {}),
             proxy_metadata=(data.get("defaultConfig") or {}).get("proxyMetadata"),
         )
+
+
+def _normalization(stated: Mapping[str, Any]) -> str:
+    name = str(stated.get("normalization") or "DEFAULT")
+    return name if name in ("NONE", "MERGE_SLASHES", "DECODE_AND_MERGE_SLASHES") else "BASE"

@@ -4,7 +4,8 @@ Models `PushContext.destinationRule`: one bucket only, that of the client's name
 one of the Service's namespace, else the one of the root namespace; within it the most specific
 host only; rules of one host in one namespace are joined, the older keeping a name that both define.
 A client in the root namespace (an ingress gateway, often) starts at the Service's namespace, unless
-a rule of its own is private.
+a rule of its own is private. A rule with a workloadSelector is for those clients of its namespace,
+with the rules for all joined behind it; from the others it hides what other namespaces have.
 """
 
 from __future__ import annotations
@@ -56,10 +57,10 @@ class DestinationRule:
         return not self.export.everyone and self.export.namespaces <= {self.namespace}
 
     @property
-    def workload_selector(self) -> Mapping[str, str]:
-        """The labels of the client pods that it is for; empty for all clients."""
-        selector = self.resource.spec.get("workloadSelector") or {}
-        return selector.get("matchLabels") or {}
+    def workload_selector(self) -> Mapping[str, str] | None:
+        """The labels of the client pods that it is for; None for all clients."""
+        selector = self.resource.spec.get("workloadSelector")
+        return None if selector is None else selector.get("matchLabels") or {}
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,19 @@ class _Bucket:
 
     def get(self, host: str) -> tuple[DestinationRule, ...]:
         return tuple(self.by_host.most_specific(host))
+
+    def get_for(self, host: str, labels: Mapping[str, str]) -> tuple[DestinationRule, ...] | None:
+        """As `get`, as clients with some labels have it; None where there is none for anybody."""
+        found = self.get(host)
+        if not found:
+            return None
+        for_all = tuple(rule for rule in found if rule.workload_selector is None)
+        for rule in found:
+            selector = rule.workload_selector
+            if selector is not None and selector.items() <= labels.items():
+                alike = (each for each in found if each.workload_selector == selector)
+                return (*alike, *for_all)
+        return for_all
 
     def get_exported(self, host: str, client: str) -> tuple[DestinationRule, ...]:
         """The rules for a host if they are exported to `client`.
@@ -125,15 +139,26 @@ class DestinationRules:
     @cached_property
     def _local(self) -> Mapping[str, _Bucket]:
         """By namespace, what its own clients get; in the root namespace, private rules alone."""
+        return {
+            namespace: _Bucket(rule for rule in rules if rule.workload_selector is None)
+            for namespace, rules in self._own.items()
+        }
+
+    @cached_property
+    def _chosen(self) -> Mapping[str, _Bucket]:
+        """As `_local`, with the rules for chosen client pods."""
+        return {namespace: _Bucket(rules) for namespace, rules in self._own.items()}
+
+    @cached_property
+    def _own(self) -> Mapping[str, list[DestinationRule]]:
         root = self.config.root_namespace
         return {
-            namespace: _Bucket(
+            namespace: [
                 rule
                 for rule in rules
-                if not rule.workload_selector
-                and rule.export.reaches(namespace)
-                and (namespace != root or rule.is_private)
-            )
+                if rule.workload_selector is not None
+                or (rule.export.reaches(namespace) and (namespace != root or rule.is_private))
+            ]
             for namespace, rules in self.by_namespace.items()
         }
 
@@ -142,7 +167,7 @@ class DestinationRules:
         """By namespace, what it offers to clients of others."""
         return {
             namespace: _Bucket(
-                rule for rule in rules if not rule.workload_selector and not rule.is_private
+                rule for rule in rules if rule.workload_selector is None and not rule.is_private
             )
             for namespace, rules in self.by_namespace.items()
         }
@@ -166,14 +191,27 @@ class DestinationRules:
         for rules in self._by_host.covering(host):
             yield from rules
 
-    def lookup(self, host: str, client_namespace: str, service_namespace: str | None) -> Lookup:
+    def lookup(
+        self,
+        host: str,
+        client_namespace: str,
+        service_namespace: str | None,
+        labels: Mapping[str, str] | None = None,
+    ) -> Lookup:
         """What proxies of `client_namespace` get for a fully qualified host.
 
         `service_namespace` is that of the Service or ServiceEntry; None where nothing provides
-        the host. Rules for chosen client pods (workloadSelector) are left out.
+        the host. `labels` are those of the proxies' pods; without them rules for chosen client pods
+        (workloadSelector) are left out.
         """
-        local = self._local.get(client_namespace)
-        rules = local.get(host) if local else ()
+        rules: tuple[DestinationRule, ...] = ()
+        if labels is None:
+            local = self._local.get(client_namespace)
+            rules = local.get(host) if local else ()
+        elif client_namespace in self._chosen:
+            chosen = self._chosen[client_namespace].get_for(host, labels)
+            if chosen is not None:
+                return Lookup(chosen)
         for namespace in (service_namespace, self.config.root_namespace):
             if rules:
                 break

@@ -30,6 +30,7 @@ from kubectl_mesh.routing.router import Client, GatewayProxy, Router
 from kubectl_mesh.routing.scope import Scope, scope_of
 from kubectl_mesh.routing.table import Route, Table
 from kubectl_mesh.routing.treatment import (
+    Caller,
     Treatment,
     differing,
     fixed,
@@ -102,6 +103,10 @@ class Place:
     port: int
     host: str
 
+    @cached_property
+    def caller(self) -> Caller:
+        return Caller(self.namespace, frozenset(self.labels.items()))
+
 
 @dataclass
 class Difference:
@@ -148,7 +153,7 @@ def compare(before: Snapshot, after: Snapshot) -> Comparison:
 def decision_of(
     router: Router,
     table: Table | None,
-    namespace: str,
+    caller: Caller,
     request: Request,
 ) -> Decision:
     """What becomes of one request by a table that a router gives. Raises Undecidable."""
@@ -157,7 +162,7 @@ def decision_of(
     route = table.first(request)
     if route is None:
         return _unrouted(table.kind)
-    return Decision(route.conditions, treatment_of(router, route, namespace), route, table.kind)
+    return Decision(route.conditions, treatment_of(router, route, caller), route, table.kind)
 
 
 class _Exhausted(Exception):
@@ -173,7 +178,7 @@ class _Comparing:
         self._routers = (Router(before), Router(after))
         self._snapshots = (before, after)
         self._result = Comparison()
-        self._search = Search()
+        self._search = Search(after.config.path_normalization)
         self._classes: dict[tuple[object, ...], Difference] = {}
         self._treatments: tuple[dict[object, Treatment], ...] = ({}, {})
         self._tables: dict[tuple[object, ...], list[tuple[int, int, Request]]] = {}
@@ -185,6 +190,8 @@ class _Comparing:
         scope = scope_of(*self._snapshots)
         if scope.is_empty:
             return self._result
+        if len({each.config.path_normalization for each in self._snapshots}) > 1:
+            self._doubts["pathNormalization differs: paths are taken as they are after"] = None
         try:
             self._sidecars(scope)
             self._gateways(scope)
@@ -303,7 +310,7 @@ class _Comparing:
             listener = self._routers[number].listeners.gateway(proxies[number], port)
             if listener:
                 connection = Connection(hosts.example, port, hosts.example)
-                sides[number] = [self._connection(number, listener, connection, vantage.namespace)]
+                sides[number] = [self._connection(number, listener, connection, place.caller)]
         self._decide(sides, hosts, place, scheme, again)
 
     def _gateway_connections(
@@ -321,7 +328,7 @@ class _Comparing:
 
     def _connections(self, place: Place, host: str, listeners: Sequence[Listener]) -> None:
         """Compares a connection of each kind that two listeners tell apart."""
-        key = (place.namespace, frozenset(place.labels.items()), *listeners)
+        key = (place.caller, *listeners)
         if key in self._compared:
             return
         self._compared.add(key)
@@ -330,7 +337,7 @@ class _Comparing:
                 self._doubts[f"{listener.unread}, which is not modelled"] = None
         for connection in kinds_of_connections(host, place.port, listeners):
             one, other = (
-                self._connection(number, listener, connection, place.namespace)
+                self._connection(number, listener, connection, place.caller)
                 for number, listener in enumerate(listeners)
             )
             if "http" in (one.kind, other.kind) or one.treatment.key == other.treatment.key:
@@ -349,7 +356,7 @@ class _Comparing:
             found.places.append(place)
 
     def _connection(
-        self, side: int, listener: Listener, connection: Connection, namespace: str
+        self, side: int, listener: Listener, connection: Connection, caller: Caller
     ) -> Decision:
         """What one state does with a connection."""
         if listener.clash:
@@ -359,7 +366,7 @@ class _Comparing:
             return Decision(Conditions(), _UNCHAINED[listener.rest], None, listener.rest)
         if chain.server:
             return Decision(Conditions(), _UNCHAINED["closed"], None, "http", chain)
-        treatment = treatment_of_connection(self._routers[side], chain.targets, namespace)
+        treatment = treatment_of_connection(self._routers[side], chain.targets, caller)
         return Decision(Conditions(), treatment, None, "chain", chain)
 
     def _decisions(self, side: int, table: Table | None, place: Place) -> list[Decision]:
@@ -371,9 +378,9 @@ class _Comparing:
         found = []
         for route in table.routes:
             what = route.rule or route.action.targets
-            key = (what, place.port, place.namespace, place.gateway)
+            key = (what, place.port, place.caller, place.gateway)
             if key not in treatments:
-                treatments[key] = treatment_of(router, route, place.namespace)
+                treatments[key] = treatment_of(router, route, place.caller)
             found.append(Decision(route.conditions, treatments[key], route, table.kind))
             if _takes_all(route.conditions):
                 return found

@@ -40,12 +40,15 @@ class Upstream:
         return self.subset.labels if self.subset else {}
 
 
-def upstream(router: Router, target: Target, namespace: str) -> Upstream:
-    """What becomes of requests that a proxy of `namespace` sends to a target."""
+def upstream(router: Router, target: Target, namespace: str, labels: Mapping[str, str]) -> Upstream:
+    """What becomes of requests that a proxy sends to a target.
+
+    The proxy's pod is one of `namespace` with `labels`.
+    """
     snapshot = router.snapshot
     service = router.visible(target.host, namespace) or router.covering(target.host, namespace)
     lookup = snapshot.destination_rules.lookup(
-        target.host, namespace, service.namespace if service else None
+        target.host, namespace, service.namespace if service else None, labels
     )
     subset = lookup.subsets.get(target.subset) if target.subset else None
 
@@ -75,8 +78,8 @@ def upstream(router: Router, target: Target, namespace: str) -> Upstream:
         if not pod.is_scaled_to_zero and wanted.items() <= pod.labels.items()
     )
     if not pods:
-        labels = "of the subset" if wanted else "that it selects"
-        return found("UH", f"no pod of {service.resource} has the labels {labels}", ())
+        which = "of the subset" if wanted else "that it selects"
+        return found("UH", f"no pod of {service.resource} has the labels {which}", ())
     return found(None, "", pods)
 
 

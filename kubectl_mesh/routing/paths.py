@@ -1,6 +1,7 @@
 """What Envoy makes of a path before it looks for a route, and what a route makes of it then.
 
-istiod turns `normalize_path` on for every proxy, unless the mesh's pathNormalization is NONE.
+istiod turns `normalize_path` on for every proxy, unless the mesh's pathNormalization is NONE, and
+`merge_slashes` and `path_with_escaped_slashes_action` where it says so.
 Redirects model `newUri` and `processRequestHost` of Envoy, and `ApplyRedirect` of istiod.
 """
 
@@ -16,16 +17,28 @@ from kubectl_mesh.routing.request import Request
 
 _PLAIN = re.compile(r"[A-Za-z0-9_.~/!$&'()*+,;=:@\[\]-]*")
 _ESCAPED = re.compile(r"%([0-9A-Fa-f]{2})")
+_ESCAPED_SLASH = re.compile(r"%2[Ff]|%5[Cc]")
+_SLASHES = re.compile(r"//+")
 _UNRESERVED = re.compile(r"[A-Za-z0-9._~-]")
 _KEPT = "/%!$&'()*+,;=:@[]~"
 
 
-def normalized(path: str) -> str:
-    r"""A path as Envoy compares it with routes.
+def normalized(path: str, how: str = "BASE") -> str:
+    r"""A path as Envoy compares it with routes; `how` is as in MeshConfig.path_normalization.
 
     `.` and `..` are resolved, `\` is a `/`, escapes of letters, digits and `-._~` are undone and
-    what may not stand in a URL is escaped. `//` and `%2F` stay as they are.
+    what may not stand in a URL is escaped. `//` and `%2F` stay as they are, unless `how` says
+    otherwise.
     """
+    if how == "NONE":
+        return path
+    if how == "DECODE_AND_MERGE_SLASHES":
+        path = _ESCAPED_SLASH.sub("/", path)
+    path = _canonical(path)
+    return path if how == "BASE" else _SLASHES.sub("/", path)
+
+
+def _canonical(path: str) -> str:
     if "/." not in path and _PLAIN.fullmatch(path):
         return path
     path = quote(path.replace("\\", "/"), safe=_KEPT, errors="surrogateescape")

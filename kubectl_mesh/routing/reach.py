@@ -22,6 +22,7 @@ from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.mesh.virtual_services import VirtualService
 from kubectl_mesh.routing.index import Index
 from kubectl_mesh.routing.matching import Conditions
+from kubectl_mesh.routing.paths import normalized
 from kubectl_mesh.routing.regions import Hosts, Search, TooMany, unreadable
 from kubectl_mesh.routing.request import Request
 from kubectl_mesh.routing.router import GatewayProxy, router_of, shared_hosts
@@ -144,14 +145,15 @@ def reaches(snapshot: Snapshot) -> tuple[tuple[RuleReach, ...], tuple[str, ...]]
 class _Tried:
     """A table whose routes are judged one by one."""
 
-    def __init__(self, table: Table, hosts: Hosts, port: int) -> None:
+    def __init__(self, table: Table, hosts: Hosts, port: int, normalization: str) -> None:
         self._table = table
         self._hosts = hosts
         self._port = port
+        self._normalization = normalization
 
     @cached_property
     def _search(self) -> Search:
-        return Search()
+        return Search(self._normalization)
 
     @cached_property
     def _index(self) -> Table | Index:
@@ -221,6 +223,8 @@ class _Tried:
             return None
         if not path or path.kind == "prefix":
             value += "~other"
+        if normalized(value, self._normalization) != value:
+            return None
         return Request(self._hosts.example, self._port, value, headers=headers)
 
 
@@ -379,7 +383,8 @@ class _Reaches:
                 vantage = Vantage(namespace, dict(labels), gateway, port)
                 table = Table("virtual-service", "*", routes_of(vs, rules, vantage, {}))
                 name = f"{text}, port {port}" if port else text
-                yield _Place(name, vantage, source, [_Tried(table, Hosts("*", host), port or 80)])
+                tried = self._tried_at(table, Hosts("*", host), port or 80)
+                yield _Place(name, vantage, source, [tried])
 
     def _at_gateway(self, vs: VirtualService, gateway: Gateway) -> Iterator[_Place]:
         namespace = gateway_namespaces(self._snapshot, gateway.id)[0][0]
@@ -402,6 +407,9 @@ class _Reaches:
             found = None
             if table and table.domain == host:
                 example = "any.example.org" if host == "*" else host.replace("*", "any", 1)
-                found = _Tried(table, Hosts(host, example), port)
+                found = self._tried_at(table, Hosts(host, example), port)
             self._tried[key] = found
         return self._tried[key]
+
+    def _tried_at(self, table: Table, hosts: Hosts, port: int) -> _Tried:
+        return _Tried(table, hosts, port, self._snapshot.config.path_normalization)

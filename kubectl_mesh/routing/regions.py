@@ -68,7 +68,6 @@ class Domain:
 
 
 _DOMAINS: Mapping[str, Domain] = {
-    "path": Domain(r"/[!-\"$->@-~]*", ("/",)),
     ":method": Domain(
         r"[A-Za-z0-9!#$%&'*+.^_`|~-]+",
         ("GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS"),
@@ -85,6 +84,26 @@ _HTTP1_METHODS = Domain(
     _DOMAINS[":method"].likely,
 )
 """To any other Envoy answers 400, in HTTP/1.1."""
+_DOTS = r"(.*/)?\.\.?(/.*)?"
+_NEEDLESS_ESCAPE = r".*%(2[DdEe]|3[0-9]|4[1-9A-Fa-f]|5[0-9AaFf]|6[1-9A-Fa-f]|7[0-9AaEe]).*"
+_ESCAPED_SLASH = r".*%(2[Ff]|5[Cc]).*"
+_TWO_SLASHES = r".*//.*"
+
+
+@lru_cache
+def _paths(normalization: str) -> Domain:
+    """The paths that proxies compare, without query and fragment: those that `normalized` keeps."""
+    if normalization == "NONE":
+        return Domain(r"/[!-\"$->@-~]*", ("/",))
+    banned = [_DOTS, _NEEDLESS_ESCAPE]
+    if normalization != "BASE":
+        banned.append(_TWO_SLASHES)
+    if normalization == "DECODE_AND_MERGE_SLASHES":
+        banned.append(_ESCAPED_SLASH)
+    language = r"/[A-Za-z0-9_.~/!%$&'()*+,;=:@\[\]-]*"
+    return Domain(language, ("/",), banned=tuple(map(expression, banned)))
+
+
 _NOWHERE = Domain(r"[^\s\S]", (), optional=True)
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+")
 _PARAMETER_NAME = re.compile(r"[!-\"$%'-<>-~]*")
@@ -144,6 +163,8 @@ class Search:
     can be read neither by matching.py nor here: it counts as met or not met as suits.
     """
 
+    normalization: str = "BASE"
+    """What becomes of paths before routes are looked at (see MeshConfig)."""
     sampled: set[str] = field(default_factory=set)
     nodes: int = 0
     _found: dict[tuple[object, ...], tuple[str | None, set[str]]] = field(default_factory=dict)
@@ -308,6 +329,8 @@ class _Space:
 
     def _domain(self, part: Part) -> Domain:
         kind, name = part
+        if part == _PATH:
+            return _paths(self._search.normalization)
         if part == _AUTHORITY:
             assert self._authority
             return self._authority

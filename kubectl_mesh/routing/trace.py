@@ -158,12 +158,12 @@ class Tracer:
 
     router: Router
     _listening: dict[tuple[Proxy, str, int, str], _Listening] = field(default_factory=dict)
-    _effects: dict[tuple[Route, str], Effect] = field(default_factory=dict)
-    _upstreams: dict[tuple[Target, str], Upstream] = field(default_factory=dict)
+    _effects: dict[tuple[Route, Proxy], Effect] = field(default_factory=dict)
+    _upstreams: dict[tuple[Target, Proxy], Upstream] = field(default_factory=dict)
 
     def trace(self, proxy: Proxy, request: Request, *, tried: bool = True) -> Trace:
         """What becomes of a request; `tried` asks for the routes tried before, which takes time."""
-        path = normalized(request.path)
+        path = normalized(request.path, self.router.snapshot.config.path_normalization)
         if path != request.path:
             request = replace(request, path=path)
         found = self._at(proxy, request)
@@ -280,7 +280,7 @@ class Tracer:
                 "rules: ask for an https:// URL"
             )
             return Effect("http", None, None, why), chain
-        ups = tuple(self._upstream(target, proxy.namespace) for target in chain.targets)
+        ups = tuple(self._upstream(target, proxy) for target in chain.targets)
         return _sent_to(ups, None), chain
 
     def _without_chain(self, connection: Connection, proxy: Proxy) -> str | None:
@@ -348,7 +348,7 @@ class Tracer:
         return _Listening(listener, ended=_not_taken(proxy, request, servers))
 
     def _effect(self, route: Route, proxy: Proxy, port: int) -> Effect:
-        key = (route, proxy.namespace)
+        key = (route, proxy)
         if key not in self._effects:
             self._effects[key] = self._of(route, proxy, port)
         return self._effects[key]
@@ -366,14 +366,14 @@ class Tracer:
         if data.get("directResponse"):
             status = data["directResponse"].get("status")
             return Effect("direct-response", status, None, "the proxy answers by itself")
-        ups = tuple(self._upstream(target, proxy.namespace) for target in route.action.targets)
+        ups = tuple(self._upstream(target, proxy) for target in route.action.targets)
         mirrors = tuple(self._mirrors(route, proxy, port))
         return replace(_sent_to(ups, 503), mirrors=mirrors)
 
-    def _upstream(self, target: Target, namespace: str) -> Upstream:
-        key = (target, namespace)
+    def _upstream(self, target: Target, proxy: Proxy) -> Upstream:
+        key = (target, proxy)
         if key not in self._upstreams:
-            found = upstream(self.router, target, namespace)
+            found = upstream(self.router, target, proxy.namespace, proxy.labels)
             self._upstreams[key] = self._with_ready_pods(found)
         return self._upstreams[key]
 
@@ -396,7 +396,7 @@ class Tracer:
             host = destination.get("host") or ""
             number = stated or self._port_without(host, proxy, route) or port
             target = Target(host, number, destination.get("subset") or None, 0)
-            yield Mirror(self._upstream(target, proxy.namespace), percent)
+            yield Mirror(self._upstream(target, proxy), percent)
 
     def _port_without(self, host: str, proxy: Proxy, route: Route) -> int | None:
         """The only port of a destination that names none, where a gateway takes that one."""
@@ -526,6 +526,14 @@ def why_these_rules(up: Upstream, namespace: str, snapshot: Snapshot) -> str:
     if not up.rules:
         if snapshot.missing("DestinationRule"):
             return "DestinationRules could not be read"
+        chosen = [
+            rule
+            for rule in others
+            if rule.namespace == namespace and rule.workload_selector is not None
+        ]
+        if chosen:
+            named = " and ".join(str(rule.resource) for rule in chosen)
+            return f"{named}, for other clients of {namespace}, hides all that is elsewhere{hidden}"
         seen = f"that proxies in {namespace} can see" if others else "at all"
         return f"there is none for {host} {seen}{hidden}"
     first = up.rules[0]

@@ -45,8 +45,16 @@ def fixed(name: str, summary: str) -> Treatment:
     return Treatment(name, summary, {"answer": name})
 
 
-def treatment_of(router: Router, route: Route, namespace: str) -> Treatment:
-    """What a proxy of a namespace does with the requests that take a route."""
+@dataclass(frozen=True)
+class Caller:
+    """The pods of a proxy, as far as it matters which DestinationRules it has."""
+
+    namespace: str
+    labels: frozenset[tuple[str, str]] = frozenset()
+
+
+def treatment_of(router: Router, route: Route, caller: Caller) -> Treatment:
+    """What a proxy does with the requests that take a route."""
     action = route.action
     aspects: dict[str, Any] = _settings(action.data)
     words = [
@@ -56,13 +64,13 @@ def treatment_of(router: Router, route: Route, namespace: str) -> Treatment:
     ]
     if action.targets:
         aspects["destinations"], spoken = _destinations(
-            router, action.targets, _destination_headers(route), namespace
+            router, action.targets, _destination_headers(route), caller
         )
         words.append(spoken)
     elif not words:
         aspects["answer"] = "no destination"
         words.append("no destination")
-    mirrors = _mirrors(router, route, namespace)
+    mirrors = _mirrors(router, route, caller)
     if mirrors:
         aspects["mirrors"] = mirrors
     return Treatment(json.dumps(aspects, sort_keys=True, default=str), ", ".join(words), aspects)
@@ -113,15 +121,15 @@ def _duration(value: Any) -> Any:
     return f"{total}s" if total else "0"
 
 
-def treatment_of_connection(router: Router, targets: Sequence[Target], namespace: str) -> Treatment:
+def treatment_of_connection(router: Router, targets: Sequence[Target], caller: Caller) -> Treatment:
     """What becomes of a TCP connection that is balanced over targets."""
-    destinations, spoken = _destinations(router, targets, [None] * len(targets), namespace)
+    destinations, spoken = _destinations(router, targets, [None] * len(targets), caller)
     aspects = {"destinations": destinations}
     return Treatment(json.dumps(aspects, sort_keys=True, default=str), spoken, aspects)
 
 
 def _destinations(
-    router: Router, targets: Sequence[Target], headers: Sequence[Any], namespace: str
+    router: Router, targets: Sequence[Target], headers: Sequence[Any], caller: Caller
 ) -> tuple[Any, str]:
     """The shares of each upstream, merged and in a fixed order; and the same in words."""
     total = sum(target.weight for target in targets)
@@ -131,7 +139,7 @@ def _destinations(
     for number, target in enumerate(targets):
         single = len(targets) == 1
         share = Fraction(1) if single or not total else Fraction(target.weight, total)
-        where, words = _upstream(router, target, namespace)
+        where, words = _upstream(router, target, caller)
         if headers[number]:
             where["headers"] = headers[number]
         key = json.dumps(where, sort_keys=True, default=str)
@@ -152,9 +160,10 @@ def _destination_headers(route: Route) -> list[Any]:
     return found or [None] * len(route.action.targets)
 
 
-def _upstream(router: Router, target: Target, namespace: str) -> tuple[dict[str, Any], str]:
-    found = upstream(router, target, namespace)
-    top = found.rules[0].resource.spec.get("trafficPolicy") if found.rules else None
+def _upstream(router: Router, target: Target, caller: Caller) -> tuple[dict[str, Any], str]:
+    found = upstream(router, target, caller.namespace, dict(caller.labels))
+    policies = (rule.resource.spec.get("trafficPolicy") for rule in found.rules)
+    top = next((each for each in policies if each is not None), None)
     policy: Any = top or {}
     if found.subset:
         own = found.subset.rule.resource.spec["subsets"][found.subset.path[-1]]
@@ -184,7 +193,7 @@ def _upstream(router: Router, target: Target, namespace: str) -> tuple[dict[str,
     return where, words
 
 
-def _mirrors(router: Router, route: Route, namespace: str) -> list[Any]:
+def _mirrors(router: Router, route: Route, caller: Caller) -> list[Any]:
     """Where copies go, and the part of the requests that is copied."""
     data = route.action.data
     found = []
@@ -202,7 +211,7 @@ def _mirrors(router: Router, route: Route, namespace: str) -> list[Any]:
             continue
         host = destination["host"]
         port = (destination.get("port") or {}).get("number") or _fallback_port(route)
-        where, _ = _upstream(router, Target(host, port, destination.get("subset"), 0), namespace)
+        where, _ = _upstream(router, Target(host, port, destination.get("subset"), 0), caller)
         targets.append({**where, "percent": share})
     return sorted(targets, key=str)
 

@@ -55,6 +55,8 @@ class Distinctions:
         snapshot = router.snapshot
         for rule in snapshot.destination_rules.covering(host):
             self.namespaces |= {rule.namespace, *rule.export.namespaces}
+            if rule.workload_selector:
+                self.selectors.add(frozenset(rule.workload_selector.items()))
         providers = [
             service for name in patterns_for(host) for service in snapshot.registry.by_host(name)
         ]
@@ -212,6 +214,8 @@ def gateway_vantages(snapshots: Sequence[Snapshot]) -> list[GatewayVantage]:
     for snapshot in snapshots:
         for vs in snapshot.virtual_services.all:
             keys |= _source_labels(vs)
+        for rule in snapshot.destination_rules.all:
+            keys |= set((rule.workload_selector or {}).items())
     for snapshot in snapshots:
         for gateway in snapshot.gateways.all:
             pods = [

@@ -232,7 +232,7 @@ class _Comparison:
     def __init__(self, snapshot: Snapshot) -> None:
         self.router = router_of(snapshot)
         self._snapshot = snapshot
-        self._search = Search()
+        self._search = Search(snapshot.config.path_normalization)
         self._callers = cache(_callers)
         self._alike: dict[_Identity, _Inside] = {}
         self._tables = cache(self._read_tables)

@@ -59,7 +59,7 @@ def _check(
     if not without:
         return
     for found in rules.defining(host, subset):
-        if found.rule.workload_selector:
+        if found.rule.workload_selector is not None:
             yield Skip(
                 f"{found.rule.resource} defines the subset {subset} of {host} for chosen client "
                 "pods only (workloadSelector), which is not modelled"

@@ -62,6 +62,7 @@ class _Outcome:
 
 def check(snapshot: Snapshot) -> Iterator[Finding | Skip]:
     router = router_of(snapshot)
+    how = snapshot.config.path_normalization
     for host, bound in snapshot.virtual_services.on_mesh_by_host.items():
         claimants = [vs for vs in bound if router.rules(vs)] if len(bound) > 1 else []
         if len(claimants) > MAX_CLAIMANTS:
@@ -74,7 +75,9 @@ def check(snapshot: Snapshot) -> Iterator[Finding | Skip]:
             yield Skip(f"who gets which rules for {host}: they tell too many clients apart")
             continue
         for loser, defeats in _defeats(router, host, claimants, clients).items():
-            yield _finding(host, loser, defeats, everybody=len(defeats) == len(clients))
+            outcomes = _outcomes(Search(how), host, defeats[0])
+            everybody = len(defeats) == len(clients)
+            yield _finding(host, loser, defeats, outcomes, everybody=everybody)
 
 
 def _clients(router: Router, host: str, claimants: Sequence[VirtualService]) -> Iterator[_Clients]:
@@ -116,11 +119,15 @@ def _defeats(
 
 
 def _finding(
-    host: str, loser: VirtualService, defeats: Sequence[_Defeat], *, everybody: bool
+    host: str,
+    loser: VirtualService,
+    defeats: Sequence[_Defeat],
+    outcomes: Sequence[_Outcome],
+    *,
+    everybody: bool,
 ) -> Finding:
     first = defeats[0]
     winners = list(dict.fromkeys(defeat.winner for defeat in defeats))
-    outcomes = _outcomes(host, first)
     lost = [each for each in outcomes if each.taken is None]
     alike_all = bool(outcomes) and all(
         each.taken and alike(each.route, each.taken) for each in outcomes
@@ -145,9 +152,8 @@ def _finding(
     )
 
 
-def _outcomes(host: str, defeat: _Defeat) -> list[_Outcome]:
+def _outcomes(search: Search, host: str, defeat: _Defeat) -> list[_Outcome]:
     """For the first routes that lost, a request each, and what becomes of it."""
-    search = Search()
     winning = Table("virtual-service", host, defeat.winning)
     example = host.replace("*", "any", 1)
     found = []

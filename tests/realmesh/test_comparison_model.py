@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.routing.compare import Comparison, Decision, compare, decision_of
 from kubectl_mesh.routing.router import Router
+from kubectl_mesh.routing.treatment import Caller
 
 from .envoy import Proxy
 from .mesh import Mesh
@@ -106,7 +107,8 @@ def _is_reported(
         place = next(place for each, place in tried.places(snapshot) if str(each) == proxy)
         request = request_of(ask, place)
         table = table_for(router, place, request)
-        decided.append(decision_of(router, table, place.namespace, request).identity)
+        caller = Caller(place.namespace, frozenset(place.labels.items()))
+        decided.append(decision_of(router, table, caller, request).identity)
     return any(
         isinstance(each.before, Decision)
         and isinstance(each.after, Decision)

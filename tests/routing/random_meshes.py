@@ -80,10 +80,15 @@ def mesh(choose: random.Random) -> list[Manifest]:
         for name in ("web", "pay")
     ]
     subsets = [{"name": name, "labels": {"version": name}} for name in ("v1", "v2")]
-    rule = {"host": "web.shop.svc.cluster.local", "subsets": subsets}
+    rule: Manifest = {"host": "web.shop.svc.cluster.local", "subsets": subsets}
     if choose.random() < 0.3:
         rule["exportTo"] = [choose.choice([".", "*", "team"])]
     found.append(istio("DestinationRule", "shop", "web", 0, rule))
+    if choose.random() < 0.4:
+        chosen: Manifest = {**rule, "workloadSelector": {"matchLabels": choose.choice(LABELS)}}
+        chosen["subsets"] = [{"name": "v1", "labels": {"version": "v9"}}]
+        where = choose.choice(NAMESPACES)
+        found.append(istio("DestinationRule", where, "chosen", choose.choice([0, 1]), chosen))
     found.append(gateway(choose, "gw"))
     found += [
         virtual_service(choose, f"vs{number}", number) for number in range(choose.randint(1, 4))

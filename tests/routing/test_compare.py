@@ -280,6 +280,20 @@ def test_another_mesh_config_changes_everything() -> None:
     ]
 
 
+def test_a_path_that_proxies_never_compare_makes_no_difference() -> None:
+    before, after = (
+        [service(), web(to())],
+        [service(), web(answer(201, {"uri": {"exact": "/a/../b"}}), to())],
+    )
+    assert of(before, after).verdict == SAME
+    none = MeshConfig(path_normalization="NONE")
+    states = [Snapshot([resource(each) for each in state], none) for state in (before, after)]
+    assert len(compare(*states).differences) == 1
+    assert compare(Snapshot([resource(service())]), states[0]).undecided == [
+        "pathNormalization differs: paths are taken as they are after"
+    ]
+
+
 def test_tcp_rules_are_compared_in_order() -> None:
     database = service("db")
     database["spec"]["ports"] = [{"name": "tcp", "port": 5432}]

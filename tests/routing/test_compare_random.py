@@ -14,6 +14,7 @@ import pytest
 from kubectl_mesh.routing.compare import Comparison, Decision, compare, decision_of
 from kubectl_mesh.routing.matching import Undecidable
 from kubectl_mesh.routing.router import Client, Router
+from kubectl_mesh.routing.treatment import Caller
 from kubectl_mesh.routing.vantages import GatewayVantage
 from tests.routing.random_meshes import (
     LABELS,
@@ -70,12 +71,11 @@ def check(choose: random.Random, before: list[Manifest], after: list[Manifest]) 
         port = choose.choice([80, 8080, 8080, 9090])
         asked = request(choose, port)
         client = Client(choose.choice(NAMESPACES), choose.choice(LABELS))
+        caller = Caller(client.namespace, frozenset(client.labels.items()))
         try:
             if choose.random() < 0.5:
                 decisions = [
-                    decision_of(
-                        router, router.sidecar(client, asked.host, port), client.namespace, asked
-                    )
+                    decision_of(router, router.sidecar(client, asked.host, port), caller, asked)
                     for router in routers
                 ]
             else:
@@ -83,7 +83,7 @@ def check(choose: random.Random, before: list[Manifest], after: list[Manifest]) 
                     decision_of(
                         router,
                         router.gateway(proxies[number], asked.host, port, tls=False),
-                        proxy.namespace,
+                        Caller(proxy.namespace, frozenset(proxy.labels)),
                         asked,
                     )
                     for number, router in enumerate(routers)

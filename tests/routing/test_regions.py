@@ -11,6 +11,7 @@ import pytest
 from kubectl_mesh.routing import regions
 from kubectl_mesh.routing.languages import TooLarge, Words, expression, find
 from kubectl_mesh.routing.matching import Conditions, StringMatch, conditions
+from kubectl_mesh.routing.paths import normalized
 from kubectl_mesh.routing.regions import Hosts, Search, TooMany, hosts_of
 from kubectl_mesh.routing.request import Request
 
@@ -190,3 +191,29 @@ def test_a_region_that_is_too_intricate_is_given_up(monkeypatch: pytest.MonkeyPa
     unmet = [conditions({"uri": {"exact": f"/{end}"}}) for end in ("", "x", "/x", "a")]
     with pytest.raises(TooMany):
         Search().example([Conditions(StringMatch("prefix", "/"))], unmet, WEB, 80)
+
+
+@pytest.mark.parametrize(
+    ("how", "path", "possible"),
+    [
+        ("BASE", "/a/../b", False),
+        ("BASE", "/a/.", False),
+        ("BASE", "/a/.b/c..", True),
+        ("BASE", "/a|b", False),
+        ("BASE", "/%41", False),
+        ("BASE", "/%2f//x%zz", True),
+        ("MERGE_SLASHES", "/a//b", False),
+        ("DECODE_AND_MERGE_SLASHES", "/%2F", False),
+        ("MERGE_SLASHES", "/%2F", True),
+        ("NONE", "/a/../b|%41", True),
+    ],
+)
+def test_paths_that_no_proxy_compares_are_no_examples(how: str, path: str, possible: bool) -> None:
+    """They are those that normalization leaves as they are."""
+    assert (normalized(path, how) == path) is possible
+    found = Search(how).example([Conditions(StringMatch("exact", path))], [], WEB, 80)
+    assert (found is not None) is possible
+    prefixed = [Conditions(StringMatch("prefix", "/a")), Conditions(StringMatch("regex", ".*b"))]
+    found = Search(how).example(prefixed, [], WEB, 80)
+    assert found is not None
+    assert normalized(found.path, how) == found.path

@@ -138,6 +138,25 @@ def test_a_fault_answers_when_it_hits_every_request(
     assert outcome(found) == expected
 
 
+def test_a_rule_for_chosen_clients_is_for_them_and_hides_others_from_the_rest() -> None:
+    """As tests/realmesh/test_destination_rules.py shows."""
+    chosen = destination_rule(
+        "c", HOST, "v2", namespace="b", workloadSelector={"matchLabels": {"app": "x"}}
+    )
+    found = router(*on_mesh(to("web", subset="v1")), chosen)
+
+    def flag(*clients: Client) -> list[str | None]:
+        request = request_for("http://web.a/")
+        return [Tracer(found).trace(client, request).effect.flag for client in clients]
+
+    assert flag(Client("b", {"app": "x"}), Client("b"), Client("c", {"app": "x"})) == [
+        *("NC", "NC", None)
+    ]
+    for_all = destination_rule("z", HOST, "v1", namespace="b")
+    found = router(*on_mesh(to("web", subset="v1")), chosen, for_all)
+    assert flag(Client("b", {"app": "x"}), Client("b")) == [None, None]
+
+
 def test_mirrors_are_followed_and_those_of_no_percent_left_out() -> None:
     rule = to(
         "web",
@@ -304,6 +323,22 @@ def test_paths_are_normalized_as_envoy_does_it(path: str, normal: str) -> None:
     tracer = Tracer(Router(snapshot()))
     found = tracer.trace(Client("a"), Request("web", 80, path))
     assert found.request.path == normal
+
+
+@pytest.mark.parametrize(
+    ("how", "path", "normal"),
+    [
+        ("NONE", "/a/../%41//b", "/a/../%41//b"),
+        ("MERGE_SLASHES", "/a/..//b///%2F", "/b/%2F"),
+        ("DECODE_AND_MERGE_SLASHES", "/a%2f..%5C/b", "/b"),
+        ("BASE", "//a//b", "//a//b"),
+    ],
+)
+def test_paths_are_normalized_as_the_mesh_wants(how: str, path: str, normal: str) -> None:
+    """As tests/realmesh/test_paths.py shows."""
+    config = MeshConfig.from_mapping({"pathNormalization": {"normalization": how}})
+    tracer = Tracer(Router(snapshot(config=config)))
+    assert tracer.trace(Client("a"), Request("web", 80, path)).request.path == normal
 
 
 # Why
