@@ -1,4 +1,4 @@
-"""What KM601 to KM609 say of routes, on the real mesh: who gets requests, and which never do.
+"""What KM601 to KM610 say of routes, on the real mesh: who gets requests, and which never do.
 
 The manifests are those of tests/rules. Each match gets a rule of its own there, in which Envoy
 answers with the name of the object and the path of the match; namespaces and hosts are numbered,
@@ -38,11 +38,13 @@ from .manifests import (
     prefix,
     says,
     server,
+    service,
     subset,
     to,
     virtual_service,
 )
 from .mesh import Mesh
+from .settled import NotSettled
 from .test_protocols import not_http
 
 RULES = Path(__file__).parents[1] / "rules"
@@ -374,6 +376,37 @@ def test_what_freezes_the_routes_of_a_port(mesh: Mesh, ingress: Proxy, tmp_path:
         assert ingress.request("GET", "other.com").body.decode() == str(number), name
 
 
+SECURE = service("secure", {"name": "tls", "port": 443})
+
+
 def rejections(proxy: Proxy) -> int:
     """How many times the proxy has rejected routes."""
     return sum(proxy.stats(r"\.rds\..*\.update_rejected$").values())
+
+
+def test_what_freezes_the_connections_of_a_port(mesh: Mesh, tmp_path: Path) -> None:
+    """KM610: a proxy keeps what it had, and one that starts anew has nothing there."""
+    mesh.service("secure", ports={"tls": 443}, pods={"v1": 1, "v2": 1})
+    rules = destination_rule(
+        "secure", "secure", subset("v1", version="v1"), subset("v2", version="v2")
+    )
+    client = mesh.sidecar()
+
+    def by_name(*rules: tuple[str, list[str]]) -> Object:
+        tls = [to("secure", {"sniHosts": names}, subset=version) for version, names in rules]
+        return virtual_service("secure", "secure", tls=tls)
+
+    good, bad = by_name(("v1", ["a.com"])), by_name(("v2", ["a.com"]), ("v1", ["a.com", "b.com"]))
+    mesh.apply(rules, good)
+    mesh.settled()
+    assert findings("KM610", tmp_path, rules, good) == []
+    assert client.request("GET", "a.com", sni="a.com").version == "v1"
+    (found,) = findings("KM610", tmp_path, rules, SECURE, bad)
+    assert found.path == ("spec", "tls", 1, "match", 0)
+    mesh.apply(bad)
+    with pytest.raises(NotSettled, match="overlapping matching rules are defined"):
+        mesh.settled()
+    assert client.request("GET", "a.com", sni="a.com").version == "v1"
+    newcomer = mesh.sidecar()
+    with pytest.raises(ConnectionRefusedError):
+        newcomer.request("GET", "a.com", sni="a.com")
