@@ -183,11 +183,11 @@ def _run_one(args: argparse.Namespace) -> int:
 def _asked(args: argparse.Namespace) -> Request | Connection:
     """Raises UsageError for what is no URL, and for flags that are not for it."""
     if is_connection(args.url):
-        if args.request or args.header:
-            raise UsageError("a connection has no method and no headers: -X and -H are for http")
+        if args.request is not None or args.header:
+            raise UsageError("a connection has no method and no headers: leave out -X and -H")
         return connection_for(args.url, args.server_name)
     if args.server_name is not None:
-        raise UsageError("--server-name is for tls://; https is for the URL's host")
+        raise UsageError("--server-name is for tls:// alone; an https:// URL names its host")
     return request_for(args.url, args.request or "GET", _headers(args.header or ()))
 
 

@@ -141,7 +141,7 @@ def _document(difference: Difference) -> Mapping[str, Any]:
 def _example(example: Request | Connection) -> Mapping[str, Any]:
     if isinstance(example, Connection):
         return {
-            "url": f"{example.scheme}://{example.host}:{example.port}",
+            "url": example.url,
             "port": example.port,
             "serverName": example.server_name,
             "address": example.address,

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from kubectl_mesh.mesh.resource import Path, dotted
+from kubectl_mesh.mesh.resource import Path, dotted, field_at
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.report import Layout
 from kubectl_mesh.report.table import MAX_WIDTH, columns, place, wrap
@@ -57,14 +57,12 @@ def _answer(trace: Trace) -> str:
     effect = trace.effect
     if effect.outcome == "undecided":
         doubtful = f"{_place(trace.route)} may match or not. " if trace.route else ""
-        return f"Not decided: {doubtful}{_sentence(effect.why)}"
+        return f"Not decided: {doubtful}{effect.why}."
     if effect.outcome == "upstream":
-        sent = " and ".join(
-            f"{share(up.target, effect.upstreams)} of it to {_target(up)}"
-            if len(effect.upstreams) > 1
-            else f"to {_target(up)}"
-            for up in effect.upstreams
-        )
+        ups = effect.upstreams
+        sent = f"to {_target(ups[0])}"
+        if len(ups) > 1:
+            sent = " and ".join(f"to {_target(up)} ({share(up.target, ups)})" for up in ups)
         return f"Goes {sent}." + (f" But {effect.why}." if effect.why else "")
     if effect.outcome == "redirect":
         why = f": {effect.why}" if effect.why else ""
@@ -101,7 +99,8 @@ def _steps(trace: Trace, vantage: Vantage, snapshot: Snapshot) -> Iterator[tuple
         yield "host", f"{table.domain} ({kinds[table.kind]})"
     if route and route.rule:
         yield "rule", _place(route)
-        yield "match", "every request" if route.match is None else words(route.conditions)
+        told = "every request" if route.match is None else words(route.conditions)
+        yield "match", told + _only(route.match.data if route.match else {})
         position = route.rule.owner.resource.origin.locate(_path(route))
         if position:
             yield "at", place(position)
@@ -117,12 +116,14 @@ def _chain(chain: Chain) -> Iterator[tuple[str, str]]:
     vs = chain.virtual_service
     if vs is None:
         if chain.service:
-            yield "rule", "the Service's own, as no VirtualService rules here"
+            yield "rule", "the Service's own route: no VirtualService has a rule for this"
         return
     yield "rule", f"{vs.resource} {dotted(chain.path)}"
     names = f"server name {' or '.join(chain.names)}" if chain.names else ""
     subnets = f"address in {' or '.join(map(str, chain.subnets))}" if chain.subnets else ""
-    yield "match", ", ".join(filter(None, (names, subnets))) or "every connection"
+    told = ", ".join(filter(None, (names, subnets))) or "every connection"
+    match = field_at(vs.resource.data, chain.path) if chain.match_index is not None else {}
+    yield "match", told + _only(match)
     position = vs.resource.origin.locate(chain.path)
     if position:
         yield "at", place(position)
@@ -251,6 +252,19 @@ def words(conditions: Conditions) -> str:
     found += [f"no header {name} that is {wanted}" for name, wanted in conditions.without]
     found += [f"query parameter {name} {wanted}" for name, wanted in conditions.parameters]
     return ", ".join(found) or "every request"
+
+
+def _only(match: Mapping[str, Any]) -> str:
+    """For whom a match is, and where, in words."""
+    labels = match.get("sourceLabels") or {}
+    listed = ", ".join(f"{name}={value}" for name, value in sorted(labels.items()))
+    found = [
+        f"on port {match['port']}" if match.get("port") else "",
+        f"from pods with {listed}" if listed else "",
+        f"from namespace {match['sourceNamespace']}" if match.get("sourceNamespace") else "",
+    ]
+    said = ", ".join(filter(None, found))
+    return f" ({said})" if said else ""
 
 
 def _tried(passed: Sequence[Passed], room: int, paint: Paint) -> str:

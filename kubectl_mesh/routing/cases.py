@@ -100,9 +100,9 @@ def _case(line: str, number: int, answers: Collection[str]) -> Case:
     if is_connection(url):
         for field in ("method", "headers"):
             if data.get(field):
-                raise bad(field, f"a connection has no {field}: it is for http and https")
-    elif data.get("serverName"):
-        raise bad("serverName", "a server name is for tls://; https is for the URL's host")
+                raise bad(field, f"a connection has no {field}: leave it out")
+    elif data.get("serverName") is not None:
+        raise bad("serverName", "serverName is for tls:// alone; an https:// URL names its host")
     method = data.get("method") or "GET"
     if not _TOKEN.fullmatch(method):
         raise bad("method", f"{method!r} is no method")
@@ -117,7 +117,8 @@ def _case(line: str, number: int, answers: Collection[str]) -> Case:
         else:
             request = request_for(url, method, data.get("headers"))
     except UsageError as error:
-        raise bad("url", str(error)) from None
+        about = "serverName" if "server name" in str(error) else "url"
+        raise bad(about, str(error)) from None
     try:
         source = _source(data)
     except ValueError as error:

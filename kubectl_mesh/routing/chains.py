@@ -26,6 +26,9 @@ from kubectl_mesh.routing.table import Target
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 _EVERYWHERE = IPv4Address(0)
+_ELSEWHERE = (IPv4Address("192.0.2.1"), IPv6Address("2001:db8::1"))
+"""Addresses that are there for examples."""
+_ANY_HOST = "any.test"
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,9 +103,7 @@ class Listener:
 
     def find(self, connection: Connection) -> Chain | None:
         """The chain that a connection takes. Raises Undecidable where its address is not known."""
-        address = self.address
-        if connection.address:
-            address = ip_address(connection.address)
+        address = address_in(connection.address) or self.address or address_in(connection.host)
         key = (connection.server_name, address)
         if key not in self._found:
             self._found[key] = self._find(*key)
@@ -123,8 +124,11 @@ class Listener:
         return self._for_all
 
     def _narrowest(self, address: Address | None) -> Network | None:
-        fitting = [each for each in self.subnets if address in each] if address else []
-        return max(fitting, key=lambda each: each.prefixlen, default=None)
+        return self._subnets.narrowest(address) if address else None
+
+    @cached_property
+    def _subnets(self) -> _Subnets:
+        return _Subnets(self.subnets)
 
     @cached_property
     def _for_all(self) -> Chain | None:
@@ -198,22 +202,22 @@ def kinds_of_connections(
 ) -> Iterator[Connection]:
     """A connection of each kind that some listeners can tell apart.
 
-    It is to `host`, or where the listeners are for any to that which TLS names.
+    It is to `host`, or where that is empty to what TLS names. An address is chosen where neither
+    listener has one of its own.
     """
     patterns = {name for each in listeners for name in each.server_names}
     names: list[str | None] = [None]
     if patterns:
         names += sorted({_named(pattern, patterns) for pattern in patterns})
         names.append(_unlisted(patterns))
-    known = all(each.address is not None for each in listeners)
+    known = [each.address is not None for each in listeners]
     subnets = list(dict.fromkeys(subnet for each in listeners for subnet in each.subnets))
     addresses: list[str | None] = [None]
-    if subnets and not known:
+    if subnets and not any(known):
         addresses = [str(each) for each in _addresses(subnets)]
     for name in names:
         for address in addresses:
-            named = name if name and all(each.for_any_host for each in listeners) else host
-            yield Connection(named, port, name, address)
+            yield Connection(host or name or _ANY_HOST, port, name, address)
 
 
 def _named(pattern: str, patterns: Collection[str]) -> str:
@@ -230,27 +234,37 @@ def _unlisted(patterns: Collection[str]) -> str:
     return next(name for name in names if not any(each in patterns for each in patterns_for(name)))
 
 
-def _addresses(subnets: Sequence[Network]) -> Iterator[Address]:
-    """An address in each subnet that is in no narrower one, if there is one; and one in none."""
-    edges = [edge for each in subnets for edge in _edges(each)]
+class _Subnets:
+    """Subnets, of which the narrowest around an address is found by its length."""
+
+    def __init__(self, subnets: Iterable[Network]) -> None:
+        self.all = frozenset(subnets)
+        self._lengths = sorted({(each.version, each.prefixlen) for each in self.all}, reverse=True)
+
+    def narrowest(self, address: Address) -> Network | None:
+        for version, length in self._lengths:
+            if version == address.version:
+                found = ip_network((address, length), strict=False)
+                if found in self.all:
+                    return found
+        return None
+
+
+def _addresses(subnets: Sequence[Network]) -> list[Address]:
+    """An address in each subnet that is in no narrower one, if there is one; and some in none.
+
+    The narrowest subnet changes only where one begins, and behind its end.
+    """
+    index = _Subnets(subnets)
+    found: dict[Network | None, Address] = {}
     for subnet in subnets:
-        narrower = [
-            each for each in subnets if each != subnet and each.prefixlen > subnet.prefixlen
-        ]
-        for edge in (subnet.network_address, *edges):
-            if edge in subnet and not any(edge in each for each in narrower):
-                yield edge
-                break
-    outside = (edge for edge in edges if not any(edge in each for each in subnets))
-    found = next(outside, None)
-    if found is not None:
-        yield found
-
-
-def _edges(subnet: Network) -> Iterator[Address]:
-    """The addresses just before and behind a subnet."""
-    first, last = subnet.network_address, subnet.broadcast_address
-    for base, step in ((first, -1), (last, 1)):
-        number = int(base) + step
-        if 0 < number < 2**base.max_prefixlen - 1:
-            yield type(base)(number)
+        found.setdefault(index.narrowest(subnet.network_address), subnet.network_address)
+        for number in (int(subnet.network_address) - 1, int(subnet.broadcast_address) + 1):
+            if 0 < number < 2**subnet.max_prefixlen - 1:
+                edge = type(subnet.network_address)(number)
+                found.setdefault(index.narrowest(edge), edge)
+    beside = [each for each in _ELSEWHERE if index.narrowest(each) is None]
+    outside = found.pop(None, None)
+    if outside is not None:
+        beside = [outside, *(each for each in beside if each.version != outside.version)]
+    return [*found.values(), *beside]

@@ -47,6 +47,7 @@ from kubectl_mesh.routing.vantages import (
 MAX_NODES = 200_000
 """So many examples are tried in one comparison."""
 
+_PORTS = 65536
 _EVERYTHING = (None, StringMatch("prefix", "/"), StringMatch("prefix", "/", fold=True))
 _UNROUTED: Mapping[str, Treatment] = {
     "virtual-service": fixed("404", "404: no rule matches"),
@@ -61,7 +62,7 @@ _UNCHAINED: Mapping[str, Treatment] = {
     "passthrough": _UNROUTED["passthrough"],
     "blackhole": fixed("closed", "closed: the registry does not know the host"),
     "closed": fixed("closed", "closed: no rule takes it"),
-    "rejected": fixed("rejected", "as it was before: Envoy refuses two rules for the same"),
+    "rejected": fixed("rejected", "Envoy refuses two rules for the same, and keeps what it had"),
 }
 
 
@@ -102,10 +103,6 @@ class Place:
     labels: Mapping[str, str]
     port: int
     host: str
-
-    @cached_property
-    def caller(self) -> Caller:
-        return Caller(self.namespace, frozenset(self.labels.items()))
 
 
 @dataclass
@@ -185,6 +182,12 @@ class _Comparing:
         self._clients: dict[object, tuple[list[Client], bool]] = {}
         self._doubts: dict[str, None] = {}
         self._compared: set[tuple[object, ...]] = set()
+        self._selecting = {
+            name
+            for each in self._snapshots
+            for rule in each.destination_rules.all
+            for name in rule.workload_selector or ()
+        }
 
     def run(self) -> Comparison:
         scope = scope_of(*self._snapshots)
@@ -234,6 +237,11 @@ class _Comparing:
     def _sidecar_host(self, client: Client, hosts: Hosts, place: Place) -> Sequence[list[Decision]]:
         """Compares the requests to a host, and returns the decisions of both sides."""
         tables = [router.sidecar(client, hosts.example, place.port) for router in self._routers]
+        other = [
+            not router.takes_http(client, hosts.example, place.port) for router in self._routers
+        ]
+        if all(other):
+            return [[], []]
 
         def again(number: int, request: Request) -> Table:
             if request.host == hosts.example:
@@ -241,6 +249,14 @@ class _Comparing:
             return self._routers[number].sidecar(client, request.host, place.port)
 
         sides = [self._decisions(n, table, place) for n, table in enumerate(tables)]
+        for number in (number for number, each in enumerate(other) if each):
+            listener = self._routers[number].listeners.sidecar(client, hosts.example, place.port)
+            connection = Connection(hosts.example, place.port)
+            try:
+                sides[number] = [self._connection(number, listener, connection, place)]
+            except Undecidable as reason:
+                self._doubts[f"{connection}: {reason}"] = None
+                return [[], []]
         self._decide(sides, hosts, place, "http", again)
         return sides
 
@@ -310,7 +326,7 @@ class _Comparing:
             listener = self._routers[number].listeners.gateway(proxies[number], port)
             if listener:
                 connection = Connection(hosts.example, port, hosts.example)
-                sides[number] = [self._connection(number, listener, connection, place.caller)]
+                sides[number] = [self._connection(number, listener, connection, place)]
         self._decide(sides, hosts, place, scheme, again)
 
     def _gateway_connections(
@@ -324,22 +340,29 @@ class _Comparing:
                 router.listeners.gateway(proxy, port) or nothing for router, proxy in sides
             ]
             place = _gateway_place(vantage, proxies, port, "*")
-            self._connections(place, "", listeners)
+            if 0 < port < _PORTS:
+                self._connections(place, "", listeners)
 
     def _connections(self, place: Place, host: str, listeners: Sequence[Listener]) -> None:
         """Compares a connection of each kind that two listeners tell apart."""
-        key = (place.caller, *listeners)
+        key = (place.namespace, frozenset(place.labels.items()), *listeners)
         if key in self._compared:
             return
         self._compared.add(key)
         for listener in listeners:
             if listener.unread:
                 self._doubts[f"{listener.unread}, which is not modelled"] = None
+        if any(listener.unread for listener in listeners):
+            return
         for connection in kinds_of_connections(host, place.port, listeners):
-            one, other = (
-                self._connection(number, listener, connection, place.caller)
-                for number, listener in enumerate(listeners)
-            )
+            try:
+                one, other = (
+                    self._connection(number, listener, connection, place)
+                    for number, listener in enumerate(listeners)
+                )
+            except Undecidable as reason:
+                self._doubts[f"{connection}: {reason}"] = None
+                continue
             if "http" in (one.kind, other.kind) or one.treatment.key == other.treatment.key:
                 continue  # what http rules decide is compared as requests
             known = (connection.scheme, one.identity, other.identity)
@@ -356,9 +379,9 @@ class _Comparing:
             found.places.append(place)
 
     def _connection(
-        self, side: int, listener: Listener, connection: Connection, caller: Caller
+        self, side: int, listener: Listener, connection: Connection, place: Place
     ) -> Decision:
-        """What one state does with a connection."""
+        """What one state does with a connection. Raises Undecidable."""
         if listener.clash:
             return Decision(Conditions(), _UNCHAINED["rejected"], None, "rejected")
         chain = listener.find(connection)
@@ -366,8 +389,19 @@ class _Comparing:
             return Decision(Conditions(), _UNCHAINED[listener.rest], None, listener.rest)
         if chain.server:
             return Decision(Conditions(), _UNCHAINED["closed"], None, "http", chain)
-        treatment = treatment_of_connection(self._routers[side], chain.targets, caller)
-        return Decision(Conditions(), treatment, None, "chain", chain)
+        caller = self._caller(place)
+        key = (chain.targets, caller)
+        treatments = self._treatments[side]
+        if key not in treatments:
+            treatments[key] = treatment_of_connection(self._routers[side], chain.targets, caller)
+        return Decision(Conditions(), treatments[key], None, "chain", chain)
+
+    def _caller(self, place: Place) -> Caller:
+        """A proxy's pods, with the labels by which DestinationRules are chosen."""
+        return Caller(
+            place.namespace,
+            frozenset(pair for pair in place.labels.items() if pair[0] in self._selecting),
+        )
 
     def _decisions(self, side: int, table: Table | None, place: Place) -> list[Decision]:
         """The routes of a table with what they do, and at the end what has no route."""
@@ -378,9 +412,10 @@ class _Comparing:
         found = []
         for route in table.routes:
             what = route.rule or route.action.targets
-            key = (what, place.port, place.caller, place.gateway)
+            caller = self._caller(place)
+            key = (what, place.port, caller, place.gateway)
             if key not in treatments:
-                treatments[key] = treatment_of(router, route, place.caller)
+                treatments[key] = treatment_of(router, route, caller)
             found.append(Decision(route.conditions, treatments[key], route, table.kind))
             if _takes_all(route.conditions):
                 return found

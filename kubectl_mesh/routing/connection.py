@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from kubectl_mesh.errors import UsageError
 from kubectl_mesh.routing.request import Request, ascii_host, refuse_unsendable
+
+_NAME = re.compile(r"(?=.{1,253}$)[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*")
+"""A DNS name in ASCII and lower case, without the dot of the root."""
 
 
 @dataclass(frozen=True)
@@ -26,11 +31,15 @@ class Connection:
     def scheme(self) -> str:
         return "tcp" if self.server_name is None else "tls"
 
+    @property
+    def url(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{host}:{self.port}"
+
     def __str__(self) -> str:
         named = "" if self.server_name in (None, self.host) else f" for {self.server_name}"
         at = f" at {self.address}" if self.address else ""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{self.scheme}://{host}:{self.port}{named}{at}"
+        return f"{self.url}{named}{at}"
 
 
 def is_connection(url: str) -> bool:
@@ -47,19 +56,41 @@ def connection_for(url: str, server_name: str | None = None) -> Connection:
     wanted = f"{url!r} names no connection: write tcp://HOST:PORT or tls://HOST:PORT"
     try:
         parts = urlsplit(url)
-        port = parts.port
+        host_and_port = parts.netloc
     except ValueError:
         raise UsageError(wanted) from None
+    try:
+        port = parts.port
+    except ValueError:
+        port = 0
+    if parts.hostname and not port:
+        said = "has no port" if port is None else "has a port that is none of 1 to 65535"
+        raise UsageError(f"{url!r} {said}: write tcp://HOST:PORT or tls://HOST:PORT")
+    if "[" in host_and_port and not re.fullmatch(r"\[[0-9A-Fa-f:.]+\]:\d+", host_and_port):
+        raise UsageError(wanted)
     if not parts.hostname or not port or parts.path.strip("/") or parts.query or parts.fragment:
         raise UsageError(wanted)
     if "@" in parts.netloc:
         raise UsageError(wanted)
-    host = ascii_host(parts.hostname)
+    host = ascii_host(parts.hostname.removesuffix("."))
+    _check_host(host, wanted)
     if parts.scheme == "tcp":
         if server_name is not None:
             raise UsageError("a server name is for tls, not for tcp")
         return Connection(host, port)
-    return Connection(host, port, ascii_host(server_name or host).lower())
+    named = ascii_host(server_name if server_name is not None else host).lower().removesuffix(".")
+    if not _NAME.fullmatch(named):
+        raise UsageError(f"no client can ask for the server name {server_name!r} by TLS")
+    return Connection(host, port, named)
+
+
+def _check_host(host: str, wanted: str) -> None:
+    """Raises UsageError for what is neither a name nor an IP address."""
+    if not _NAME.fullmatch(host):
+        try:
+            ip_address(host)
+        except ValueError:
+            raise UsageError(wanted) from None
 
 
 def connection_of(request: Request) -> Connection:

@@ -34,7 +34,7 @@ class Listeners:
 
     def __init__(self, router: Router) -> None:
         self._router = router
-        self._shared: dict[tuple[Client, int], Listener] = {}
+        self._shared: dict[tuple[str, frozenset[tuple[str, str]], int], Listener] = {}
         self._of_gateways: dict[tuple[object, str, int], Listener | None] = {}
         self._merged: dict[object, Mapping[int, Sequence[tuple[Gateway, Server]]]] = {}
 
@@ -42,7 +42,7 @@ class Listeners:
         """What takes the connections of a client to a port of a host, a name or an IP address."""
         egress = self._router.snapshot.sidecars.egress(client.namespace, client.labels, port)
         service = self._service(client, egress, host, port)
-        if service is None or not _has_listener(service, port) or _shares(service):
+        if service is None or not _has_listener(service, port) or not _has_own(service, host):
             return self._on_port(client, egress, port)
         rules = self._rules_for(service, client, egress)
         chains = _chains_of_service(self._router, service, client, port, rules, "", shared=False)
@@ -50,7 +50,7 @@ class Listeners:
             f"the sidecar's listener for port {port} of {service.resource}",
             tuple(chains),
             self._rest,
-            _address_of(service),
+            address_in(host) or _address_of(service),
             last_for_all=True,
         )
 
@@ -64,12 +64,19 @@ class Listeners:
         found = [
             router.visible(name, client.namespace) for name in router.called(host, client.namespace)
         ]
-        if address_in(host):
+        address = address_in(host)
+        if address:
             found += [
-                entry
-                for entry in router.snapshot.registry.entries
-                if host in addresses_of(entry) and entry.export.reaches(client.namespace)
+                service
+                for service in router.snapshot.registry.on_port(port)
+                if service.export.reaches(client.namespace)
+                and (str(address) in addresses_of(service) or _is_of_pod(router, service, host))
             ]
+        found += [
+            service
+            for name in router.called(host.partition(".")[2], client.namespace)
+            if (service := router.visible(name, client.namespace)) and service.is_headless
+        ]
         found.append(router.covering(host, client.namespace))
         return next(
             (
@@ -82,11 +89,14 @@ class Listeners:
 
     def _on_port(self, client: Client, egress: Egress, port: int) -> Listener:
         """The listener of all hosts of a port that have no address of their own."""
-        key = (client, port)
+        key = (client.namespace, frozenset(client.labels.items()), port)
         if key not in self._shared:
             chains = tuple(self._shared_chains(client, egress, port))
+            name = f"the sidecar's listener for port {port}"
+            if not chains and not self._in_order(client, egress, port):
+                name = f"none of the sidecar's: it has none for port {port}"
             self._shared[key] = Listener(
-                f"the sidecar's listener for port {port}",
+                name,
                 chains,
                 self._rest,
                 for_any_host=True,
@@ -96,7 +106,8 @@ class Listeners:
 
     def _shared_chains(self, client: Client, egress: Egress, port: int) -> list[Chain]:
         """Models how listeners of several Services are merged, and which of them are left out."""
-        chains: list[Chain] = []
+        chains: dict[object, Chain] = {}
+        seen: set[object] = set()
         taken: str | None = None
         for service in self._in_order(client, egress, port):
             served = service.port(port)
@@ -107,33 +118,30 @@ class Listeners:
                 if taken is None or (taken != SNIFFED and taken not in _ALONE):
                     taken = SNIFFED
                 continue
-            if not _shares(service) or (protocol == SNIFFED and taken == SNIFFED):
+            subnets = _subnets_of(service)
+            if not subnets or (protocol == SNIFFED and taken == SNIFFED):
                 continue
             if taken is not None and taken != protocol and {taken, protocol} & {*_ALONE}:
                 continue
-            added = [
-                chain
-                for subnet in _subnets_of(service)
-                for chain in _chains_of_service(
-                    self._router,
-                    service,
-                    client,
-                    port,
-                    self._rules_for(service, client, egress),
-                    subnet,
-                    shared=True,
+            rules = self._rules_for(service, client, egress)
+            for subnet in subnets:
+                of_rules = (protocol in _TLS, subnet, tuple(rules))
+                if of_rules in seen:
+                    continue  # all its chains are there: another Service with the same rules
+                added = _chains_of_service(
+                    self._router, service, client, port, rules, subnet, shared=True
                 )
-            ]
+                if all(chain.path for chain in added):
+                    seen.add(of_rules)
+                for number, chain in enumerate(added):
+                    # What istiod makes for the first Service is not compared with itself.
+                    chains.setdefault(number if taken is None else chain.key, chain)
             if taken is None:
-                chains = added
-            else:
-                for chain in added:
-                    if chain.key not in {each.key for each in chains}:
-                        chains.append(chain)
-            taken = (
-                protocol if taken is None else SNIFFED if SNIFFED in (taken, protocol) else taken
-            )
-        return chains
+                chains = _by_key(chains.values())
+                taken = protocol
+            elif SNIFFED in (taken, protocol):
+                taken = SNIFFED
+        return list(chains.values())
 
     def _in_order(self, client: Client, egress: Egress, port: int) -> list[Service]:
         """The Services of a port that a client knows, as istiod orders them."""
@@ -254,9 +262,31 @@ def addresses_of(service: Service) -> list[str]:
     """The addresses and subnets at which a host is called; empty where none are known."""
     spec = service.resource.spec
     if not service.is_kubernetes:
-        return list(spec.get("addresses") or ())
+        return [_written(each) for each in spec.get("addresses") or ()]
     address = spec.get("clusterIP")
-    return [address] if address and address != "None" else []
+    return [_written(address)] if address and address != "None" else []
+
+
+def _written(text: str) -> str:
+    """An address in the one way to write it, a subnet of one address as that, as istiod has it."""
+    found = networks([text])
+    return str(found[0].network_address) if found and found[0].num_addresses == 1 else text
+
+
+def _is_of_pod(router: Router, service: Service, address: str) -> bool:
+    """Whether an address is that of a pod behind a headless Service: each has a listener."""
+    return service.is_headless and any(
+        (pod.resource.data.get("status") or {}).get("podIP") == address
+        for pod in router.snapshot.pods_of(service)
+    )
+
+
+def _by_key(chains: Iterable[Chain]) -> dict[object, Chain]:
+    """Chains by what they are for; those that clash are all kept."""
+    found: dict[object, Chain] = {}
+    for number, chain in enumerate(chains):
+        found[number if chain.key in found else chain.key] = chain
+    return found
 
 
 def _address_of(service: Service) -> Address | None:
@@ -264,13 +294,24 @@ def _address_of(service: Service) -> Address | None:
 
 
 def _subnets_of(service: Service) -> list[str]:
-    """The subnets of a ServiceEntry that shares a listener; one empty text where it has none."""
-    return [each for each in addresses_of(service) if not address_in(each)] or [""]
+    """The subnets by which a ServiceEntry shares the listener of a port.
+
+    One empty text where it has no address at all; none where all are single addresses.
+    """
+    if service.is_kubernetes:
+        return []
+    found = addresses_of(service)
+    return [each for each in found if not address_in(each)] if found else [""]
 
 
-def _shares(service: Service) -> bool:
-    """Whether a host has no address of its own, and its connections are told apart otherwise."""
-    return not service.is_kubernetes and _address_of(service) is None
+def _has_own(service: Service, host: str) -> bool:
+    """Whether connections to a host, or to an address of it, have a listener of their own."""
+    if service.is_kubernetes:
+        return True
+    address = address_in(host)
+    if address:
+        return str(address) in addresses_of(service)
+    return _address_of(service) is not None
 
 
 def _has_listener(service: Service, port: int) -> bool:

@@ -67,6 +67,9 @@ def upstream(router: Router, target: Target, namespace: str, labels: Mapping[str
         rules = ", ".join(str(rule.resource) for rule in lookup.rules) or "no DestinationRule"
         return found("NC", f"subset {target.subset} is not defined: the look-up gives {rules}")
     if not service.selector:
+        open_ended = service.resource.spec.get("resolution") in (None, "NONE")
+        if not service.is_kubernetes and open_ended:
+            return found(None, "it goes to the address that the client dials")
         return found(None, "its endpoints are not chosen by the labels of pods")
     reason = snapshot.unknown_workloads(service.namespace)
     if reason:

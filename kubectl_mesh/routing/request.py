@@ -79,7 +79,10 @@ def request_for(url: str, method: str = "GET", headers: Mapping[str, str] | None
     except ValueError:
         raise UsageError(f"{url!r} is no URL: its host or port cannot be read") from None
     if parts.scheme not in _DEFAULT_PORTS or not parts.hostname or port == 0:
-        raise UsageError(f"{url!r} is no URL of http or https: write http://HOST[:PORT]/PATH")
+        raise UsageError(
+            f"{url!r} is no URL of http or https: write http://HOST[:PORT]/PATH, or for a "
+            "connection tcp://HOST:PORT or tls://HOST:PORT"
+        )
     if "@" in parts.netloc:
         raise UsageError(f"{url!r} has credentials: give them as -H 'authorization: ...'")
     given = {name.lower(): value for name, value in (headers or {}).items()}

@@ -197,6 +197,23 @@ class Router:
                 return service
         return None
 
+    def meant(self, name: str, namespace: str) -> Service | None:
+        """What a host name means to clients of a namespace in the registry."""
+        for host in self.called(name, namespace):
+            service = self.visible(host, namespace)
+            if service:
+                return service
+        return self.covering(name, namespace)
+
+    def takes_http(self, client: Client, name: str, port: int) -> bool:
+        """Whether a sidecar looks for http routes on a port of a host, as far as it knows it."""
+        service = self.meant(name, client.namespace)
+        found = service.port(port) if service else None
+        if service is None or found is None or found.takes_http_routes:
+            return True
+        egress = self.snapshot.sidecars.egress(client.namespace, client.labels, port)
+        return not egress.sees_service(service.namespace, service.host)
+
     def called(self, name: str, namespace: str) -> Iterator[str]:
         """The hosts of the registry that clients of a namespace may mean by a name.
 

@@ -19,6 +19,7 @@ _READ = {"VirtualService", "DestinationRule", "Service", "ServiceEntry", "Gatewa
 KINDS = (*sorted(_READ), "Namespace", *WORKLOAD_KINDS)
 """The kinds that have a bearing on routes; Namespaces only on who has a sidecar."""
 _HTTP_PORT = 80
+_PORTS = 65536
 
 
 def changed(before: Snapshot, after: Snapshot) -> list[ResourceId]:
@@ -99,7 +100,7 @@ class Scope:
                     found |= _ports(snapshot.registry.by_host(pattern))
             for host in hosts:
                 found |= _ports(snapshot.registry.covered_by(host))
-        return sorted(found)
+        return sorted(port for port in found if 0 < port < _PORTS)
 
     def of_gateway(self, proxies: Sequence[GatewayProxy]) -> tuple[frozenset[str], list[str]]:
         """The names and wildcards that a gateway's proxies have, and those that may differ."""

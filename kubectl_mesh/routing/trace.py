@@ -51,6 +51,7 @@ Outcome = Literal[
 ]
 Proxy = Client | GatewayProxy
 _MAX_NAMES = 10
+_NOTHING = "the sidecar has nothing for it"
 
 _FLAGS: Mapping[str, Outcome] = {"NC": "no-cluster", "UH": "no-endpoint"}
 
@@ -269,7 +270,9 @@ class Tracer:
                 raise Undecidable(f"{listener.unread}, which is not modelled")
             effect = _no_chain(listener, connection)
             reason = self._without_chain(connection, proxy)
-            return replace(effect, why=f"{reason}; {effect.why}") if reason else effect, None
+            if reason:
+                effect = replace(effect, why=effect.why.replace(_NOTHING, reason))
+            return effect, None
         if chain.server:
             if connection.server_name is None or chain.server[1].is_plain_http:
                 what = "plain HTTP" if chain.server[1].is_plain_http else "TLS"
@@ -287,14 +290,14 @@ class Tracer:
         """Why a Service's port has no chain on a sidecar; None where it has, or is not known."""
         if not isinstance(proxy, Client):
             return None
-        service = self._service(proxy, connection.host)
+        service = self.router.meant(connection.host, proxy.namespace)
         if service is None:
             return None
         port = service.port(connection.port)
         if port is None:
             return _no_such_port(service, connection.port)
         if port.protocol in HTTP_PROTOCOLS:
-            return f"port {port} of {service.resource} is {port.protocol}, for plain HTTP only"
+            return f"port {port.number} of {service.resource} is {port.protocol}, nothing else"
         egress = self.router.snapshot.sidecars.egress(
             proxy.namespace, proxy.labels, connection.port
         )
@@ -304,15 +307,13 @@ class Tracer:
 
     def _sidecar(self, client: Client, request: Request) -> _Listening:
         listener = f"the sidecar's listener for port {request.port}"
-        service = self._service(client, request.host)
+        service = self.router.meant(request.host, client.namespace)
         port = service.port(request.port) if service else None
         if request.scheme == "https":
             sent = self.connect(client, connection_of(request))
-            note = "TLS passes it unopened, by the server name, and http rules have no effect"
+            note = "TLS passes through it unopened, and http rules have no effect"
             return _Listening(f"{sent.listener}: {note}", sent=sent)
-        egress = self.router.snapshot.sidecars.egress(client.namespace, client.labels, request.port)
-        seen = service and egress.sees_service(service.namespace, service.host)
-        if service and port and seen and not port.takes_http_routes:
+        if port and not self.router.takes_http(client, request.host, request.port):
             sent = self.connect(client, connection_of(request))
             note = f"the port is {port.protocol}, not HTTP, and http rules have no effect"
             return _Listening(f"{sent.listener}: {note}", sent=sent)
@@ -324,14 +325,6 @@ class Tracer:
             return _Listening(listener, table, ended=ended)
         return _Listening(listener, table)
 
-    def _service(self, client: Client, name: str) -> Service | None:
-        """What a host name means to a client in the registry."""
-        for host in self.router.called(name, client.namespace):
-            service = self.router.visible(host, client.namespace)
-            if service:
-                return service
-        return self.router.covering(name, client.namespace)
-
     def _gateway(self, proxy: GatewayProxy, request: Request) -> _Listening:
         tls = request.scheme == "https"
         table = self.router.gateway(proxy, request.host, request.port, tls=tls)
@@ -341,7 +334,7 @@ class Tracer:
             return _Listening(listener, table)
         sent = self.connect(proxy, connection_of(request))
         if sent.chain and not sent.chain.server:
-            note = "it is not opened here, and http rules have no effect"
+            note = "what comes goes on by tcp or tls rules, and http rules have no effect"
             return _Listening(f"{listener}: {note}", sent=sent)
         if sent.effect.outcome in ("undecided", "rejected"):
             return _Listening(listener, sent=sent)
@@ -443,17 +436,22 @@ def _no_chain(listener: Listener, connection: Connection) -> Effect:
         if not listener.chains:
             why = "no tcp or tls rule is bound to it, so nothing listens: the connection is refused"
             return Effect("refused", None, None, why)
-        asked = ", ".join(listener.server_names[:_MAX_NAMES])
-        name = f"server name {connection.server_name}" if connection.server_name else "no name"
-        return Effect(
-            "refused", None, None, f"it is for {name}, and only {asked} are taken: closed"
-        )
-    taken = ", ".join(listener.server_names[:_MAX_NAMES])
-    why = f"of server names only {taken} are taken" if taken else "the sidecar knows no such host"
+        return Effect("refused", None, None, f"{_in_vain(listener, connection)}: closed")
+    why = _in_vain(listener, connection) if listener.server_names else _NOTHING
     if listener.rest == "blackhole":
         why = f"{why}, and the mesh's outboundTrafficPolicy is REGISTRY_ONLY: closed"
         return Effect("blackhole", None, None, why)
-    return Effect("passthrough", None, None, f"{why}: let out as it is, to the address it is for")
+    return Effect("passthrough", None, None, f"{why}; it goes to the address that the client dials")
+
+
+def _in_vain(listener: Listener, connection: Connection) -> str:
+    """That the server name of a connection is none of those that are asked for."""
+    asked = ", ".join(listener.server_names[:_MAX_NAMES])
+    more = len(listener.server_names) - _MAX_NAMES
+    asked += f" and {more} more" if more > 0 else ""
+    name = connection.server_name
+    bears = f"the server name {name}" if name else "no server name"
+    return f"rules are for {asked}, and it bears {bears}"
 
 
 def _named_chain(chain: Chain) -> str:

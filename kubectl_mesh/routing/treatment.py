@@ -123,15 +123,23 @@ def _duration(value: Any) -> Any:
 
 def treatment_of_connection(router: Router, targets: Sequence[Target], caller: Caller) -> Treatment:
     """What becomes of a TCP connection that is balanced over targets."""
-    destinations, spoken = _destinations(router, targets, [None] * len(targets), caller)
+    headers = [None] * len(targets)
+    destinations, spoken = _destinations(router, targets, headers, caller, "closed")
     aspects = {"destinations": destinations}
     return Treatment(json.dumps(aspects, sort_keys=True, default=str), spoken, aspects)
 
 
 def _destinations(
-    router: Router, targets: Sequence[Target], headers: Sequence[Any], caller: Caller
+    router: Router,
+    targets: Sequence[Target],
+    headers: Sequence[Any],
+    caller: Caller,
+    vain: str = "503",
 ) -> tuple[Any, str]:
-    """The shares of each upstream, merged and in a fixed order; and the same in words."""
+    """The shares of each upstream, merged and in a fixed order; and the same in words.
+
+    `vain` says what becomes of what gets nowhere.
+    """
     total = sum(target.weight for target in targets)
     shares: dict[str, Fraction] = {}
     described: dict[str, Any] = {}
@@ -139,7 +147,7 @@ def _destinations(
     for number, target in enumerate(targets):
         single = len(targets) == 1
         share = Fraction(1) if single or not total else Fraction(target.weight, total)
-        where, words = _upstream(router, target, caller)
+        where, words = _upstream(router, target, caller, vain)
         if headers[number]:
             where["headers"] = headers[number]
         key = json.dumps(where, sort_keys=True, default=str)
@@ -160,7 +168,9 @@ def _destination_headers(route: Route) -> list[Any]:
     return found or [None] * len(route.action.targets)
 
 
-def _upstream(router: Router, target: Target, caller: Caller) -> tuple[dict[str, Any], str]:
+def _upstream(
+    router: Router, target: Target, caller: Caller, vain: str = "503"
+) -> tuple[dict[str, Any], str]:
     found = upstream(router, target, caller.namespace, dict(caller.labels))
     policies = (rule.resource.spec.get("trafficPolicy") for rule in found.rules)
     top = next((each for each in policies if each is not None), None)
@@ -189,7 +199,7 @@ def _upstream(router: Router, target: Target, caller: Caller) -> tuple[dict[str,
     if target.subset:
         words += f" subset {target.subset}"
     if found.flag:
-        words += f" (503 {found.flag})"
+        words += f" ({vain} {found.flag})"
     return where, words
 
 

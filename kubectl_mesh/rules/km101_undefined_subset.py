@@ -159,11 +159,11 @@ def traffic_without_cluster(destination: Destination, only: Client | None = None
     whose = f" of {only}" if only else ""
     if destination.role == "mirror":
         return f"the copies of requests{whose} are lost; the requests themselves are answered"
-    if destination.protocol != "http":
-        return f"connections{whose} that meet this rule are closed at once"
     share = ""
     if destination.weight is not None and 0 < destination.weight < 100:
         share = f"{destination.weight} % of "
+    if destination.protocol != "http":
+        return f"{share}connections{whose} that meet this rule are closed at once"
     return f"{share}requests{whose} that meet this rule get 503 (response flag NC: no cluster)"
 
 

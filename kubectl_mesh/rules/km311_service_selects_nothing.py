@@ -32,7 +32,7 @@ def _finding(snapshot: Snapshot, service: Service) -> Finding:
         ("spec", "selector"),
         f"{service.resource} selects {wanted}, which no pod of namespace {service.namespace} has"
         f"{_hint(snapshot, service)}",
-        traffic=_traffic(routes),
+        traffic=_traffic(service, routes),
         next="correct the selector or the labels of the pod template, or delete the Service",
         severity=Severity.ERROR if users else Severity.WARNING,
         evidence=tuple(f"{user} routes to it" for user in users),
@@ -40,8 +40,10 @@ def _finding(snapshot: Snapshot, service: Service) -> Finding:
     )
 
 
-def _traffic(routes: tuple[Destination, ...]) -> str:
+def _traffic(service: Service, routes: tuple[Destination, ...]) -> str:
     traffic = "requests to it get 503 (response flag UH: no healthy upstream)"
+    if not any(port.takes_http_routes for port in service.ports):
+        traffic = "connections to it are closed at once"
     if routes and all(route.role == "mirror" for route in routes):
         return f"{traffic}; the copies that are mirrored to it are lost"
     return traffic

@@ -57,7 +57,7 @@ def _of_sidecars(router: Router) -> Iterator[tuple[str, Listener | Skip]]:
                     if port.protocol != "udp":
                         for client in found:
                             listener = router.listeners.sidecar(client, service.host, port.number)
-                            yield f"sidecars, those of {client} for one,", listener
+                            yield "sidecars", listener
 
 
 def _place(chain: Chain) -> tuple[Resource | None, Path]:
@@ -80,14 +80,21 @@ def _finding(whose: str, listener: Listener, one: Chain, other: Chain, what: str
     return RULE.finding(
         resource,
         path,
-        f"{dotted(path) or 'spec'} asks for {what}, {beside}: Envoy refuses all that is sent for "
-        f"{listener.name}",
+        f"{dotted(path) or 'spec'} asks for {what}, {beside}: Envoy refuses the configuration of "
+        f"{listener.name} as a whole",
         traffic=f"{whose} go on with what they had on this port before, and those that start anew "
         "have nothing there: no change of any rule for it comes into force",
-        next=f"ask for {what} in one match only"
-        + ("" if same else ", with all names that go the same way in its one list"),
+        next=_next(one, other, what),
         related=() if same or rival is None else (rival.id,),
     )
+
+
+def _next(one: Chain, other: Chain, what: str) -> str:
+    if one is other:
+        return f"name {what} once"
+    if one.server:
+        return f"either end TLS for {what} in the Gateway, or pass it on by this rule: not both"
+    return f"ask for {what} in one match only; names that go the same way can share its list"
 
 
 _BAD = """\
@@ -129,9 +136,10 @@ RULE = Rule(
     explanation="""\
 Of tls rules for a Service istiod leaves out the later of two matches whose lists of server names
 are the same, letter by letter. Where two lists only share a name it hands both to the sidecar, and
-Envoy refuses a listener with two filter chains for one name: not the rule, but all that is sent for
-that port. The proxy goes on with what it had before. A pod that starts anew has nothing for the
-port, and its connections go past all rules.
+Envoy refuses a listener with two filter chains for one name. It does not leave out the rule alone:
+all that is sent for that port is lost. The proxy goes on with what it had before. A pod that starts
+anew has nothing for the port, and its connections go past all rules, or are closed where the mesh's
+outboundTrafficPolicy is REGISTRY_ONLY.
 
 The same holds for subnets in tcp rules, for a name that comes twice in one list, and on a gateway
 for a name that one server opens (`SIMPLE`, `MUTUAL`) and a tls rule passes on.
@@ -139,7 +147,7 @@ for a name that one server opens (`SIMPLE`, `MUTUAL`) and a tls rule passes on.
 Nothing tells of it but the metric `pilot_total_xds_rejects` and the proxy's log: "multiple filter
 chains with overlapping matching rules are defined".""",
     fix="""\
-Ask for each server name in one match only. Names that go the same way belong into one list; where
+Ask for each server name in one match only. Names that go the same way belong in one list; where
 several VirtualServices are about one Service, into one of them.""",
     reference="https://istio.io/latest/docs/reference/config/networking/virtual-service/"
     "#TLSMatchAttributes",

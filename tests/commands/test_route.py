@@ -216,7 +216,7 @@ def test_a_connection_that_depends_on_an_unknown_address(
     )
     status, out, _ = run("tls://one.example.com:443", "-n", "a", "-f", mesh, "-f", str(file))
     assert status == 3
-    assert "Not decided: The address of the host is not known" in " ".join(out.split())
+    assert "Not decided: the address of the host is not known" in " ".join(out.split())
     status, out, _ = run("tls://two.example.com:443", "-n", "a", "-f", mesh, "-f", str(file))
     assert (status, "Passed through" in out) == (0, True)
 
@@ -330,7 +330,7 @@ def test_sources(
         (["http://web/", "-o", "junit"], "--requests"),
         (["tcp://web"], "write tcp://HOST:PORT or tls://HOST:PORT"),
         (["tcp://web:80", "-X", "PUT"], "a connection has no method"),
-        (["https://web/", "--server-name", "a.com"], "--server-name is for tls://"),
+        (["https://web/", "--server-name", "a.com"], "--server-name is for tls:// alone"),
         (["tcp://web:80", "--server-name", "a.com"], "not for tcp"),
         (["--requests", "x", "-X", "PUT"], "stand in the file"),
         (["--requests", "-", "-f", "-"], "standard input"),
@@ -451,7 +451,7 @@ def test_an_undecided_request_meets_no_expectation(run: Run, mesh: str, tmp_path
         ('{"url": "http://h/", "from": "gateway/a/b", "sourceNamespace": "a"}', 22, "are for"),
         ('{"url": "tcp://h", "name": "x"}', 2, "write tcp://HOST:PORT"),
         ('{"url": "tcp://h:1", "method": "GET"}', 22, "a connection has no method"),
-        ('{"url": "http://h/", "serverName": "a"}', 22, "a server name is for tls://"),
+        ('{"url": "http://h/", "serverName": "a"}', 22, "serverName is for tls:// alone"),
         ('{"url": "http://h/", "expect": {"host": 1}}', 33, "no answer has a field 'host'"),
     ],
     ids=lambda value: str(value)[:30],

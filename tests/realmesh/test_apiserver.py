@@ -96,7 +96,8 @@ def test_nothing_is_left_behind_when_the_tests_die(end: signal.Signals, tmp_path
 
 
 _OWNER = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs ignore
 from tests.realmesh.processes import Processes
 listener = '''
 import socket, time

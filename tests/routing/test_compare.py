@@ -373,8 +373,56 @@ def test_two_rules_for_one_server_name_leave_all_as_it_was() -> None:
     twice = by_name("a.com", "a.com")
     found = of([service(), tls_service(), by_name("a.com")], [service(), tls_service(), twice])
     assert {after for _, (_, after) in with_summaries(found)} == {
-        "as it was before: Envoy refuses two rules for the same"
+        "Envoy refuses two rules for the same, and keeps what it had"
     }
+
+
+def test_a_service_whose_address_is_known_on_one_side_only_is_undecided() -> None:
+    def state(**spec: object) -> list[Manifest]:
+        found = tls_service()
+        found["spec"] |= spec
+        return [service(), found, by_name("a.com", destinationSubnets=["10.0.0.0/8"])]
+
+    assert "address of the host is not known" in of(state(), state(clusterIP="10.1.1.1")).verdict
+    found = of(state(clusterIP="10.1.1.1"), state(clusterIP="11.1.1.1"))
+    assert [str(each.example) for each in found.differences] == [
+        "tls://secure.shop.svc.cluster.local:443 for a.com"
+    ]
+
+
+def test_http_to_a_port_that_was_tcp_went_as_tcp() -> None:
+    def state(name: str) -> list[Manifest]:
+        found = service("db")
+        found["spec"]["ports"] = [{"name": name, "port": 9000}]
+        rule = {"route": [{"destination": {"host": "web"}}]}
+        bound = {"hosts": ["db"], "tcp": [rule], "http": [answer(201)]}
+        return [service(), found, istio("VirtualService", "shop", "db", 1, bound)]
+
+    found = of(state("tcp"), state("http"))
+    assert [(each.protocol, *summary) for each, summary in with_summaries(found)] == [
+        ("http", "web.shop.svc.cluster.local:80", 'direct response {"status": 201}'),
+        (
+            "tcp",
+            "web.shop.svc.cluster.local:80",
+            "let out of the mesh, to where DNS leads",
+        ),
+    ]
+    assert of(state("tcp"), state("mongo")).verdict == SAME
+
+
+def test_an_example_is_to_a_host_that_shares_the_listener() -> None:
+    def entry(name: str, *hosts: str, **spec: object) -> Manifest:
+        ports = [{"number": 443, "name": "tls", "protocol": "TLS"}]
+        return istio("ServiceEntry", "shop", name, 1, {"hosts": [*hosts], "ports": ports, **spec})
+
+    def state(to: str) -> list[Manifest]:
+        own = entry("own", "x.com", addresses=["10.0.0.1"])
+        rule = {"match": [{"sniHosts": ["x.com"]}], "route": [{"destination": {"host": to}}]}
+        bound = istio("VirtualService", "shop", "foo", 1, {"hosts": ["foo.org"], "tls": [rule]})
+        return [own, entry("shared", "foo.org", "bar.org"), bound]
+
+    found = of(state("foo.org"), state("bar.org"))
+    assert [str(each.example) for each in found.differences] == ["tls://foo.org:443 for x.com"]
 
 
 def test_what_is_not_modelled_is_undecided() -> None:

@@ -22,6 +22,7 @@ from .given import (
     entry,
     gateway,
     istio,
+    pod,
     proxy,
     router,
     says,
@@ -88,11 +89,12 @@ def test_a_connection_has_a_host_and_a_port(url: str, said: str) -> None:
     "url",
     [
         *("tcp://db", "tcp://:80", "tls://a:0", "tls://a:99999", "tcp://a:1/path", "tcp://u@a:1"),
-        *("tcp:", "tls://a:1?q", "tcp://a b:1", "tcp://[a:1"),
+        *("tcp:", "tls://a:1?q", "tcp://a b:1", "tcp://[a:1", "tcp://[::1]x:443", "tcp://*:443"),
+        *("tls://a..b:443", "tls://[v1.foo]:443", "tls://.:1", "tls://1.2.3.4:1/x"),
     ],
 )
 def test_what_is_no_connection(url: str) -> None:
-    with pytest.raises(UsageError, match=r"no connection|no URL"):
+    with pytest.raises(UsageError, match=r"no connection|no URL|port"):
         connection_for(url)
 
 
@@ -100,6 +102,10 @@ def test_a_server_name_is_for_tls() -> None:
     assert str(connection_for("tls://a:1", "B.com")) == "tls://a:1 for b.com"
     with pytest.raises(UsageError, match="not for tcp"):
         connection_for("tcp://a:1", "b.com")
+    assert str(connection_for("tls://a.com.:1")) == "tls://a.com:1"
+    for name in ("", "*.b.com", "a b", "\x1b[31m", "a" * 64):
+        with pytest.raises(UsageError, match="no client can ask for the server name"):
+            connection_for("tls://a:1", name)
 
 
 # Filter chains
@@ -275,7 +281,10 @@ def test_an_http_port_lets_everything_else_out() -> None:
     found = router(service("web"), virtual_service("v", ["web"], says("x")))
     trace = Tracer(found).connect(Client("a"), connection_for("tls://web:80"))
     assert went(trace) == "passthrough"
-    assert trace.effect.why.startswith("port 80 (http) of Service a/web is http, for plain HTTP")
+    assert trace.effect.why == (
+        "port 80 of Service a/web is http, nothing else; it goes to the address that the client "
+        "dials"
+    )
 
 
 def test_two_rules_for_one_server_name_are_refused_by_envoy() -> None:
@@ -341,7 +350,7 @@ def test_tls_that_a_gateway_ends_goes_by_http_rules_unless_a_name_is_passed_on()
     opened = Tracer(found).trace(proxy(found), request_for("https://b.x.com/"))
     passed = Tracer(found).trace(proxy(found), request_for("https://a.x.com/"))
     assert [went(opened), went(passed)] == ["direct-response", TO_WEB]
-    assert "not opened here, and http rules have no effect" in passed.listener
+    assert "goes on by tcp or tls rules, and http rules have no effect" in passed.listener
 
 
 def test_tcp_behind_tls_that_a_gateway_ends() -> None:
@@ -391,3 +400,86 @@ def test_which_servers_share_a_port(servers: list[Object], kept: dict[int, list[
     assert {
         port: [server.path[2] for _, server in members] for port, members in merged(found).items()
     } == kept
+
+
+# What was wrong once
+
+
+def subnets(*networks: str) -> Object:
+    return {"destinationSubnets": list(networks)}
+
+
+def test_a_subnet_of_ipv6_takes_nothing_of_ipv4() -> None:
+    rules = db(to("web", subnets("::/0")), to("gone"))
+    assert sent("tcp://db:5432", DB, rules, address="192.0.2.9") == (
+        "outbound|5432||gone.a.svc.cluster.local"
+    )
+    assert sent("tcp://db:5432", DB, rules) == "undecided"
+    kinds = list(kinds_of_connections("db", 1, [listener(Chain((), networks(["::/0"])), Chain())]))
+    assert {ip_address(each.address or "").version for each in kinds} == {4, 6}
+
+
+def test_an_address_in_the_url_is_known() -> None:
+    outside = entry("e", ["x.com"], ports=[{"number": 9000, "name": "tcp", "protocol": "TCP"}])
+    rule = virtual_service("v", ["x.com"], tcp=[to("web", subnets("10.0.0.0/8"))])
+    assert sent("tcp://10.1.1.1:9000", outside, rule) == TO_WEB
+    assert sent("tcp://11.1.1.1:9000", outside, rule) == "outbound|9000||x.com"
+
+
+@pytest.mark.parametrize(
+    ("addresses", "asked", "goes"),
+    [
+        (["240.1.1.1/32"], "db.com", "outbound|5432||db.com"),
+        (["240.1.1.1/32"], "240.1.1.1", "outbound|5432||db.com"),
+        (["240.1.1.1/32", "240.2.2.2"], "240.1.1.1", "outbound|5432||db.com"),
+        (["240.1.1.1/32", "240.2.2.2"], "240.2.2.2", "outbound|5432||db.com"),
+        (["240.1.0.0/16"], "240.1.9.9", "outbound|5432||db.com"),
+        (["240.1.0.0/16"], "8.8.8.8", "passthrough"),
+        (["240.1.0.0/16", "8.8.8.8"], "240.1.9.9", "outbound|5432||db.com"),
+        (["FD00:0::1"], "[fd00::1]", "outbound|5432||db.com"),
+        (["rubbish"], "8.8.8.8", "outbound|5432||db.com"),
+    ],
+)
+def test_the_addresses_of_a_service_entry(addresses: list[str], asked: str, goes: str) -> None:
+    ports = [{"number": 5432, "name": "tcp", "protocol": "TCP"}]
+    assert sent(
+        f"tcp://{asked}:5432", entry("e", ["db.com"], addresses=addresses, ports=ports)
+    ) == (goes)
+
+
+def test_each_pod_of_a_headless_service_has_a_listener() -> None:
+    headless = service("db", "a", {"name": "tcp", "port": 5432}, clusterIP="None")
+    of_it = pod("db-0", ready=True, app="db")
+    of_it["status"]["podIP"] = "10.1.2.3"
+    for host in ("db", "db-0.db", "db-0.db.a.svc.cluster.local", "10.1.2.3"):
+        assert sent(f"tcp://{host}:5432", headless, of_it) == OWN
+    assert sent("tcp://10.1.2.4:5432", headless, of_it) == "passthrough"
+
+
+def test_many_service_entries_with_the_same_rules_are_asked_for_them_once() -> None:
+    """Twice as many take about twice as long; it was four times as long, and more."""
+    hosts = [f"h{number}.x.com" for number in range(400)]
+    matches = [for_names(host) for host in hosts]
+    rule = virtual_service("v", hosts, tls=[to("web", match) for match in matches])
+    ports = [{"number": 443, "name": "tls", "protocol": "TLS"}]
+    entries = [entry(f"e{number}", [host], ports=ports) for number, host in enumerate(hosts)]
+    found = router(WEB, rule, *entries)
+    shared = found.listeners.sidecar(Client("a"), "h1.x.com", 443)
+    assert len(shared.chains) == len(hosts)
+    assert found.listeners.sidecar(Client("a"), "h2.x.com", 443) is shared
+
+
+def test_subnets_are_found_by_their_length() -> None:
+    nested = networks(
+        [
+            *(f"10.{n}.0.0/16" for n in range(256)),
+            *(f"10.{n}.1.0/24" for n in range(256)),
+            "10.0.0.0/8",
+        ]
+    )
+    found = listener(*(Chain((), (each,)) for each in nested))
+    chosen = found.find(Connection("", 1, None, "10.7.1.9"))
+    assert chosen
+    assert str(chosen.subnets[0]) == "10.7.1.0/24"
+    # All but 10.0.0.0/8, which those of 16 bits fill, and an address in none of each version.
+    assert len(list(kinds_of_connections("db", 1, [found]))) == 512 + 2

@@ -181,7 +181,7 @@ def test_tls_passes_the_sidecar() -> None:
     found = trace("https://web/", *on_mesh(says("x")))
     assert found.effect.outcome == "passthrough"
     assert found.effect.why.startswith("Service a/web has no port 443: it has 80 (http)")
-    assert "by the server name" in found.listener
+    assert "TLS passes through it unopened" in found.listener
 
 
 def test_a_tcp_port_goes_to_the_service_whatever_the_http_rules_say() -> None:
