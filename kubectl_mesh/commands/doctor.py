@@ -42,6 +42,19 @@ exit status:
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.epilog = _EPILOG.format(prog=parser.prog)
     add_input_flags(parser)
+    group = add_rule_flags(parser)
+    group.add_argument(
+        "--fail-on",
+        choices=(*_THRESHOLDS, "never"),
+        default="error",
+        help="exit with 1 from this severity on (default: %(default)s)",
+    )
+    add_output_flags(parser, tuple(FORMATS))
+    add_cluster_flags(parser)
+
+
+def add_rule_flags(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """The flags that say which findings are meant, for `chosen_rules`."""
     group = parser.add_argument_group("what to look for")
     group.add_argument(
         "--rule",
@@ -56,20 +69,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="CODE[=KIND/NAMESPACE/NAME]",
         help="leave out findings, of one object or of all; repeatable",
     )
-    group.add_argument(
-        "--fail-on",
-        choices=(*_THRESHOLDS, "never"),
-        default="error",
-        help="exit with 1 from this severity on (default: %(default)s)",
-    )
-    add_output_flags(parser, tuple(FORMATS))
-    add_cluster_flags(parser)
+    return group
+
+
+def chosen_rules(args: argparse.Namespace) -> tuple[Rule, ...]:
+    """The rules that the flags name. Raises UsageError where they name none."""
+    if args.rule and not comma_separated(args.rule):
+        raise UsageError("--rule names no rule")
+    return choose(comma_separated(args.rule), comma_separated(args.skip_rule))
 
 
 def run(args: argparse.Namespace) -> int:
-    rules = choose(comma_separated(args.rule), comma_separated(args.skip_rule))
-    if args.rule and not comma_separated(args.rule):
-        raise UsageError("--rule names no rule")
+    rules = chosen_rules(args)
     if args.rule and all(rule.compares for rule in rules) and not args.with_cluster:
         codes = ", ".join(rule.code for rule in rules)
         raise UsageError(f"{codes} compares manifests with a cluster: add -f and --with-cluster")

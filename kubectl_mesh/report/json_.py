@@ -52,7 +52,7 @@ def _finding(finding: Finding) -> Mapping[str, Any]:
         "next": finding.next,
         "evidence": list(finding.evidence),
         "related": [_identity(related) for related in finding.related],
-        "fixable": False,
+        "fixable": bool(finding.repairs),
         "equivalents": list(rule.equivalents),
         "documentation": rule.documentation,
     }

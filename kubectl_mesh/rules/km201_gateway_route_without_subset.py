@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, partial
 
+from kubectl_mesh.mesh.clients import gateway_namespaces
 from kubectl_mesh.mesh.resource import dotted
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.mesh.virtual_services import Destination
@@ -19,6 +20,7 @@ from kubectl_mesh.routing.ways_in import (
     bypasses,
     select,
 )
+from kubectl_mesh.rules.repair import Edit, Repair
 from kubectl_mesh.rules.rule import Finding, Rule, Severity, Skip, listed
 
 
@@ -92,6 +94,35 @@ def _finding(
         severity=severity,
         evidence=evidence,
         related=tuple(vs.resource.id for vs in winners),
+        repairs=tuple(_with_subset(to, subset) for subset in _meant(snapshot, bypass)),
+    )
+
+
+def _meant(snapshot: Snapshot, bypass: Bypass) -> list[str]:
+    """The subsets that may take the place of none, which the gateways' proxies know.
+
+    There are none where the mesh's rules share requests out.
+    """
+    if any(to.weight not in (None, 0, 100) for _, to in bypass.missed):
+        return []
+    host = bypass.to.host
+    providers = snapshot.registry.providers(host)
+    home = providers[0].namespace if providers else None
+    known = [
+        snapshot.destination_rules.lookup(host, namespace, home).subsets
+        for gateway in bypass.gateways
+        for namespace, _ in gateway_namespaces(snapshot, gateway)
+    ]
+    named = dict.fromkeys(to.subset for _, to in bypass.missed if to.subset)
+    return [subset for subset in named if all(subset in subsets for subsets in known)]
+
+
+def _with_subset(to: Destination, subset: str) -> Repair:
+    return Repair(
+        subset,
+        f"send to subset {subset} of {to.host}, as the rules for the mesh do",
+        (Edit(to.virtual_service.resource, (*to.path, "subset"), subset),),
+        affects=("where the mesh's rules choose by match, this route chooses for all requests",),
     )
 
 

@@ -14,6 +14,7 @@ from kubectl_mesh.mesh.resource import Path
 from kubectl_mesh.mesh.snapshot import PodGroup, Snapshot
 from kubectl_mesh.mesh.virtual_services import VirtualService
 from kubectl_mesh.mesh.workloads import WORKLOAD_KINDS
+from kubectl_mesh.rules.repair import Edit, Repair
 from kubectl_mesh.rules.rule import Finding, Rule, Severity
 
 GATEWAY_STATUS_PORT = 15021
@@ -101,6 +102,33 @@ def _finding(service: Service, port: Port, rules: list[VirtualService]) -> Findi
         severity=Severity.WARNING if rules else Severity.INFO,
         evidence=tuple(evidence),
         related=tuple(vs.resource.id for vs in rules),
+        repairs=tuple(
+            _declared(service, port, each, sure=bool(rules)) for each in _likely(data, port, rules)
+        ),
+    )
+
+
+def _likely(data: Mapping[str, Any], port: Port, rules: list[VirtualService]) -> list[str]:
+    """The protocols that a port may speak: the one that its name or its rules point to, else all.
+
+    A misspelt appProtocol means more than the name, and rules for http mean HTTP.
+    """
+    for text in (data.get("appProtocol"), port.name):
+        protocol = parse(text or "") or parse(meant(text or "") or "")
+        if protocol:
+            return [protocol]
+    return ["http"] if rules else ["http", "http2", "grpc", "tls", "tcp"]
+
+
+def _declared(service: Service, port: Port, protocol: str, *, sure: bool) -> Repair:
+    """By appProtocol: a new name would have to follow wherever the old one is referred to."""
+    lost = f"what is not {protocol} no longer gets through the port"
+    return Repair(
+        protocol,
+        f"declare port {port} of {service.resource} to be {protocol}, by appProtocol",
+        (Edit(service.resource, (*port.path, "appProtocol"), protocol),),
+        unsafe="" if sure else lost,
+        affects=(lost,) if sure else (),
     )
 
 

@@ -6,10 +6,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from kubectl_mesh.mesh.gateways import MESH, Gateway
-from kubectl_mesh.mesh.registry import Service
+from kubectl_mesh.mesh.registry import Port, Service
 from kubectl_mesh.mesh.resource import dotted
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.mesh.virtual_services import Destination, VirtualService
+from kubectl_mesh.rules.repair import Edit, Repair
 from kubectl_mesh.rules.rule import Finding, Rule, Severity, Skip
 
 
@@ -117,6 +118,34 @@ def _finding(
         next=f"set {dotted((*destination.path, 'port', 'number'))} to the port that is meant",
         severity=severity,
         related=tuple(service.resource.id for service in services),
+        repairs=tuple(
+            _to_port(destination, port, some_work=severity is Severity.WARNING)
+            for port in _meant(destination, services)
+        ),
+    )
+
+
+def _meant(destination: Destination, services: list[Service]) -> list[Port]:
+    """The ports of a destination that take what its rule is for, each number once."""
+    http = destination.protocol == "http"
+    found = {
+        port.number: port
+        for service in services
+        for port in service.ports
+        if port.protocol != "udp" and port.takes_http_routes == http
+    }
+    return list(found.values())
+
+
+def _to_port(destination: Destination, port: Port, *, some_work: bool) -> Repair:
+    path = (*destination.path, "port", "number")
+    return Repair(
+        str(port.number),
+        f"send to port {port} of {destination.host}",
+        (Edit(destination.virtual_service.resource, path, port.number),),
+        unsafe=f"what reaches other ports of {destination.host} by this rule goes to this one"
+        if some_work
+        else "",
     )
 
 

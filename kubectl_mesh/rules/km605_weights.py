@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from kubectl_mesh.mesh.resource import Path, dotted
+from kubectl_mesh.mesh.resource import ABSENT, Path, dotted
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.mesh.virtual_services import VirtualService
+from kubectl_mesh.rules.repair import Edit, Repair
 from kubectl_mesh.rules.rule import Finding, Rule, Severity
 
 REFUSED = "Istio's admission refuses such an object"
@@ -82,6 +83,13 @@ def _single(vs: VirtualService, path: Path, route: Mapping[str, Any]) -> Iterato
         traffic="a single destination gets all requests, whatever its weight",
         next=f"delete {dotted(where)}, or add the destination that the rest is meant for",
         severity=Severity.INFO if weight else Severity.WARNING,
+        repairs=(
+            Repair(
+                "delete",
+                f"delete {dotted(where)}, which is not looked at",
+                (Edit(vs.resource, where, ABSENT),),
+            ),
+        ),
     )
 
 

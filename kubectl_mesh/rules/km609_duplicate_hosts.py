@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from kubectl_mesh.mesh.hosts import is_wildcard, patterns_for
+from kubectl_mesh.mesh.resource import ABSENT
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.mesh.virtual_services import VirtualService
 from kubectl_mesh.rules.km605_weights import REFUSED
+from kubectl_mesh.rules.repair import Edit, Repair
 from kubectl_mesh.rules.rule import Finding, Rule, Severity
 
 
@@ -39,6 +41,13 @@ def _finding(vs: VirtualService, index: int, host: str, other: int) -> Finding:
         traffic=f"{REFUSED}: no change of it comes into force",
         next=f"delete spec.hosts[{index}]"
         + (", or give it a VirtualService of its own" if wider else ""),
+        repairs=(
+            Repair(
+                "delete",
+                f"delete spec.hosts[{index}] ({host}), which spec.hosts[{other}] means as well",
+                (Edit(vs.resource, ("spec", "hosts", index), ABSENT),),
+            ),
+        ),
     )
 
 

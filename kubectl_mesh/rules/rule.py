@@ -9,6 +9,7 @@ from itertools import islice
 
 from kubectl_mesh.mesh.resource import Path, Resource, ResourceId
 from kubectl_mesh.mesh.snapshot import Snapshot
+from kubectl_mesh.rules.repair import Repair
 
 DOCUMENTATION = "https://github.com/kubectl-mesh/kubectl-mesh/blob/main/docs/rules.md"
 
@@ -40,6 +41,8 @@ class Finding:
 
     `message` says what is wrong, `traffic` what happens to requests, `next` what to run or do.
     `evidence` are the facts that the finding rests on, `related` the other objects that take part.
+    `repairs` are the ways to mend it that the rule can write down; the user chooses where there are
+    several.
     """
 
     rule: Rule
@@ -51,6 +54,7 @@ class Finding:
     next: str
     evidence: tuple[str, ...] = ()
     related: tuple[ResourceId, ...] = ()
+    repairs: tuple[Repair, ...] = ()
 
 
 def listed(texts: Iterable[str]) -> tuple[str, ...]:
@@ -109,6 +113,7 @@ class Rule:
         severity: Severity | None = None,
         evidence: tuple[str, ...] = (),
         related: tuple[ResourceId, ...] = (),
+        repairs: tuple[Repair, ...] = (),
     ) -> Finding:
         """A finding of this rule, with the rule's severity unless another is given."""
         return Finding(
@@ -121,4 +126,5 @@ class Rule:
             next,
             evidence,
             related,
+            repairs,
         )

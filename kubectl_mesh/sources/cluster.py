@@ -44,7 +44,15 @@ from kubectl_mesh.sources.references import (
 )
 from kubectl_mesh.sources.yaml import collector_paused
 
-__all__ = ["ClusterOptions", "ClusterOrigin", "ClusterState", "load", "namespace_of_context"]
+__all__ = [
+    "ClusterOptions",
+    "ClusterOrigin",
+    "ClusterState",
+    "load",
+    "namespace_of_context",
+    "path_of",
+    "whole",
+]
 
 MAX_ROUNDS = 8
 MAX_NAMESPACES = 100
@@ -524,6 +532,18 @@ def _listed(noun: str, names: Collection[str]) -> str:
 
 def _full_name(kind: Kind) -> str:
     return f"{kind.plural}.{kind.group}" if "." in kind.group else kind.plural
+
+
+def whole(options: ClusterOptions) -> Callable[[Resource], Mapping[str, Any]]:
+    """What asks a cluster for an object with all its fields. Raises ClusterError."""
+    client = Client(connect(options))
+    return lambda resource: client.get(path_of(resource))
+
+
+def path_of(resource: Resource) -> str:
+    """Where the API server has an object."""
+    place = f"/namespaces/{resource.namespace}" if resource.namespace else ""
+    return f"{_base(resource.api_version)}{place}/{KINDS[resource.kind].plural}/{resource.name}"
 
 
 def _base(api_version: str) -> str:

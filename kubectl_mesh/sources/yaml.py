@@ -401,6 +401,11 @@ def _plain(text: str) -> Any:
     return text
 
 
+def is_text(text: str) -> bool:
+    """Whether an unquoted scalar stands for itself; for kubectl `y` and `012` do not."""
+    return bool(_plain(text) == text)
+
+
 def _integer(text: str) -> int | float | str:
     """An integer of 64 bits; a larger one is a float, as in Go."""
     digits = text.replace("_", "").lower()

@@ -127,8 +127,8 @@ LAYERS = {
     "sources": {"mesh", "kube", "errors"},
     "routing": {"mesh", "errors"},
     "rules": {"routing", "mesh", "errors"},
-    "report": {"rules", "routing", "mesh", "errors", "term"},
-    "changes": {"rules", "routing", "mesh", "kube", "errors"},
+    "report": {"changes", "rules", "routing", "mesh", "errors", "term"},
+    "changes": {"sources", "rules", "routing", "mesh", "kube", "errors"},
     "flags": {"errors"},
     "commands": {
         "flags", "report", "changes", "sources", "rules", "routing", "mesh", "errors", "term",

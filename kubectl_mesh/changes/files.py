@@ -1,0 +1,146 @@
+"""Change sets made to manifests where they stand."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from kubectl_mesh.changes.change_set import ChangeSet, Step
+from kubectl_mesh.changes.text import NotEditable, edited
+from kubectl_mesh.errors import InputError, MeshError
+from kubectl_mesh.mesh.resource import Path as FieldPath
+from kubectl_mesh.mesh.resource import field_at
+from kubectl_mesh.sources.files import FileOrigin, read_text
+from kubectl_mesh.sources.yaml import Document, read_documents
+
+
+@dataclass(frozen=True)
+class FileChange:
+    """A file as it is, and as it is to be; both with lines that end with a newline alone."""
+
+    file: str
+    before: str
+    after: str
+
+
+def file_changes(changes: ChangeSet) -> list[FileChange]:
+    """What a change set makes of the files that its objects stand in.
+
+    Raises NotEditable where a text cannot be changed in place, InputError for a file that is gone.
+    """
+    by_file: dict[str, list[Step]] = {}
+    for step in changes.steps:
+        by_file.setdefault(step.resource.origin.name, []).append(step)
+    return [_changed(file, steps) for file, steps in by_file.items()]
+
+
+def _changed(file: str, steps: Iterable[Step]) -> FileChange:
+    documents: dict[int, tuple[Document, list[tuple[FieldPath, Step]]]] = {}
+    for step in steps:
+        origin = step.resource.origin
+        assert isinstance(origin, FileOrigin)
+        documents.setdefault(id(origin.document), (origin.document, []))[1].append(
+            (origin.base, step)
+        )
+    if file == "<stdin>":
+        raise NotEditable("manifests of standard input stand in no file: use -o yaml")
+    before = after = read_text(file)
+    for document, parts in sorted(
+        documents.values(),
+        key=lambda each: (each[0].first_line, each[0].first_column),
+        reverse=True,
+    ):
+        start = _start(after, document)
+        if after[start : start + len(document.text)] != document.text:
+            raise InputError("it has changed since it was read: run it again", file)
+        text = document.text
+        for base, step in parts:
+            text = _edited(text, base, step, document)
+        after = after[:start] + text + after[start + len(document.text) :]
+    return FileChange(file, before, after)
+
+
+def _start(text: str, document: Document) -> int:
+    """Where a document begins in its file."""
+    start = 1 if text.startswith("\ufeff") else 0
+    for _ in range(document.first_line - 1):
+        start = text.index("\n", start) + 1
+    return start + document.first_column
+
+
+def _edited(text: str, base: FieldPath, step: Step, document: Document) -> str:
+    try:
+        new = edited(text, step.operations, base, is_json=document.is_json)
+    except NotEditable as error:
+        raise NotEditable(f"{document.file}: {step.resource}: {error}") from error
+    name = "it.json" if document.is_json else "it.yaml"
+    read = next(iter(read_documents(new, name)), None)
+    if not isinstance(read, Document) or field_at(read.value, base) != step.after:
+        raise NotEditable(
+            f"{document.file}: {step.resource}: its text cannot be changed in place: use -o yaml"
+        )
+    return new
+
+
+def unified_diff(changes: Iterable[FileChange]) -> Iterator[str]:
+    """The lines of a diff, as `git apply` takes it."""
+    for change in changes:
+        yield from difflib.unified_diff(
+            change.before.splitlines(keepends=True),
+            change.after.splitlines(keepends=True),
+            f"a/{change.file}",
+            f"b/{change.file}",
+        )
+
+
+def write(changes: Iterable[FileChange]) -> None:
+    """Writes the files, each at once: it is the old one or the new one at any moment.
+
+    Raises InputError where a file has changed since it was read, MeshError where it cannot be
+    written; the files before it are written then.
+    """
+    for change in changes:
+        path = Path(os.path.realpath(change.file))
+        if read_text(change.file) != change.before:
+            raise InputError("it has changed since it was read: run it again", change.file)
+        try:
+            _replace(path, _with_line_ends(path.read_bytes(), change))
+        except OSError as error:
+            raise MeshError(f"{change.file} cannot be written: {error.strerror}") from error
+
+
+def _with_line_ends(raw: bytes, change: FileChange) -> bytes:
+    """The new text with the line ends of the old one: where lines are new, those of most lines."""
+    old = raw.decode("utf-8", "surrogateescape").split("\n")
+    ends = [line.endswith("\r") for line in old[:-1]]
+    usual = sum(ends) * 2 > len(ends)
+    before, after = change.before.split("\n"), change.after.split("\n")
+    kept = [usual] * (len(after) - 1) + [False]
+    matcher = difflib.SequenceMatcher(None, before, after, autojunk=False)
+    for first, second, size in matcher.get_matching_blocks():
+        for offset in range(size):
+            if first + offset < len(ends) and second + offset < len(kept) - 1:
+                kept[second + offset] = ends[first + offset]
+    lines = [line + ("\r" if end else "") for line, end in zip(after, kept, strict=True)]
+    return "\n".join(lines).encode("utf-8", "surrogateescape")
+
+
+def _replace(path: Path, content: bytes) -> None:
+    mode = path.stat().st_mode
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(name, mode)
+        os.replace(name, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(name)
+        raise

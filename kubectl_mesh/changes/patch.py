@@ -1,0 +1,169 @@
+"""JSON Patches (RFC 6902) from edits, with `test` operations for all that they rely on.
+
+An edit inside a list item relies on that item being the one that was looked at: the whole item is
+tested, so that a patch fails where somebody has changed, moved or removed it.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jsonpatch
+import jsonpointer
+
+from kubectl_mesh.errors import MeshError
+from kubectl_mesh.mesh.resource import ABSENT, Path, field_at, pointer
+from kubectl_mesh.rules.repair import Edit
+
+Operation = Mapping[str, Any]
+_ALWAYS_CHANGING: tuple[Path, ...] = ((), ("metadata",))
+"""What nobody can rely on: the API server itself writes into it."""
+
+
+class Conflict(MeshError):
+    """An object is not what a patch relies on."""
+
+
+def operations_of(document: Mapping[str, Any], edits: Iterable[Edit]) -> list[Operation]:
+    """The operations that make some edits to one object, which is as `document`.
+
+    All tests come first, so that they speak of the object as it is. Raises Conflict where an edit
+    does not fit.
+    """
+    edits = list(edits)
+    tests: dict[Path, Any] = {}
+    for edit in edits:
+        place = _relied_on(document, edit)
+        if place not in _ALWAYS_CHANGING:
+            tests[place] = field_at(document, place)
+    operations: list[Operation] = [
+        {"op": "test", "path": pointer(path), "value": value}
+        for path, value in tests.items()
+        if value is not ABSENT
+    ]
+    after: Any = copy.deepcopy(dict(document))
+    for edit in edits:
+        for operation in _changes(after, edit):
+            operations.append(operation)
+            after = _applied(after, [operation])
+    return operations
+
+
+def _relied_on(document: Mapping[str, Any], edit: Edit) -> Path:
+    """The field that is tested: the list item that an edit is in, else the field itself.
+
+    Of a field that is not there it is the object around it, which shows that it is not.
+    """
+    for length, step in enumerate(edit.path, 1):
+        if isinstance(step, int):
+            path = edit.path[:length]
+            inside = length < len(edit.path)
+            return path if inside or not edit.insert else path[:-1]
+    path = edit.path
+    while path and field_at(document, path) is ABSENT:
+        path = path[:-1]
+    return path
+
+
+def _changes(document: Mapping[str, Any], edit: Edit) -> Iterator[Operation]:
+    """The operations of one edit; the objects around a new field are made."""
+    if edit.insert:
+        yield {"op": "add", "path": pointer(edit.path), "value": edit.value}
+        return
+    found = field_at(document, edit.path)
+    if edit.value is ABSENT:
+        if found is ABSENT:
+            raise Conflict(f"there is nothing at {pointer(edit.path)}")
+        yield {"op": "remove", "path": pointer(edit.path)}
+        return
+    for length in range(1, len(edit.path)):
+        if field_at(document, edit.path[:length]) in (ABSENT, None):
+            inner: Any = edit.value
+            for step in reversed(edit.path[length:]):
+                inner = {step: inner}
+            yield {"op": "add", "path": pointer(edit.path[:length]), "value": inner}
+            return
+    kind = "add" if found is ABSENT else "replace"
+    yield {"op": kind, "path": pointer(edit.path), "value": edit.value}
+
+
+def patched(document: Mapping[str, Any], operations: Sequence[Operation]) -> dict[str, Any]:
+    """The object after a patch; `document` stays as it is.
+
+    Raises Conflict where a test fails or an operation does not fit: then nothing is changed.
+    """
+    found = _applied(document, operations)
+    assert isinstance(found, dict)
+    return found
+
+
+def _applied(document: Any, operations: Sequence[Operation]) -> Any:
+    try:
+        return jsonpatch.JsonPatch([dict(each) for each in operations]).apply(document)
+    except (jsonpatch.JsonPatchException, jsonpointer.JsonPointerException) as error:
+        raise Conflict(_said(error, operations)) from error
+
+
+def _said(error: Exception, operations: Sequence[Operation]) -> str:
+    tested = next((each for each in operations if each["op"] == "test"), None)
+    where = f", of {tested['path'] or 'the object'} for one" if tested else ""
+    return f"it is not what it was{where}: {' '.join(str(error).split())[:200]}"
+
+
+def inverse(document: Mapping[str, Any], operations: Sequence[Operation]) -> list[Operation]:
+    """The patch that takes another back: patched(patched(document, it), inverse) is `document`.
+
+    It tests what the other one left. Raises Conflict as `patched` does.
+    """
+    undone: list[Operation] = []
+    current: Any = document
+    for operation in operations:
+        if operation["op"] == "test":
+            continue
+        path = jsonpointer.JsonPointer(operation["path"])
+        before = path.resolve(current, ABSENT) if operation["path"] else current
+        if operation["op"] == "remove":
+            undone.append({"op": "add", "path": operation["path"], "value": before})
+        elif operation["op"] == "add" and (before is ABSENT or _is_item(current, path)):
+            place = _place_of(current, operation["path"])
+            undone.append({"op": "remove", "path": place})
+            undone.append({"op": "test", "path": place, "value": operation["value"]})
+        else:
+            undone.append({"op": "replace", "path": operation["path"], "value": before})
+            undone.append({"op": "test", "path": operation["path"], "value": operation["value"]})
+        current = _applied(current, [operation])
+    return list(reversed(undone))
+
+
+def _is_item(document: Any, path: Any) -> bool:
+    """Whether a pointer is to an item of a list, before which `add` puts something."""
+    parent = jsonpointer.JsonPointer.from_parts(path.parts[:-1]).resolve(document, ABSENT)
+    return isinstance(parent, list)
+
+
+def _place_of(document: Any, path: str) -> str:
+    """Where `add` puts an item: `-` is the end of a list."""
+    if not path.endswith("/-"):
+        return path
+    items = jsonpointer.JsonPointer(path[:-2]).resolve(document)
+    return f"{path[:-1]}{len(items)}"
+
+
+@dataclass(frozen=True)
+class Target:
+    """The object that a patch is for. `namespace` is "" for cluster-scoped kinds."""
+
+    api_version: str
+    kind: str
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.kind} {self.namespace}/{self.name}"
+            if self.namespace
+            else f"{self.kind} {self.name}"
+        )

@@ -1,0 +1,207 @@
+"""`kubectl mesh fix`: repairs of what the doctor finds, previewed or written."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from kubectl_mesh.changes import files, outlook
+from kubectl_mesh.changes.change_set import ChangeSet, change_set
+from kubectl_mesh.commands.doctor import add_rule_flags, chosen_rules
+from kubectl_mesh.commands.inputs import cluster_options, take_snapshot
+from kubectl_mesh.errors import UsageError
+from kubectl_mesh.flags import (
+    add_cluster_flags,
+    add_input_flags,
+    add_output_flags,
+    comma_separated,
+)
+from kubectl_mesh.mesh.resource import Resource
+from kubectl_mesh.mesh.snapshot import Snapshot
+from kubectl_mesh.report import Layout
+from kubectl_mesh.report.changes import FORMATS, live_diff, paint_diff
+from kubectl_mesh.report.comparison import render
+from kubectl_mesh.report.table import wrap
+from kubectl_mesh.routing.compare import compare
+from kubectl_mesh.routing.scope import KINDS as ROUTING_KINDS
+from kubectl_mesh.rules.examine import Report, examine
+from kubectl_mesh.rules.ignore import Ignores
+from kubectl_mesh.rules.repair import Repair
+from kubectl_mesh.rules.rule import Finding
+from kubectl_mesh.sources.yaml import collector_paused
+from kubectl_mesh.term import Paint, emit, safe, use_color, width
+
+_EPILOG = """\
+examples:
+  {prog} -f manifests/ -R                       what would be changed, as a diff
+  {prog} -f manifests/ -R --write               changes the files, and nothing else in them
+  {prog} -f . --rule KM201 --choose v1          of several ways to repair, this one
+  {prog} -n shop -o kubectl > repair.sh         for a cluster, as commands to read and run
+
+It changes nothing unless --write says so. Every patch tests what it relies on: it fails, and
+changes nothing, where somebody has changed the object since. Below the diff stands what could not
+be repaired, with the ways there are where you have to choose, and which requests will be treated
+differently.
+
+exit status:
+  0  there is nothing to change, or all of it is written
+  1  there is something to change
+  2  the command line is at fault
+  3  something could not be read, or cannot be changed
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = _EPILOG.format(prog=parser.prog)
+    add_input_flags(parser)
+    add_rule_flags(parser)
+    group = parser.add_argument_group("how to repair it")
+    group.add_argument(
+        "--choose",
+        action="append",
+        metavar="NAME",
+        help="of several ways to repair a finding the one of this name; repeatable",
+    )
+    group.add_argument(
+        "--unsafe",
+        action="store_true",
+        help="make repairs, too, that change more than what is broken; each says what",
+    )
+    group.add_argument("--write", action="store_true", help="change the files of -f")
+    add_output_flags(parser, ("diff", *FORMATS))
+    add_cluster_flags(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Previews repairs, or writes them.
+
+    Raises UsageError for flags that contradict each other, NotEditable for a text that cannot be
+    changed in place, Conflict for an object that is not what was looked at.
+    """
+    if args.write and not args.filename:
+        raise UsageError("--write changes the files of -f: name them")
+    if args.with_cluster:
+        raise UsageError("--with-cluster is for the doctor: here it is -f, or the cluster")
+    rules = chosen_rules(args)
+    kinds = {kind for rule in rules for kind in (*rule.needs, *rule.uses)} | set(ROUTING_KINDS)
+    with collector_paused():
+        snapshot, namespaces = take_snapshot(args, kinds)
+        report = examine(snapshot, rules, Ignores(comma_separated(args.ignore)), namespaces)
+    plan = _plan(report, comma_separated(args.choose), unsafe=args.unsafe)
+    changes, waiting = change_set([each.repair for each in plan.chosen], _whole(args, snapshot))
+    texts = files.file_changes(changes) if args.filename and args.output == "diff" else []
+    if args.output != "diff":
+        emit(FORMATS[args.output](changes))
+    paint = Paint(use_color(args.color, sys.stdout))
+    if args.output == "diff":
+        lines = files.unified_diff(texts) if args.filename else live_diff(changes)
+        emit(paint_diff(lines, paint))
+    if args.write:
+        files.write(texts or files.file_changes(changes))
+    if not args.no_headers:
+        told = "\n\n".join(filter(None, _told(args, snapshot, changes, plan, waiting, paint)))
+        print(told, file=sys.stdout if args.output == "diff" else sys.stderr)
+    if changes and not args.write:
+        return 1
+    return 3 if any(skip.failed for skip in report.skipped) else 0
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """A finding, and the repair that is made."""
+
+    finding: Finding
+    repair: Repair
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What is repaired; what could be, once the user chooses; what has to be done by hand."""
+
+    chosen: Sequence[_Choice]
+    open: Sequence[Finding]
+    unsafe: Sequence[_Choice]
+    manual: Sequence[Finding]
+
+
+def _plan(report: Report, names: Sequence[str], *, unsafe: bool) -> _Plan:
+    """Raises UsageError for a name that no repair has."""
+    refused: list[_Choice] = []
+    chosen: list[_Choice] = []
+    still_open: list[Finding] = []
+    manual: list[Finding] = []
+    for finding in report.findings:
+        named = [repair for repair in finding.repairs if repair.name in names]
+        ways = named or finding.repairs
+        if len(ways) == 1:
+            allowed = unsafe or not ways[0].unsafe
+            (chosen if allowed else refused).append(_Choice(finding, ways[0]))
+        elif finding.repairs:
+            still_open.append(finding)
+        else:
+            manual.append(finding)
+    known = {repair.name for finding in report.findings for repair in finding.repairs}
+    for name in names:
+        if name not in known:
+            listed = ", ".join(sorted(known)) or "none"
+            raise UsageError(f"--choose {name}: no repair has that name; there are: {listed}")
+    return _Plan(chosen, still_open, refused, manual)
+
+
+def _whole(args: argparse.Namespace, snapshot: Snapshot) -> Callable[[Resource], Mapping[str, Any]]:
+    """What gives an object with all its fields: of a cluster only those were kept that are read."""
+    if not snapshot.coverage.live:
+        return lambda resource: resource.raw
+    from kubectl_mesh.sources.cluster import whole
+
+    return whole(cluster_options(args))
+
+
+def _told(
+    args: argparse.Namespace,
+    snapshot: Snapshot,
+    changes: ChangeSet,
+    plan: _Plan,
+    waiting: Sequence[Repair],
+    paint: Paint,
+) -> Iterator[str]:
+    room = width()
+    done = "REPAIRED" if args.write else "TO BE REPAIRED"
+    yield _listed(paint(done, "bold", "green"), _repaired(plan.chosen), room)
+    yield _listed(paint("CHOOSE, with --choose NAME", "bold", "yellow"), _ways(plan.open), room)
+    yield _listed(paint("ONLY WITH --unsafe", "bold", "yellow"), _repaired(plan.unsafe), room)
+    manual = [f"{each.rule.code} {each.resource}: {each.next}" for each in plan.manual]
+    yield _listed(paint("BY HAND", "bold", "yellow"), manual, room)
+    later = [repair.title for repair in waiting]
+    yield _listed(paint("LATER, when the others are made", "bold", "yellow"), later, room)
+    if changes and {step.resource.kind for step in changes.steps} & set(ROUTING_KINDS):
+        found = compare(snapshot, outlook.after(snapshot, changes))
+        layout = Layout(room, paint.enabled)
+        yield paint("WHAT REQUESTS WILL NOTICE", "bold") + "\n" + render(found, (), layout).rstrip()
+    if not (changes or plan.open or plan.unsafe or plan.manual):
+        yield paint("Nothing to repair.", "bold", "green")
+
+
+def _listed(heading: str, lines: Sequence[str], room: int) -> str:
+    told = "\n".join(wrap(safe(line), room, "  ", "    ") for line in lines)
+    return f"{heading}\n{told}" if lines else ""
+
+
+def _repaired(chosen: Sequence[_Choice]) -> list[str]:
+    found = []
+    for each in chosen:
+        told = filter(None, (each.repair.unsafe, *each.repair.affects))
+        also = "".join(f"; {line}" for line in told)
+        found.append(f"{each.finding.rule.code} {each.finding.resource}: {each.repair.title}{also}")
+    return list(dict.fromkeys(found))
+
+
+def _ways(findings: Sequence[Finding]) -> list[str]:
+    return [
+        f"{finding.rule.code} {finding.resource}: "
+        + " or ".join(f"{repair.name} ({repair.title})" for repair in finding.repairs)
+        for finding in findings
+    ]

@@ -1,0 +1,192 @@
+"""`kubectl mesh fix` on manifests."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from kubectl_mesh.changes.patch import patched
+from kubectl_mesh.cli import main
+from kubectl_mesh.mesh.snapshot import Snapshot
+from kubectl_mesh.rules import RULES
+from kubectl_mesh.rules.examine import examine
+from kubectl_mesh.rules.repair import Repair
+from kubectl_mesh.sources.config import find_mesh_config
+from kubectl_mesh.sources.files import load
+
+ROOT = Path(__file__).parents[2]
+EXAMPLE = "2-rules-without-effect-on-ingress.yaml"
+BAD = sorted(
+    file for rule in RULES for file in (ROOT / "tests" / "rules" / rule.code).glob("bad*.yaml")
+)
+
+
+class Run:
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self._capsys = capsys
+
+    def __call__(self, *arguments: str) -> tuple[int, str, str]:
+        self._capsys.readouterr()
+        status = main([*arguments])
+        return (status, *self._capsys.readouterr())
+
+    def findings(self, file: Path) -> list[dict[str, Any]]:
+        _, out, _ = self("doctor", "-f", str(file), "-o", "json")
+        found: list[dict[str, Any]] = json.loads(out)["findings"]
+        return found
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    return Run(capsys)
+
+
+@pytest.fixture
+def example(tmp_path: Path) -> Path:
+    return Path(shutil.copy(ROOT / "examples" / EXAMPLE, tmp_path))
+
+
+def test_a_preview_touches_nothing_and_ends_with_the_proof(run: Run, example: Path) -> None:
+    before = example.read_bytes()
+    status, out, err = run("fix", "-f", str(example), "--color", "never")
+    assert (status, err, example.read_bytes()) == (1, "", before)
+    assert f"--- a/{example}\n+++ b/{example}\n@@ -69,7 +69,7 @@\n" in out
+    assert (
+        "\n+    - destination: {host: helloworld.greetings.svc.cluster.local, subset: v1}\n" in out
+    )
+    assert "TO BE REPAIRED\n  KM201 VirtualService greetings/myapp: send to subset v1" in out
+    assert out.endswith("differs (1 class)\n")
+
+
+def test_written_once_there_is_nothing_left_to_do(run: Run, example: Path) -> None:
+    status, out, _ = run("fix", "-f", str(example), "--write")
+    assert (status, "REPAIRED\n" in out) == (0, True)
+    assert run.findings(example) == []
+    before = example.read_bytes()
+    status, out, _ = run("fix", "-f", str(example), "--write")
+    assert (status, out, example.read_bytes()) == (0, "Nothing to repair.\n", before)
+
+
+def repairs(file: Path) -> list[tuple[Repair, ...]]:
+    """The ways to repair each finding that has some."""
+    resources, _ = load([str(file)])
+    report = examine(Snapshot(resources, find_mesh_config(resources)), RULES)
+    return [finding.repairs for finding in report.findings if finding.repairs]
+
+
+def identities(findings: list[dict[str, Any]]) -> set[tuple[str, ...]]:
+    return {(each["code"], *map(str, each["resource"].values())) for each in findings}
+
+
+@pytest.mark.parametrize(
+    "file",
+    [file for file in BAD if repairs(file)],
+    ids=lambda file: f"{file.parent.name}-{file.stem}",
+)
+def test_what_is_repaired_is_gone_and_nothing_new_is_found(
+    run: Run, tmp_path: Path, file: Path
+) -> None:
+    """By the first of several ways. What waits for others is repaired when it is run again."""
+    copy = Path(shutil.copy(file, tmp_path))
+    before = run.findings(copy)
+    for _ in range(10):
+        ways = repairs(copy)
+        if not ways:
+            break
+        chosen = [part for each in ways if each[1:] for part in ("--choose", each[0].name)]
+        status, _, err = run("fix", "-f", str(copy), "--write", "--unsafe", *chosen)
+        assert (status in (0, 3), err) == (True, "")
+    assert repairs(copy) == []
+    assert identities(run.findings(copy)) < identities(before) or len(run.findings(copy)) < len(
+        before
+    )
+    text = copy.read_bytes()
+    run("fix", "-f", str(copy), "--write", "--unsafe")
+    assert copy.read_bytes() == text
+
+
+def patches(run: Run, file: Path) -> list[dict[str, Any]]:
+    _, out, _ = run("fix", "-f", str(file), "-o", "jsonpatch")
+    found: list[dict[str, Any]] = json.loads(out)
+    return found
+
+
+def test_every_format_says_the_same(run: Run, example: Path) -> None:
+    (patch,) = patches(run, example)
+    assert patch["target"] == {
+        "apiVersion": "networking.istio.io/v1beta1",
+        "kind": "VirtualService",
+        "namespace": "greetings",
+        "name": "myapp",
+    }
+    documents = list(yaml.safe_load_all(example.read_text()))
+    before = next(each for each in documents if each["metadata"]["name"] == "myapp")
+    after = patched(before, patch["patch"])
+    _, out, _ = run("fix", "-f", str(example), "-o", "yaml")
+    assert list(yaml.safe_load_all(out)) == [after]
+    _, out, _ = run("fix", "-f", str(example), "-o", "kustomize")
+    (block,) = yaml.safe_load(out)["patches"]
+    assert block["target"] == {
+        "group": "networking.istio.io",
+        "version": "v1beta1",
+        "kind": "VirtualService",
+        "namespace": "greetings",
+        "name": "myapp",
+    }
+    assert json.loads(block["patch"]) == patch["patch"]
+    _, out, _ = run("fix", "-f", str(example), "-o", "kubectl")
+    words = shlex.split(out)
+    assert words[:7] == [
+        *("kubectl", "patch", "virtualservices.v1beta1.networking.istio.io", "myapp"),
+        *("-n", "greetings", "--type=json"),
+    ]
+    assert json.loads(words[8]) == patch["patch"]
+
+
+def test_what_may_change_more_is_asked_for(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "it.yaml"
+    file.write_text(
+        "apiVersion: v1\nkind: Service\nmetadata: {name: web}\n"
+        "spec: {selector: {app: web}, ports: [{name: htpp, port: 80}]}\n"
+    )
+    arguments = ("fix", "-f", str(file), "--rule", "KM301")
+    status, out, _ = run(*arguments)
+    assert (status, "ONLY WITH --unsafe\n  KM301 Service default/web" in out) == (0, True)
+    status, out, _ = run(*arguments, "--unsafe")
+    assert (status, "{name: htpp, port: 80, appProtocol: http}" in out) == (1, True)
+    file.write_text(file.read_text().replace("htpp", "web"))
+    status, out, _ = run(*arguments, "--unsafe")
+    assert (status, "CHOOSE, with --choose NAME\n" in out) == (0, True)
+    status, out, _ = run(*arguments, "--unsafe", "--choose", "grpc")
+    assert (status, "appProtocol: grpc" in out) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--write"], "--write changes the files of -f"),
+        (["-f", EXAMPLE, "--with-cluster"], "--with-cluster is for the doctor"),
+        (["-f", EXAMPLE, "--choose", "nothing"], "no repair has that name; there are: v1"),
+        (["-f", EXAMPLE, "--rule", "KM999x"], "no rule is called"),
+    ],
+)
+def test_command_lines_that_make_no_sense(
+    run: Run, example: Path, arguments: list[str], said: str
+) -> None:
+    words = [str(example) if word == EXAMPLE else word for word in arguments]
+    status, out, err = run("fix", *words)
+    assert (status, out) == (2, "")
+    assert said in err
+
+
+def test_hostile_names_are_made_visible(run: Run, example: Path) -> None:
+    example.write_text(example.read_text().replace("prefix: /hello", 'prefix: "/\\e[31m"'))
+    for output in ("diff", "jsonpatch", "kustomize", "kubectl", "yaml"):
+        _, out, err = run("fix", "-f", str(example), "-o", output, "--color", "never")
+        assert "\x1b" not in out + err
