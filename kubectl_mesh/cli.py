@@ -15,7 +15,8 @@ from kubectl_mesh.errors import MeshError
 
 COMMANDS: Mapping[str, str] = {
     "doctor": "Find what is wrong with the routing of a mesh, in a cluster or in manifests",
-    "fix": "Repair what the doctor finds: shown as a diff, or written into the manifests",
+    "fix": "Repair what the doctor finds: shown as a diff, written into manifests or applied",
+    "undo": "Take back what fix has applied to a cluster",
     "route": "Say where a request or a connection goes, and why",
     "compare": "Say which requests two states of a mesh treat differently",
     "explain": "Say what a rule looks for, why it matters and how to repair it",

@@ -1,4 +1,4 @@
-"""`kubectl mesh fix`: repairs of what the doctor finds, previewed or written."""
+"""`kubectl mesh fix`: repairs of what the doctor finds, previewed, written or applied."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ import argparse
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from kubectl_mesh.changes import files, outlook
 from kubectl_mesh.changes.change_set import ChangeSet, change_set
+from kubectl_mesh.changes.journal import Journal, default_folder
+from kubectl_mesh.changes.owners import FIELD_MANAGER, owner_of
 from kubectl_mesh.commands.doctor import add_rule_flags, chosen_rules
 from kubectl_mesh.commands.inputs import cluster_options, take_snapshot
 from kubectl_mesh.errors import UsageError
@@ -34,20 +37,25 @@ from kubectl_mesh.rules.rule import Finding
 from kubectl_mesh.sources.yaml import collector_paused
 from kubectl_mesh.term import Paint, emit, safe, use_color, width
 
+if TYPE_CHECKING:
+    from kubectl_mesh.changes.cluster import Cluster
+
 _EPILOG = """\
 examples:
   {prog} -f manifests/ -R                       what would be changed, as a diff
   {prog} -f manifests/ -R --write               changes the files, and nothing else in them
   {prog} -f . --rule KM201 --choose v1          of several ways to repair, this one
-  {prog} -n shop -o kubectl > repair.sh         for a cluster, as commands to read and run
+  {prog} -n shop                                of a cluster, what would be changed
+  {prog} -n shop --apply                        asks, and changes it; `undo` takes it back
+  {prog} -n shop -o kubectl > repair.sh         as commands to read and run
 
-It changes nothing unless --write says so. Every patch tests what it relies on: it fails, and
-changes nothing, where somebody has changed the object since. Below the diff stands what could not
-be repaired, with the ways there are where you have to choose, and which requests will be treated
-differently.
+It changes nothing unless --write or --apply says so. Every patch tests what it relies on: it fails,
+and changes nothing, where somebody has changed the object since. Below the diff stands what could
+not be repaired, with the ways there are where you have to choose, and which requests will be
+treated differently.
 
 exit status:
-  0  there is nothing to change, or all of it is written
+  0  there is nothing to change, or all of it is written or applied
   1  there is something to change
   2  the command line is at fault
   3  something could not be read, or cannot be changed
@@ -71,18 +79,45 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="make repairs, too, that change more than what is broken; each says what",
     )
     group.add_argument("--write", action="store_true", help="change the files of -f")
+    group.add_argument("--apply", action="store_true", help="change the cluster, if you agree")
+    add_apply_flags(group)
+    group.add_argument(
+        "--dry-run",
+        choices=("none", "client", "server"),
+        default="none",
+        help="with --apply; server: have the API server try it and change nothing; client: do not "
+        "even ask it",
+    )
+    group.add_argument(
+        "--force-live",
+        action="store_true",
+        help="change objects, too, that a controller (Argo CD, Flux, Helm...) will set back",
+    )
     add_output_flags(parser, ("diff", *FORMATS))
     add_cluster_flags(parser)
 
 
+def add_apply_flags(group: argparse._ArgumentGroup) -> None:
+    """The flags of everything that changes a cluster."""
+    group.add_argument("--yes", action="store_true", help="do not ask")
+    group.add_argument("--field-manager", metavar="NAME", default=FIELD_MANAGER)
+    group.add_argument("--journal", metavar="DIR", help="where to note what is done, for undo")
+
+
 def run(args: argparse.Namespace) -> int:
-    """Previews repairs, or writes them.
+    """Previews repairs, or makes them.
 
     Raises UsageError for flags that contradict each other, NotEditable for a text that cannot be
     changed in place, Conflict for an object that is not what was looked at.
     """
     if args.write and not args.filename:
         raise UsageError("--write changes the files of -f: name them")
+    if args.apply and args.filename:
+        raise UsageError("--apply changes the cluster, not the files of -f: those are for --write")
+    if not args.apply and (args.dry_run != "none" or args.force_live):
+        raise UsageError("--dry-run and --force-live are for --apply")
+    if args.apply and args.output != "diff":
+        raise UsageError("--apply shows a diff: leave out -o")
     if args.with_cluster:
         raise UsageError("--with-cluster is for the doctor: here it is -f, or the cluster")
     rules = chosen_rules(args)
@@ -104,9 +139,58 @@ def run(args: argparse.Namespace) -> int:
     if not args.no_headers:
         told = "\n\n".join(filter(None, _told(args, snapshot, changes, plan, waiting, paint)))
         print(told, file=sys.stdout if args.output == "diff" else sys.stderr)
-    if changes and not args.write:
+    if changes and args.apply:
+        _apply(args, changes)
+    elif changes and not args.write:
         return 1
     return 3 if any(skip.failed for skip in report.skipped) else 0
+
+
+def _apply(args: argparse.Namespace, changes: ChangeSet) -> None:
+    """Makes a change set, once the server has tried it and the user agrees."""
+    owned = [(step, owner) for step in changes.steps if (owner := owner_of(step.before))]
+    if owned and not args.force_live:
+        listed = "; ".join(f"{step.target} belongs to {owner}" for step, owner in owned)
+        raise UsageError(
+            f"{listed}, which will set it back: change it where it is kept, by fix -f FILES "
+            "--write; or here all the same with --force-live"
+        )
+    if args.dry_run == "client":
+        return
+    cluster = connect_to(args)
+    cluster.rehearse(changes)
+    if args.dry_run == "server":
+        print("The API server would accept every step; nothing is changed.")
+        return
+    agree(args, f"Patch {len(changes.steps)} objects?" if changes.steps[1:] else "Patch it?")
+    run = cluster.apply(changes, journal_of(args), say)
+    print(f"Taken back by: kubectl mesh undo {run.id}")
+
+
+def say(text: str) -> None:
+    print(safe(text), flush=True)
+
+
+def connect_to(args: argparse.Namespace) -> Cluster:
+    from kubectl_mesh.changes.cluster import Cluster
+    from kubectl_mesh.sources.cluster import client_of
+
+    return Cluster(client_of(cluster_options(args)), args.field_manager)
+
+
+def journal_of(args: argparse.Namespace) -> Journal:
+    return Journal(Path(args.journal) if args.journal else default_folder())
+
+
+def agree(args: argparse.Namespace, question: str) -> None:
+    """Asks the user. Raises UsageError where there is nobody to ask, and for a no."""
+    if args.yes:
+        return
+    if sys.stdin is None or not sys.stdin.isatty():
+        raise UsageError("there is no terminal to ask on: say --yes")
+    print(f"{question} [y/N] ", end="", flush=True)
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise UsageError("nothing is changed")
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import ssl
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import urlencode
@@ -63,6 +63,12 @@ class _Answer:
     data: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class _Body:
+    content: bytes
+    content_type: str
+
+
 class Client:
     """Sends requests over a connection. Threads may share it.
 
@@ -81,7 +87,20 @@ class Client:
 
     def get(self, path: str, query: Mapping[str, str] | None = None) -> dict[str, Any]:
         """The object at a path such as /api/v1/namespaces/default."""
-        response = self._request(path, query or {})
+        return self._object(path, self._request(path, query or {}))
+
+    def patch(
+        self, path: str, operations: Sequence[Mapping[str, Any]], query: Mapping[str, str]
+    ) -> dict[str, Any]:
+        """Applies a JSON Patch to the object at a path, and returns the object as it is then.
+
+        It is sent once, unless the server says that it was too busy to look at it: where the
+        connection is lost nobody knows whether it was made.
+        """
+        body = _Body(json.dumps(list(operations)).encode(), "application/json-patch+json")
+        return self._object(path, self._request(path, query, "PATCH", body))
+
+    def _object(self, path: str, response: _Answer) -> dict[str, Any]:
         try:
             value = json.loads(response.data)
         except (ValueError, RecursionError):
@@ -154,7 +173,13 @@ class Client:
     def _server(self) -> str:
         return f"the API server {self.connection.server}"
 
-    def _request(self, path: str, query: Mapping[str, str]) -> _Answer:
+    def _request(
+        self,
+        path: str,
+        query: Mapping[str, str],
+        method: str = "GET",
+        body: _Body | None = None,
+    ) -> _Answer:
         query = {key: value for key, value in query.items() if value}
         url = self.connection.server + path + (f"?{urlencode(query)}" if query else "")
         renewed = False
@@ -163,9 +188,9 @@ class Client:
             tries += 1
             headers = self.connection.headers()
             try:
-                response = self._send(url, path, headers)
+                response = self._send(method, url, path, headers, body)
             except ProtocolError as error:
-                if tries < MAX_TRIES:
+                if tries < MAX_TRIES and body is None:
                     self._sleep(_pause(tries))
                     continue
                 raise self._unreachable(path, error) from error
@@ -181,19 +206,31 @@ class Client:
             if response.status == 401 and not renewed and self.connection.renew(headers):
                 renewed = True
                 continue
-            if tries < MAX_TRIES and _is_passing(response.status):
+            passing = response.status == 429 if body else _is_passing(response.status)
+            if tries < MAX_TRIES and passing:
                 self._sleep(_pause(tries, response.headers.get("Retry-After", "")))
                 continue
             raise self._refusal(path, response)
 
-    def _send(self, url: str, path: str, headers: Iterable[tuple[str, str]]) -> _Answer:
+    def _send(
+        self,
+        method: str,
+        url: str,
+        path: str,
+        headers: Iterable[tuple[str, str]],
+        body: _Body | None,
+    ) -> _Answer:
         """The answer, read to its end within the timeout. Raises what urllib3 raises."""
         timeout = self.connection.timeout
         deadline = None if timeout is None else time.monotonic() + timeout
+        sent = urllib3.HTTPHeaderDict(headers)
+        if body:
+            sent["Content-Type"] = body.content_type
         response = self.connection.pool.request(
-            "GET",
+            method,
             url,
-            headers=urllib3.HTTPHeaderDict(headers),
+            body=body.content if body else None,
+            headers=sent,
             timeout=self.connection.timeouts,
             retries=False,
             redirect=False,

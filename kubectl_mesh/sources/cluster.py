@@ -48,6 +48,7 @@ __all__ = [
     "ClusterOptions",
     "ClusterOrigin",
     "ClusterState",
+    "client_of",
     "load",
     "namespace_of_context",
     "path_of",
@@ -536,8 +537,13 @@ def _full_name(kind: Kind) -> str:
 
 def whole(options: ClusterOptions) -> Callable[[Resource], Mapping[str, Any]]:
     """What asks a cluster for an object with all its fields. Raises ClusterError."""
-    client = Client(connect(options))
+    client = client_of(options)
     return lambda resource: client.get(path_of(resource))
+
+
+def client_of(options: ClusterOptions) -> Client:
+    """What talks to the cluster that the options name. Raises ClusterError."""
+    return Client(connect(options))
 
 
 def path_of(resource: Resource) -> str:

@@ -1,0 +1,201 @@
+"""Change sets made to a cluster, and taken back.
+
+Each step is a JSON Patch that the API server makes or refuses as a whole. What is about to be done
+stands in the journal before it is done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jsonpatch
+
+from kubectl_mesh.changes.change_set import ChangeSet, Step
+from kubectl_mesh.changes.journal import Entry, Journal, Run, State, new_run
+from kubectl_mesh.changes.owners import FIELD_MANAGER
+from kubectl_mesh.changes.patch import Conflict, Operation
+from kubectl_mesh.errors import Forbidden, MeshError, NotInstalled
+from kubectl_mesh.kube.http import ApiError, Client
+from kubectl_mesh.sources.cluster import path_of
+
+_INVALID = (409, 422)
+"""What the API server answers to a patch whose test fails."""
+_SERVERS_OWN = ("managedFields", "resourceVersion", "generation", "uid", "creationTimestamp")
+
+
+class Stopped(MeshError):
+    """A change set that is made in part, and how to go on or back."""
+
+
+class Cluster:
+    """A cluster that change sets are made to."""
+
+    def __init__(self, client: Client, field_manager: str = FIELD_MANAGER) -> None:
+        self._client = client
+        self._query = {"fieldManager": field_manager}
+
+    @property
+    def server(self) -> str:
+        """The API server's address."""
+        return self._client.connection.server
+
+    def rehearse(self, changes: ChangeSet) -> None:
+        """Has the API server try every step, without making one.
+
+        Raises Conflict for an object that somebody has changed, ClusterError for a step that is
+        refused: by a rule of admission, for want of rights, as it is no longer there.
+        """
+        for step in changes.steps:
+            self._patch(str(step.target), path_of(step.resource), step.operations, dry=True)
+
+    def apply(self, changes: ChangeSet, journal: Journal, told: Callable[[str], object]) -> Run:
+        """Makes the steps one after the other. `told` hears of each.
+
+        Raises Stopped where one fails: those before it are made.
+        """
+        connection = self._client.connection
+        run = new_run(connection.context, connection.server, map(_entry, changes.steps))
+        journal.write(run)
+        self.go_on(run, journal, told)
+        return run
+
+    def go_on(self, run: Run, journal: Journal, told: Callable[[str], object]) -> None:
+        """Makes the steps of a run that are not made yet. Raises Stopped as `apply` does."""
+        for entry in run.entries:
+            if entry.state is State.STARTED and self._is_made(entry):
+                entry.state = State.DONE
+                journal.write(run)
+            if entry.state in (State.DONE, State.UNDONE):
+                continue
+            entry.state = State.STARTED
+            journal.write(run)
+            try:
+                entry.after = self._patch(str(entry.target), entry.path, entry.operations)
+            except MeshError as error:
+                if isinstance(error, Conflict) or _is_refusal(error):
+                    entry.state = State.PLANNED
+                    journal.write(run)
+                raise Stopped(_stopped(run, entry, error)) from error
+            entry.state = State.DONE
+            journal.write(run)
+            told(f"{entry.target} patched")
+
+    def undo(
+        self, run: Run, journal: Journal, told: Callable[[str], object], *, force: bool
+    ) -> None:
+        """Takes back the steps of a run, the last one first.
+
+        Raises Conflict for an object that somebody has changed since, unless `force`.
+        """
+        for entry in reversed(run.made):
+            current = self.current(entry)
+            if not same(current, entry.before):
+                if not same(current, entry.after) and not force:
+                    raise Conflict(
+                        f"{entry.target}: {_who(current)} has changed it since: look at it, and "
+                        "take it back all the same with --force"
+                    )
+                self._restore(entry, current)
+            told(f"{entry.target} is as it was")
+            entry.state = State.UNDONE
+            journal.write(run)
+
+    def _restore(self, entry: Entry, current: Mapping[str, Any]) -> None:
+        operations: list[Operation] = [
+            {
+                "op": "test",
+                "path": "/metadata/resourceVersion",
+                "value": current["metadata"]["resourceVersion"],
+            },
+            *jsonpatch.make_patch(content(current), content(entry.before)).patch,
+        ]
+        self._patch(str(entry.target), entry.path, operations)
+
+    def current(self, entry: Entry) -> Mapping[str, Any]:
+        """The object of a step as it is now. Raises Conflict where it is gone."""
+        try:
+            return self._client.get(entry.path)
+        except NotInstalled:
+            raise Conflict(f"{entry.target}: it is gone; somebody has deleted it") from None
+
+    def _is_made(self, entry: Entry) -> bool:
+        """Whether a step, of which that is not known, was made."""
+        return not same(self.current(entry), entry.before)
+
+    def _patch(
+        self, name: str, path: str, operations: Sequence[Operation], *, dry: bool = False
+    ) -> Mapping[str, Any]:
+        query = {**self._query, **({"dryRun": "All"} if dry else {})}
+        try:
+            return self._client.patch(path, operations, query)
+        except NotInstalled:
+            raise Conflict(f"{name}: it is gone; somebody has deleted it") from None
+        except ApiError as error:
+            if error.status not in _INVALID:
+                raise
+            current = self._client.get(path)
+            if _fits(current, operations):
+                raise
+            raise Conflict(f"{name}: {_who(current)} has changed it since it was read") from error
+
+
+def _fits(current: Mapping[str, Any], operations: Sequence[Operation]) -> bool:
+    """Whether it is not for a test that a patch was refused."""
+    tests = [dict(each) for each in operations if each["op"] == "test"]
+    try:
+        jsonpatch.JsonPatch(tests).apply(dict(current))
+    except jsonpatch.JsonPatchException:
+        return False
+    return True
+
+
+def _entry(step: Step) -> Entry:
+    return Entry(
+        step.target, path_of(step.resource), step.reasons, step.operations, step.before, step.after
+    )
+
+
+def content(document: Mapping[str, Any]) -> dict[str, Any]:
+    """What people write of an object: without status, and what the API server keeps."""
+    found = {key: value for key, value in document.items() if key != "status"}
+    metadata = found.get("metadata") or {}
+    found["metadata"] = {key: each for key, each in metadata.items() if key not in _SERVERS_OWN}
+    return found
+
+
+def same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    return content(one) == content(other)
+
+
+def _is_refusal(error: MeshError) -> bool:
+    """Whether the server has said no, so that the step is known not to be made."""
+    if isinstance(error, ApiError):
+        return 400 <= error.status < 500
+    return isinstance(error, (Forbidden, NotInstalled))
+
+
+def _who(current: Mapping[str, Any]) -> str:
+    """Who has written to an object last, as managedFields have it."""
+    managers: list[Mapping[str, Any]] = (current.get("metadata") or {}).get("managedFields") or []
+    others = [each for each in managers if each.get("manager") != FIELD_MANAGER]
+    last = max(others, key=lambda each: str(each.get("time") or ""), default=None)
+    if last is None:
+        return "somebody"
+    return f"{last.get('manager')} (at {last.get('time')})"
+
+
+def _stopped(run: Run, entry: Entry, error: MeshError) -> str:
+    made = sum(each.state is State.DONE for each in run.entries)
+    unsure = "; whether this step was made is not known" if entry.state is State.STARTED else ""
+    left = (
+        f"{made} of {len(run.entries)} steps are made{unsure}"
+        if made or unsure
+        else "nothing is changed"
+    )
+    how = (
+        f": kubectl mesh undo --finish {run.id} goes on, kubectl mesh undo {run.id} goes back"
+        if made or unsure
+        else ""
+    )
+    return f"{error}; {left}{how}"

@@ -1,0 +1,194 @@
+"""The journal: what was done to a cluster, written down before it is done.
+
+A run has a file of its own. It is replaced as a whole, and is on the disk before the next request
+is sent: whatever ends the program, it says how far things had come.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import enum
+import json
+import os
+import secrets
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kubectl_mesh.changes.patch import Operation, Target
+from kubectl_mesh.errors import MeshError
+
+_KIND = {"apiVersion": "mesh.kubectl.dev/v1", "kind": "Journal"}
+
+
+class JournalError(MeshError):
+    """A journal that cannot be read or written."""
+
+
+class State(enum.Enum):
+    """How far a step has come. STARTED: the request may have been sent, and nobody knows more."""
+
+    PLANNED = "planned"
+    STARTED = "started"
+    DONE = "done"
+    UNDONE = "undone"
+
+
+@dataclass
+class Entry:
+    """A step of a run. `before` and `after` are whole objects; `after` is what the server said."""
+
+    target: Target
+    path: str
+    reasons: Sequence[str]
+    operations: Sequence[Operation]
+    before: Mapping[str, Any]
+    after: Mapping[str, Any]
+    state: State = State.PLANNED
+
+
+@dataclass
+class Run:
+    """What one command did. `server` is the API server's address."""
+
+    id: str
+    started: str
+    context: str
+    server: str
+    entries: list[Entry] = field(default_factory=list)
+
+    @property
+    def made(self) -> list[Entry]:
+        """The steps that are made, or may be."""
+        return [each for each in self.entries if each.state in (State.STARTED, State.DONE)]
+
+    @property
+    def is_half_done(self) -> bool:
+        """Whether some steps are made and others are not, or nobody knows."""
+        states = {each.state for each in self.entries}
+        return State.STARTED in states or len(states) > 1
+
+
+def new_run(context: str, server: str, entries: Iterable[Entry]) -> Run:
+    now = datetime.datetime.now(datetime.timezone.utc)
+    name = f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+    return Run(name, now.isoformat(timespec="seconds"), context, server, list(entries))
+
+
+def default_folder(environ: Mapping[str, str] = os.environ) -> Path:
+    """Where journals are kept unless --journal says otherwise: in the user's state directory."""
+    state = environ.get("XDG_STATE_HOME") or ""
+    base = Path(state) if os.path.isabs(state) else Path.home() / ".local" / "state"
+    return base / "kubectl-mesh" / "journal"
+
+
+class Journal:
+    """A folder of runs, which nobody else may read: they hold whole objects."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def write(self, run: Run) -> None:
+        """Replaces what is known of a run. Raises JournalError."""
+        text = json.dumps(_written(run), indent=1)
+        try:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            descriptor, name = tempfile.mkstemp(dir=self.folder, prefix=".")
+            try:
+                with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+                    stream.write(text)
+                    stream.flush()
+                    os.fsync(stream.fileno())
+                os.replace(name, self._file(run.id))
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    os.unlink(name)
+                raise
+            self._sync()
+        except OSError as error:
+            raise JournalError(
+                f"the journal {self.folder} cannot be written: {error.strerror}: name another "
+                "folder with --journal"
+            ) from error
+
+    def _sync(self) -> None:
+        descriptor = os.open(self.folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def runs(self) -> Iterator[Run]:
+        """All runs, the newest first. Raises JournalError for one that cannot be read."""
+        names = sorted(self.folder.glob("*.json"), reverse=True) if self.folder.is_dir() else []
+        for file in names:
+            yield self._read(file)
+
+    def run(self, name: str) -> Run:
+        """The run of that name. Raises JournalError where there is none."""
+        file = self._file(name)
+        if "/" in name or not file.is_file():
+            raise JournalError(f"there is no run {name!r} in {self.folder}: see undo --list")
+        return self._read(file)
+
+    def _file(self, name: str) -> Path:
+        return self.folder / f"{name}.json"
+
+    def _read(self, file: Path) -> Run:
+        try:
+            return _parsed(json.loads(file.read_text(encoding="utf-8")))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise JournalError(f"{file} cannot be read: {error}") from error
+
+
+def _written(run: Run) -> Mapping[str, Any]:
+    return {
+        **_KIND,
+        "id": run.id,
+        "started": run.started,
+        "context": run.context,
+        "server": run.server,
+        "steps": [
+            {
+                "target": vars(each.target),
+                "path": each.path,
+                "reasons": list(each.reasons),
+                "operations": list(each.operations),
+                "before": each.before,
+                "after": each.after,
+                "state": each.state.value,
+            }
+            for each in run.entries
+        ],
+    }
+
+
+def _parsed(value: Mapping[str, Any]) -> Run:
+    if {key: value[key] for key in _KIND} != _KIND:
+        raise ValueError("it is no journal of this version")
+    entries = [
+        Entry(
+            Target(**step["target"]),
+            step["path"],
+            step["reasons"],
+            step["operations"],
+            step["before"],
+            step["after"],
+            State(step["state"]),
+        )
+        for step in value["steps"]
+    ]
+    return Run(value["id"], value["started"], value["context"], value["server"], entries)
+
+
+def told_runs(runs: Iterator[Run]) -> Iterator[tuple[str, ...]]:
+    """A row for each run: its name, when, where, how far it has come, and what it is for."""
+    for run in runs:
+        counts = {state: sum(each.state is state for each in run.entries) for state in State}
+        parts = [f"{count} {state.value}" for state, count in counts.items() if count]
+        how_far = ("half done: " if run.is_half_done else "") + ", ".join(parts)
+        what = ", ".join(dict.fromkeys(str(each.target) for each in run.entries))
+        yield run.id, run.started, run.context, how_far, what

@@ -1,0 +1,78 @@
+"""`kubectl mesh undo`: takes back what was applied to a cluster."""
+
+from __future__ import annotations
+
+import argparse
+
+from kubectl_mesh.changes.journal import Run, told_runs
+from kubectl_mesh.commands.fix import add_apply_flags, agree, connect_to, journal_of, say
+from kubectl_mesh.errors import UsageError
+from kubectl_mesh.flags import add_cluster_flags
+from kubectl_mesh.term import emit, safe
+
+_EPILOG = """\
+examples:
+  {prog} --list                      what was applied, and what of it is half done
+  {prog}                             takes the last of it back, if you agree
+  {prog} 20261125-012733-ab12        takes that back
+  {prog} 20261125-012733-ab12 --finish   makes the steps that are not made yet
+
+An object that somebody has changed since is left alone, unless --force says otherwise.
+
+exit status:
+  0  done
+  2  the command line is at fault, or you did not agree
+  3  something could not be taken back
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = _EPILOG.format(prog=parser.prog)
+    parser.add_argument("id", nargs="?", metavar="ID", help="default: the last that is not undone")
+    group = parser.add_argument_group("what to do")
+    group.add_argument("--list", action="store_true", help="list what was applied")
+    group.add_argument("--finish", action="store_true", help="go on instead of going back")
+    group.add_argument(
+        "--force", action="store_true", help="take back what somebody has changed since, too"
+    )
+    add_apply_flags(group)
+    group.add_argument("-v", "--verbose", action="store_true", help="tracebacks of errors")
+    add_cluster_flags(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Raises Conflict, Stopped, ClusterError and JournalError as the parts that it calls do."""
+    journal = journal_of(args)
+    if args.list:
+        if args.id or args.finish:
+            raise UsageError("--list lists everything")
+        rows = list(told_runs(journal.runs()))
+        text = "".join(safe("  ".join(row)) + "\n" for row in rows)
+        emit(text or f"Nothing was applied, as far as {journal.folder} knows.\n")
+        return 0
+    found = journal.run(args.id) if args.id else _last(args)
+    cluster = connect_to(args)
+    if cluster.server != found.server:
+        raise UsageError(
+            f"{found.id} was applied to {found.server} (context {found.context}), and this is "
+            f"{cluster.server}: name it with --context or --kubeconfig"
+        )
+    left = [each for each in found.entries if each not in found.made]
+    concerned = left if args.finish else found.made
+    if not concerned:
+        raise UsageError(f"there is nothing left to do of {found.id}")
+    for entry in concerned:
+        print(safe(f"{entry.target}: {'; '.join(entry.reasons)}"))
+    agree(args, "Go on with it?" if args.finish else "Take it back?")
+    if args.finish:
+        cluster.go_on(found, journal, say)
+    else:
+        cluster.undo(found, journal, say, force=args.force)
+    return 0
+
+
+def _last(args: argparse.Namespace) -> Run:
+    found = next((each for each in journal_of(args).runs() if each.made), None)
+    if found is None:
+        raise UsageError("there is nothing to take back: see --list")
+    return found

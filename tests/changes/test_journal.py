@@ -1,0 +1,115 @@
+"""The journal of what was done to a cluster."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from kubectl_mesh.changes.journal import (
+    Entry,
+    Journal,
+    JournalError,
+    Run,
+    State,
+    default_folder,
+    new_run,
+    told_runs,
+)
+from kubectl_mesh.changes.owners import owner_of
+from kubectl_mesh.changes.patch import Target
+
+TARGET = Target("networking.istio.io/v1", "VirtualService", "shop", "web")
+
+
+def run_of(*states: State) -> Run:
+    entries = [
+        Entry(TARGET, "/path", ["why"], [{"op": "test", "path": "", "value": {}}], {}, {}, state)
+        for state in states
+    ]
+    return new_run("a context", "https://server", entries)
+
+
+def test_what_is_written_is_read_again(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "a" / "b")
+    run = run_of(State.DONE, State.STARTED)
+    journal.write(run)
+    assert journal.run(run.id) == run
+    assert list(journal.runs()) == [run]
+    run.entries[1].state = State.DONE
+    journal.write(run)
+    assert journal.run(run.id).entries[1].state is State.DONE
+    assert os.listdir(journal.folder) == [f"{run.id}.json"]
+    assert (journal.folder / f"{run.id}.json").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize(
+    ("states", "said"),
+    [
+        ((State.DONE, State.DONE), "2 done"),
+        ((State.DONE, State.PLANNED), "half done: 1 planned, 1 done"),
+        ((State.STARTED,), "half done: 1 started"),
+        ((State.UNDONE,), "1 undone"),
+    ],
+)
+def test_how_far_a_run_has_come(states: tuple[State, ...], said: str) -> None:
+    run = run_of(*states)
+    assert list(told_runs(iter([run]))) == [
+        (run.id, run.started, "a context", said, "VirtualService shop/web")
+    ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        "{}",
+        '{"apiVersion": "mesh.kubectl.dev/v1", "kind": "Journal"}',
+        '{"apiVersion": "mesh.kubectl.dev/v2", "kind": "Journal", "steps": []}',
+    ],
+)
+def test_a_journal_that_cannot_be_read_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "it.json").write_text(text)
+    with pytest.raises(JournalError, match=r"it\.json cannot be read"):
+        Journal(tmp_path).run("it")
+
+
+def test_a_step_of_an_unknown_state_is_not_guessed(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    run = run_of(State.DONE)
+    journal.write(run)
+    file = tmp_path / f"{run.id}.json"
+    value = json.loads(file.read_text())
+    value["steps"][0]["state"] = "maybe"
+    file.write_text(json.dumps(value))
+    with pytest.raises(JournalError, match="'maybe' is not a valid State"):
+        journal.run(run.id)
+
+
+@pytest.mark.parametrize("name", ["nothing", "../etc/passwd", "a/b", ""])
+def test_a_run_that_is_not_there(tmp_path: Path, name: str) -> None:
+    with pytest.raises(JournalError, match="there is no run"):
+        Journal(tmp_path).run(name)
+
+
+def test_a_journal_that_cannot_be_written_stops_everything(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(JournalError, match=r"cannot be written: .*--journal"):
+        Journal(tmp_path / "file" / "below").write(run_of(State.PLANNED))
+
+
+def test_where_journals_are_kept() -> None:
+    assert default_folder({"XDG_STATE_HOME": "/state"}) == Path("/state/kubectl-mesh/journal")
+    expected = Path.home() / ".local/state/kubectl-mesh/journal"
+    assert default_folder({}) == default_folder({"XDG_STATE_HOME": "relative"}) == expected
+
+
+def test_who_owns_an_object() -> None:
+    assert owner_of({}) is None
+    assert owner_of({"metadata": {"labels": {"app.kubernetes.io/managed-by": "me"}}}) is None
+    owner = {"kind": "Rollout", "name": "r"}
+    assert owner_of({"metadata": {"ownerReferences": [owner]}}) == "Argo Rollouts (Rollout r)"

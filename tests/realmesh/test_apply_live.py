@@ -1,0 +1,362 @@
+"""Repairs applied to a real API server, taken back, and what is left when something goes wrong.
+
+In every case the journal says what is so, and `undo` brings back the very specs that were there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kubectl_mesh.changes.change_set import ChangeSet, change_set
+from kubectl_mesh.changes.cluster import Cluster, Stopped
+from kubectl_mesh.changes.journal import Journal, Run, State
+from kubectl_mesh.changes.patch import Conflict
+from kubectl_mesh.cli import main
+from kubectl_mesh.errors import MeshError
+from kubectl_mesh.mesh.snapshot import Snapshot
+from kubectl_mesh.rules import BY_CODE
+from kubectl_mesh.rules.examine import examine
+from kubectl_mesh.sources.cluster import ClusterOptions, client_of, load, whole
+
+from .apiserver import ApiServer
+
+ROOT = Path(__file__).parents[2]
+NAMES = ("one", "three", "two")
+"""In the order in which they are repaired."""
+
+
+def manifest(name: str, namespace: str, **metadata: Any) -> dict[str, Any]:
+    """A VirtualService with the weight of a single destination, which KM605 takes away."""
+    route = [{"destination": {"host": name}, "weight": 50}]
+    return {
+        "apiVersion": "networking.istio.io/v1beta1",
+        "kind": "VirtualService",
+        "metadata": {"name": name, "namespace": namespace, **metadata},
+        "spec": {"hosts": [name], "http": [{"name": "only", "route": route, "timeout": "1s"}]},
+    }
+
+
+class Shop:
+    """Three VirtualServices to be repaired, in a namespace of a cluster."""
+
+    def __init__(self, server: ApiServer, namespace: str, journal: Path) -> None:
+        self.server = server
+        self.namespace = namespace
+        self.options = ClusterOptions(kubeconfig=str(server.kubeconfig))
+        self.journal = Journal(journal)
+        server.create(manifest(name, namespace) for name in NAMES)
+        self.before = self.specs()
+
+    def path(self, name: str) -> str:
+        return self.server.path(manifest(name, self.namespace))
+
+    def specs(self) -> dict[str, str]:
+        return {
+            name: json.dumps(self.server.request("GET", self.path(name))["spec"]) for name in NAMES
+        }
+
+    def changes(self) -> ChangeSet:
+        rule = BY_CODE["KM605"]
+        state = load(self.options, rule.needs, {self.namespace})
+        report = examine(Snapshot(state.resources, state.config, state.coverage), [rule])
+        repairs = [finding.repairs[0] for finding in report.findings]
+        found, _ = change_set(repairs, whole(self.options))
+        assert len(found.steps) == len(NAMES)
+        return found
+
+    def cluster(self) -> Cluster:
+        return Cluster(client_of(self.options))
+
+    def patched(self) -> list[str]:
+        """The names of those that are not as they were."""
+        return [name for name, spec in self.specs().items() if spec != self.before[name]]
+
+    def edit(self, name: str) -> None:
+        """Somebody else changes an object."""
+        patch = json.dumps([{"op": "add", "path": "/spec/http/0/timeout", "value": "9s"}])
+        self.server.kubectl(
+            *("patch", "virtualservice", name, "-n", self.namespace, "--type=json", "-p", patch)
+        )
+
+    def run(self) -> Run:
+        (found,) = self.journal.runs()
+        return found
+
+    def states(self) -> list[State]:
+        return [each.state for each in self.run().entries]
+
+
+@pytest.fixture
+def shop(apiserver: ApiServer, namespace: str, tmp_path: Path) -> Shop:
+    return Shop(apiserver, namespace, tmp_path / "journal")
+
+
+def quiet(_: str) -> None:
+    pass
+
+
+def test_what_is_applied_can_be_taken_back(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+    def command(*arguments: str) -> tuple[int, str]:
+        capsys.readouterr()
+        cluster = ("--kubeconfig", str(shop.server.kubeconfig))
+        status = main([*arguments, *cluster, "--journal", str(shop.journal.folder), "--yes"])
+        out, err = capsys.readouterr()
+        return status, out + err
+
+    fix = ("fix", "-n", shop.namespace, "--rule", "KM605", "--apply")
+    status, said = command(*fix, "--dry-run", "server")
+    assert (status, shop.patched()) == (0, [])
+    assert said.endswith("The API server would accept every step; nothing is changed.\n")
+    status, said = command(*fix, "--dry-run", "client")
+    assert (status, shop.patched(), shop.journal.folder.exists()) == (0, [], False)
+    status, said = command(*fix)
+    assert (status, shop.patched()) == (0, list(NAMES))
+    run = shop.run()
+    assert f"Taken back by: kubectl mesh undo {run.id}" in said
+    assert shop.states() == [State.DONE] * 3
+    assert "weight" not in json.dumps(shop.specs())
+    managers = shop.server.request("GET", shop.path("one"))["metadata"]["managedFields"]
+    assert "kubectl-mesh" in [each["manager"] for each in managers]
+    assert command(*fix) == (0, "Nothing to repair.\n")
+    assert command("undo", "--list") == (
+        0,
+        f"{run.id}  {run.started}  {run.context}  3 done  "
+        + ", ".join(f"VirtualService {shop.namespace}/{name}" for name in NAMES)
+        + "\n",
+    )
+    assert oct(shop.journal.folder.stat().st_mode & 0o777) == "0o700"
+    status, said = command("undo")
+    assert (status, shop.specs()) == (0, shop.before)
+    assert shop.states() == [State.UNDONE] * 3
+    assert command("undo")[0] == 2, "there is nothing left to take back"
+
+
+def test_an_object_that_is_edited_in_between(shop: Shop) -> None:
+    changes = shop.changes()
+    shop.edit("three")
+    before = shop.specs()
+    with pytest.raises(Conflict, match=r"/three: kubectl-patch \(at .*\) has changed it since"):
+        shop.cluster().rehearse(changes)
+    assert shop.specs() == before
+    with pytest.raises(Stopped, match=r"/three: kubectl-patch .*; 1 of 3 steps are made"):
+        shop.cluster().apply(changes, shop.journal, quiet)
+    assert shop.states() == [State.DONE, State.PLANNED, State.PLANNED]
+    shop.cluster().undo(shop.run(), shop.journal, quiet, force=False)
+    assert shop.specs() == before
+
+
+def test_an_object_that_is_deleted_in_between(shop: Shop) -> None:
+    changes = shop.changes()
+    shop.server.delete(manifest("two", shop.namespace))
+    with pytest.raises(Conflict, match="/two: it is gone; somebody has deleted it"):
+        shop.cluster().rehearse(changes)
+    with pytest.raises(Stopped, match=r"/two: it is gone.*; 2 of 3 steps are made"):
+        shop.cluster().apply(changes, shop.journal, quiet)
+    shop.server.create([manifest("two", shop.namespace)])
+    shop.cluster().undo(shop.run(), shop.journal, quiet, force=False)
+    assert shop.specs() == shop.before
+
+
+@pytest.mark.parametrize("finish", [False, True])
+def test_an_api_server_that_stops_after_the_first_step(
+    new_apiserver: Callable[..., ApiServer], tmp_path: Path, finish: bool
+) -> None:
+    server = new_apiserver()
+    server.kubectl("create", "namespace", "shop")
+    shop = Shop(server, "shop", tmp_path / "journal")
+    changes = shop.changes()
+    with pytest.raises(Stopped, match=r"; 1 of 3 steps are made.*undo --finish"):
+        shop.cluster().apply(changes, shop.journal, lambda _: server.stop())
+    assert shop.states() == [State.DONE, State.STARTED, State.PLANNED]
+    server.start()
+    assert shop.patched() == ["one"]
+    if finish:
+        shop.cluster().go_on(shop.run(), shop.journal, quiet)
+        assert (shop.patched(), shop.states()) == (list(NAMES), [State.DONE] * 3)
+    shop.cluster().undo(shop.run(), shop.journal, quiet, force=False)
+    assert shop.specs() == shop.before
+
+
+_KILLED = """
+import os, signal, sys
+from pathlib import Path
+from kubectl_mesh.changes import journal
+from kubectl_mesh.cli import main
+when, calls = int(sys.argv[1]), 0
+write = journal.Journal.write
+def dying(self, run):
+    global calls
+    write(self, run)
+    calls += 1
+    if calls == when:
+        os.kill(os.getpid(), signal.SIGKILL)
+journal.Journal.write = dying
+main(sys.argv[2:])
+"""
+
+
+@pytest.mark.parametrize("when", range(1, 8))
+@pytest.mark.parametrize("finish", [False, True])
+def test_a_tool_that_is_killed(shop: Shop, when: int, finish: bool) -> None:
+    """After each time that the journal is written: before the first step, in it, behind it..."""
+    arguments = [
+        *("fix", "-n", shop.namespace, "--rule", "KM605", "--apply", "--yes"),
+        *("--kubeconfig", str(shop.server.kubeconfig), "--journal", str(shop.journal.folder)),
+    ]
+    killed = subprocess.run(
+        [sys.executable, "-c", _KILLED, str(when), *arguments], cwd=ROOT, capture_output=True
+    )
+    assert killed.returncode == -signal.SIGKILL
+    run = shop.run()
+    for entry, name in zip(run.entries, NAMES, strict=True):
+        made = name in shop.patched()
+        assert made == (entry.state is State.DONE) or entry.state is State.STARTED
+    assert run.is_half_done is (1 < when < 7)
+    if finish:
+        shop.cluster().go_on(run, shop.journal, quiet)
+        assert (shop.patched(), shop.states()) == (list(NAMES), [State.DONE] * 3)
+    shop.cluster().undo(shop.run(), shop.journal, quiet, force=False)
+    assert shop.specs() == shop.before
+    assert not [name for name in os.listdir(shop.journal.folder) if name.startswith(".")]
+
+
+def test_two_who_apply_the_same_at_once(shop: Shop, tmp_path: Path) -> None:
+    changes = shop.changes()
+    other = Journal(tmp_path / "other")
+    shop.cluster().apply(changes, shop.journal, quiet)
+    after = shop.specs()
+    with pytest.raises(Stopped, match="has changed it since it was read; nothing is changed"):
+        shop.cluster().apply(changes, other, quiet)
+    (second,) = other.runs()
+    assert (second.made, shop.specs()) == ([], after)
+    shop.cluster().undo(shop.run(), shop.journal, quiet, force=False)
+    assert shop.specs() == shop.before
+
+
+_POLICY = """
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicy
+metadata: {{name: {name}}}
+spec:
+  matchConstraints:
+    resourceRules:
+    - apiGroups: [networking.istio.io]
+      apiVersions: ["*"]
+      operations: [UPDATE]
+      resources: [virtualservices]
+  validations:
+  - expression: "object.metadata.namespace != '{name}' || object.metadata.name != 'three'"
+    message: three is frozen
+---
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicyBinding
+metadata: {{name: {name}}}
+spec: {{policyName: {name}, validationActions: [Deny]}}
+"""
+
+
+def test_admission_that_refuses_the_second_step(shop: Shop) -> None:
+    """It is met in the rehearsal; if it comes into force only later, the first step is made."""
+    changes = shop.changes()
+    policy = _POLICY.format(name=shop.namespace)
+    try:
+        shop.server.kubectl("apply", "-f", "-", input=policy)
+        _until_refused(shop)
+        with pytest.raises(MeshError, match="three is frozen"):
+            shop.cluster().rehearse(changes)
+        assert shop.patched() == []
+        with pytest.raises(
+            Stopped, match=r"three is frozen.*; 1 of 3 steps are made: kubectl mesh"
+        ):
+            shop.cluster().apply(changes, shop.journal, quiet)
+        assert shop.states() == [State.DONE, State.PLANNED, State.PLANNED]
+        assert shop.patched() == ["one"]
+    finally:
+        shop.server.kubectl("delete", "-f", "-", input=policy)
+    shop.cluster().undo(shop.run(), shop.journal, quiet, force=False)
+    assert shop.specs() == shop.before
+
+
+def _until_refused(shop: Shop) -> None:
+    """The API server takes a moment to heed a new policy."""
+    for _ in range(200):
+        done = shop.server.kubectl(
+            *("annotate", "virtualservice", "three", "-n", shop.namespace, "--dry-run=server"),
+            *("--overwrite", "a=b"),
+            check=False,
+        )
+        if "frozen" in done.stderr:
+            return
+    raise AssertionError(done.stderr)
+
+
+def test_what_somebody_has_changed_since_is_taken_back_only_by_force(shop: Shop) -> None:
+    shop.cluster().apply(shop.changes(), shop.journal, quiet)
+    shop.edit("one")
+    edited = shop.specs()["one"]
+    with pytest.raises(Conflict, match=r"/one: kubectl-patch .* has changed it since.*--force"):
+        shop.cluster().undo(shop.run(), shop.journal, quiet, force=False)
+    assert shop.specs() == {**shop.before, "one": edited}, "the others are taken back"
+    shop.cluster().undo(shop.run(), shop.journal, quiet, force=True)
+    assert shop.specs() == shop.before
+
+
+@pytest.mark.parametrize(
+    ("metadata", "owner"),
+    [
+        ({"labels": {"argocd.argoproj.io/instance": "shop"}}, "Argo CD"),
+        ({"annotations": {"argocd.argoproj.io/tracking-id": "shop"}}, "Argo CD"),
+        ({"labels": {"kustomize.toolkit.fluxcd.io/name": "shop"}}, "Flux"),
+        ({"labels": {"app.kubernetes.io/managed-by": "Helm"}}, "Helm"),
+        (
+            {
+                "ownerReferences": [
+                    {"apiVersion": "flagger.app/v1", "kind": "Canary", "name": "c", "uid": "1"}
+                ]
+            },
+            "Flagger",
+        ),
+    ],
+)
+def test_what_a_controller_owns_is_left_to_it(
+    apiserver: ApiServer,
+    namespace: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    metadata: dict[str, Any],
+    owner: str,
+) -> None:
+    apiserver.create([manifest("one", namespace, **metadata)])
+    fix = [
+        *("fix", "-n", namespace, "--rule", "KM605", "--apply", "--yes"),
+        *("--kubeconfig", str(apiserver.kubeconfig), "--journal", str(tmp_path)),
+    ]
+    assert main(fix) == 2
+    assert f"VirtualService {namespace}/one belongs to {owner}" in capsys.readouterr().err
+    assert main([*fix, "--force-live"]) == 0
+
+
+def test_a_user_who_may_not_patch(shop: Shop) -> None:
+    shop.server.kubectl(
+        *("create", "role", "reader", "-n", shop.namespace, "--verb=get,list"),
+        "--resource=virtualservices.networking.istio.io",
+    )
+    shop.server.kubectl(
+        *("create", "rolebinding", "bob", "-n", shop.namespace, "--role=reader", "--user=bob")
+    )
+    changes = shop.changes()
+    bob = Cluster(client_of(ClusterOptions(kubeconfig=str(shop.server.user("bob")))))
+    with pytest.raises(MeshError, match='User "bob" cannot patch resource'):
+        bob.rehearse(changes)
+    with pytest.raises(Stopped, match="nothing is changed"):
+        bob.apply(changes, shop.journal, quiet)
+    assert shop.patched() == []

@@ -1,0 +1,104 @@
+"""`kubectl mesh fix` against a cluster: what it shows, and what becomes of it on the real mesh."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+from typing import Any
+
+import pytest
+import yaml
+
+from kubectl_mesh.changes.patch import patched
+from kubectl_mesh.cli import main
+
+from .manifests import to, virtual_service
+from .mesh import Mesh
+from .test_ingress import INSIDE, WaysIn, helloworld
+
+__all__ = ["helloworld"]
+
+
+class Fix:
+    """Runs `fix` against a mesh."""
+
+    def __init__(self, mesh: Mesh, capsys: pytest.CaptureFixture[str]) -> None:
+        self._mesh = mesh
+        self._capsys = capsys
+
+    def __call__(self, *arguments: str) -> tuple[int, str]:
+        self._capsys.readouterr()
+        kubeconfig = str(self._mesh.server.kubeconfig)
+        status = main(["fix", "-n", "default", "--kubeconfig", kubeconfig, *arguments])
+        return status, self._capsys.readouterr().out
+
+    def shell(self, line: str) -> subprocess.CompletedProcess[str]:
+        """Runs a line of `-o kubectl` by the real kubectl."""
+        words = shlex.split(line)
+        assert words[0] == "kubectl"
+        return self._mesh.server.kubectl(*words[1:], check=False)
+
+
+@pytest.fixture
+def fix(mesh: Mesh, capsys: pytest.CaptureFixture[str]) -> Fix:
+    return Fix(mesh, capsys)
+
+
+def spec_of(mesh: Mesh, kind: str, name: str) -> Any:
+    return json.loads(mesh.server.kubectl("get", kind, name, "-o", "json").stdout)["spec"]
+
+
+def test_the_subset_in_the_gateways_rule(helloworld: WaysIn, fix: Fix) -> None:
+    """KM201: the diff proves the cure, kubectl makes it, requests arrive at v1."""
+    mesh = helloworld.mesh
+    status, out = fix("--rule", "KM201")
+    assert status == 1
+    assert "--- VirtualService default/myapp (now)\n" in out
+    assert "+        subset: v1\n" in out
+    assert "after   helloworld.default.svc.cluster.local:5000 subset v1 by" in out
+    assert helloworld.from_outside("myapp.com") == {"v1", "v2"}, "a preview changes nothing"
+    (line,) = fix("--rule", "KM201", "-o", "kubectl")[1].splitlines()
+    (patch,) = json.loads(fix("--rule", "KM201", "-o", "jsonpatch")[1])
+    wanted = yaml.safe_load(fix("--rule", "KM201", "-o", "yaml")[1])["spec"]
+    before = {"spec": spec_of(mesh, "virtualservice", "myapp")}
+    assert fix.shell(line).returncode == 0
+    after = spec_of(mesh, "virtualservice", "myapp")
+    assert after == wanted == patched(before, patch["patch"])["spec"]
+    mesh.settled()
+    assert helloworld.from_outside("myapp.com") == {"v1"}
+    assert helloworld.from_inside(INSIDE) == {"v1"}
+    assert fix("--rule", "KM201") == (0, "Nothing to repair.\n")
+    again = fix.shell(line)
+    assert again.returncode != 0, "the same patch a second time"
+    assert spec_of(mesh, "virtualservice", "myapp") == after
+
+
+def test_a_patch_for_an_object_that_somebody_has_changed_fails_whole(
+    helloworld: WaysIn, fix: Fix
+) -> None:
+    mesh = helloworld.mesh
+    (line,) = fix("--rule", "KM201", "-o", "kubectl")[1].splitlines()
+    other = [{"op": "add", "path": "/spec/http/0/timeout", "value": "5s"}]
+    mesh.server.kubectl(
+        *("patch", "virtualservice", "myapp", "--type=json", "-p", json.dumps(other))
+    )
+    before = spec_of(mesh, "virtualservice", "myapp")
+    refused = fix.shell(line)
+    assert refused.returncode != 0
+    assert "the server rejected our request" in refused.stderr
+    assert spec_of(mesh, "virtualservice", "myapp") == before
+
+
+def test_a_declared_protocol(mesh: Mesh, fix: Fix) -> None:
+    """KM301: made by kubectl, and requests go by the http rules."""
+    mesh.service("web", ports={"htpp": 8000}, pods={"v1": 1})
+    client = mesh.sidecar("default", {"app": "client"})
+    mesh.apply(virtual_service("web", "web", to("web", port=8000)))
+    mesh.settled()
+    lines = fix("--rule", "KM301", "-o", "kubectl")[1].splitlines()
+    assert [shlex.split(line)[2:4] for line in lines] == [["services", "web"]]
+    assert [fix.shell(line).returncode for line in lines] == [0]
+    mesh.settled()
+    assert spec_of(mesh, "service", "web")["ports"][0]["appProtocol"] == "http"
+    assert client.request("GET", "web:8000").version == "v1"
