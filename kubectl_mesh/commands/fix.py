@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,7 +32,7 @@ from kubectl_mesh.routing.compare import compare
 from kubectl_mesh.routing.scope import KINDS as ROUTING_KINDS
 from kubectl_mesh.rules.examine import Report, examine
 from kubectl_mesh.rules.ignore import Ignores
-from kubectl_mesh.rules.repair import Repair
+from kubectl_mesh.rules.repair import ACCEPT_MTLS_OFF, UNSAFE, Repair
 from kubectl_mesh.rules.rule import Finding
 from kubectl_mesh.sources.yaml import collector_paused
 from kubectl_mesh.term import Paint, emit, safe, use_color, width
@@ -77,6 +77,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--unsafe",
         action="store_true",
         help="make repairs, too, that change more than what is broken; each says what",
+    )
+    group.add_argument(
+        ACCEPT_MTLS_OFF,
+        action="store_true",
+        help="let KM501 turn mTLS off for the whole mesh: pods talk in plain text from then on",
     )
     group.add_argument("--write", action="store_true", help="change the files of -f")
     group.add_argument("--apply", action="store_true", help="change the cluster, if you agree")
@@ -125,7 +130,12 @@ def run(args: argparse.Namespace) -> int:
     with collector_paused():
         snapshot, namespaces = take_snapshot(args, kinds)
         report = examine(snapshot, rules, Ignores(comma_separated(args.ignore)), namespaces)
-    plan = _plan(report, comma_separated(args.choose), unsafe=args.unsafe)
+    accepted = {
+        flag
+        for flag, given in ((UNSAFE, args.unsafe), (ACCEPT_MTLS_OFF, args.accept_mtls_off))
+        if given
+    }
+    plan = _plan(report, comma_separated(args.choose), accepted)
     changes, waiting = change_set([each.repair for each in plan.chosen], _whole(args, snapshot))
     texts = files.file_changes(changes) if args.filename and args.output == "diff" else []
     if args.output != "diff":
@@ -211,8 +221,11 @@ class _Plan:
     manual: Sequence[Finding]
 
 
-def _plan(report: Report, names: Sequence[str], *, unsafe: bool) -> _Plan:
-    """Raises UsageError for a name that no repair has."""
+def _plan(report: Report, names: Sequence[str], accepted: Collection[str]) -> _Plan:
+    """What is done about findings; `accepted` are the flags for what is unsafe.
+
+    Raises UsageError for a name that no repair has.
+    """
     refused: list[_Choice] = []
     chosen: list[_Choice] = []
     still_open: list[Finding] = []
@@ -221,7 +234,7 @@ def _plan(report: Report, names: Sequence[str], *, unsafe: bool) -> _Plan:
         named = [repair for repair in finding.repairs if repair.name in names]
         ways = named or finding.repairs
         if len(ways) == 1:
-            allowed = unsafe or not ways[0].unsafe
+            allowed = not ways[0].unsafe or ways[0].flag in accepted
             (chosen if allowed else refused).append(_Choice(finding, ways[0]))
         elif finding.repairs:
             still_open.append(finding)
@@ -256,7 +269,9 @@ def _told(
     done = "REPAIRED" if args.write else "TO BE REPAIRED"
     yield _listed(paint(done, "bold", "green"), _repaired(plan.chosen), room)
     yield _listed(paint("CHOOSE, with --choose NAME", "bold", "yellow"), _ways(plan.open), room)
-    yield _listed(paint("ONLY WITH --unsafe", "bold", "yellow"), _repaired(plan.unsafe), room)
+    for flag in dict.fromkeys(each.repair.flag for each in plan.unsafe):
+        lines = _repaired([each for each in plan.unsafe if each.repair.flag == flag])
+        yield _listed(paint(f"ONLY WITH {flag}", "bold", "yellow"), lines, room)
     manual = [f"{each.rule.code} {each.resource}: {each.next}" for each in plan.manual]
     yield _listed(paint("BY HAND", "bold", "yellow"), manual, room)
     later = [repair.title for repair in waiting]

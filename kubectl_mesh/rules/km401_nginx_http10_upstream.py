@@ -15,6 +15,7 @@ from kubectl_mesh.mesh.registry import Service
 from kubectl_mesh.mesh.resource import Resource
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.mesh.workloads import WORKLOAD_KINDS, Workload
+from kubectl_mesh.rules.nginx_repair import repair_of
 from kubectl_mesh.rules.rule import Finding, Rule, Severity, Skip
 
 _RESTARTABLE = ("Deployment", "StatefulSet", "DaemonSet")
@@ -333,6 +334,7 @@ def _finding(config_map: Resource, key: str, faults: list[_Fault]) -> Finding:
         for fault in faults
         for text in (*fault.version.facts, *fault.answered.facts, *fault.doubts)
     )
+    repair = repair_of(first.pod, [each.proxy for each in faults if each.pod is first.pod])
     return RULE.finding(
         config_map,
         ("data", key),
@@ -345,6 +347,7 @@ def _finding(config_map: Resource, key: str, faults: list[_Fault]) -> Finding:
         related=tuple(
             dict.fromkeys(fault.pod.workload.resource.id for fault in faults if fault.pod.workload)
         ),
+        repairs=(repair,) if repair else (),
     )
 
 

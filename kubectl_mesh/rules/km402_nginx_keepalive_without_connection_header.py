@@ -4,26 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from kubectl_mesh.mesh.nginx import Header, Proxy, Upstream, default_http_version
+from kubectl_mesh.mesh.nginx import Header, Proxy, default_http_version
 from kubectl_mesh.mesh.nginx_pods import NginxPod
 from kubectl_mesh.mesh.resource import Resource
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.mesh.workloads import WORKLOAD_KINDS
+from kubectl_mesh.rules.nginx_repair import repair_of
 from kubectl_mesh.rules.rule import Finding, Rule, Severity
 
 
 def check(snapshot: Snapshot) -> Iterator[Finding]:
-    found: dict[tuple[int, str, int, str], tuple[Resource, Upstream, dict[int, Proxy]]] = {}
+    found: dict[tuple[int, str, int, str], tuple[Resource, NginxPod, dict[int, Proxy]]] = {}
     for pod in snapshot.nginx_pods:
         for proxy in pod.config.proxies:
             if proxy.upstream is None or not _closes_kept_connections(pod, proxy):
                 continue
             config_map, key = pod.files[proxy.key]
             place = (id(config_map), key, proxy.upstream.line, proxy.upstream.name)
-            proxies = found.setdefault(place, (config_map, proxy.upstream, {}))[2]
+            proxies = found.setdefault(place, (config_map, pod, {}))[2]
             proxies.setdefault(proxy.line, proxy)
-    for (_, key, _, _), (config_map, upstream, proxies) in found.items():
-        yield _finding(config_map, key, upstream, [proxies[line] for line in sorted(proxies)])
+    for (_, key, _, name), (config_map, pod, proxies) in found.items():
+        yield _finding(config_map, key, name, pod, [proxies[line] for line in sorted(proxies)])
 
 
 def _closes_kept_connections(pod: NginxPod, proxy: Proxy) -> bool:
@@ -40,8 +41,11 @@ def _closes_kept_connections(pod: NginxPod, proxy: Proxy) -> bool:
     return default != "1.1" and not proxy.gaps
 
 
-def _finding(config_map: Resource, key: str, upstream: Upstream, proxies: list[Proxy]) -> Finding:
+def _finding(
+    config_map: Resource, key: str, upstream: str, pod: NginxPod, proxies: list[Proxy]
+) -> Finding:
     first = proxies[0]
+    repair = repair_of(pod, proxies)
     others = ", ".join(str(proxy.line) for proxy in proxies[1:])
     context = f" ({first.context})" if first.context else ""
     also = f"; so do lines {others}" if len(proxies) > 2 else f"; so does line {others}"
@@ -55,7 +59,7 @@ def _finding(config_map: Resource, key: str, upstream: Upstream, proxies: list[P
     return RULE.finding(
         config_map,
         ("data", key),
-        f"{key} line {first.line}{context} proxies to upstream {upstream.name}, which keeps "
+        f"{key} line {first.line}{context} proxies to upstream {upstream}, which keeps "
         f"connections open (keepalive), but {said}{also if others else ''}",
         traffic="every request opens and closes a connection of its own: keepalive has no effect",
         next=cure,
@@ -64,6 +68,7 @@ def _finding(config_map: Resource, key: str, upstream: Upstream, proxies: list[P
             f"{header.value}"
             for header in first.headers
         ),
+        repairs=(repair,) if repair else (),
     )
 
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from kubectl_mesh.mesh.ports import HTTP_PROTOCOLS
 from kubectl_mesh.mesh.registry import Port, Service
 from kubectl_mesh.mesh.resource import Resource, ResourceId
 from kubectl_mesh.mesh.snapshot import Snapshot
+from kubectl_mesh.rules.repair import ACCEPT_MTLS_OFF, Edit, Repair
 from kubectl_mesh.rules.rule import Finding, Rule, Severity
 
 _CITADEL = "istio-citadel"
 _NODE_AGENT = "istio-nodeagent"
+_AUTH_POLICY = re.compile(r"^( *authPolicy: *)[\"']?MUTUAL_TLS[\"']?", re.MULTILINE)
+_ANNOTATIONS = ("spec", "template", "metadata", "annotations")
 _NOT_TCP = HTTP_PROTOCOLS | {"udp"}
 
 
@@ -23,7 +27,7 @@ def check(snapshot: Snapshot) -> Iterator[Finding]:
     for service in snapshot.registry.services:
         ports = [port for port in service.ports if port.protocol not in _NOT_TCP]
         if service.is_headless and ports:
-            yield _finding(citadel, service, ports, mutual_tls)
+            yield _finding(snapshot, citadel, service, ports, mutual_tls)
 
 
 def _running_citadel(snapshot: Snapshot) -> Resource | None:
@@ -76,7 +80,45 @@ def _mutual_tls(snapshot: Snapshot) -> tuple[tuple[str, ResourceId | None], ...]
     return tuple(found)
 
 
+def _repairs(
+    snapshot: Snapshot,
+    citadel: Resource,
+    mutual_tls: tuple[tuple[str, ResourceId | None], ...] | None,
+) -> Iterator[Repair]:
+    """mTLS off, pilot restarted, citadel scaled to 0, where all that has a part in it is seen."""
+    stopped = Edit(citadel, ("spec", "replicas"), 0)
+    if mutual_tls == ():
+        yield Repair("scale-citadel", f"scale {citadel} to 0", (stopped,))
+        return
+    config_map = snapshot.get("ConfigMap", snapshot.config.root_namespace, "istio")
+    pilot = snapshot.get("Deployment", citadel.namespace, "istio-pilot")
+    by_policy = any(related and related.kind == "MeshPolicy" for _, related in mutual_tls or ())
+    unseen = pilot is None and snapshot.coverage.live
+    if mutual_tls is None or by_policy or config_map is None or unseen:
+        return
+    text = str((config_map.data.get("data") or {}).get("mesh") or "")
+    off, count = _AUTH_POLICY.subn(r"\g<1>NONE", text)
+    if count == 1:
+        restarted = (*_ANNOTATIONS, "mesh.kubectl.dev/mtls")
+        turned_off = Edit(config_map, ("data", "mesh"), off)
+        yield Repair(
+            "mtls-off",
+            f"turn mTLS off in {config_map}, restart istio-pilot, scale {citadel} to 0",
+            (turned_off, *((Edit(pilot, restarted, "off"),) if pilot else ()), stopped),
+            unsafe="all pods of the mesh talk to each other in plain text: whoever can listen on "
+            "the network reads it, and AuthorizationPolicies for principals no longer hold",
+            flag=ACCEPT_MTLS_OFF,
+            affects=()
+            if pilot
+            else (
+                "istio-pilot is not in the input: restart it before citadel is scaled down, with "
+                f"kubectl -n {citadel.namespace} rollout restart deployment/istio-pilot",
+            ),
+        )
+
+
 def _finding(
+    snapshot: Snapshot,
     citadel: Resource,
     service: Service,
     ports: list[Port],
@@ -115,6 +157,7 @@ def _finding(
         severity=Severity.WARNING if mutual_tls is None else RULE.severity,
         evidence=tuple(evidence),
         related=(citadel.id, *(related for _, related in mutual_tls or () if related)),
+        repairs=tuple(_repairs(snapshot, citadel, mutual_tls)),
     )
 
 

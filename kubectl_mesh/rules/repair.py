@@ -7,6 +7,9 @@ from typing import Any
 
 from kubectl_mesh.mesh.resource import Path, Resource
 
+UNSAFE = "--unsafe"
+ACCEPT_MTLS_OFF = "--accept-mtls-off"
+
 
 @dataclass(frozen=True, slots=True)
 class Edit:
@@ -27,7 +30,7 @@ class Repair:
     """A way to repair a finding. `name` is what the user chooses it by, of those of its rule.
 
     It is safe where nothing but what is broken is treated differently afterwards: no other request,
-    no pod. Else `unsafe` says what is, and it is made only by a user who has asked for that.
+    no pod. Else `unsafe` says what is, and it is made only by a user who gives `flag`.
     `affects` are other things to know.
     """
 
@@ -35,4 +38,5 @@ class Repair:
     title: str
     edits: tuple[Edit, ...]
     unsafe: str = ""
+    flag: str = UNSAFE
     affects: tuple[str, ...] = ()

@@ -21,6 +21,7 @@ from kubectl_mesh.sources.config import find_mesh_config
 from kubectl_mesh.sources.files import load
 
 ROOT = Path(__file__).parents[2]
+EVERYTHING = ("--unsafe", "--accept-mtls-off")
 EXAMPLE = "2-rules-without-effect-on-ingress.yaml"
 BAD = sorted(
     file for rule in RULES for file in (ROOT / "tests" / "rules" / rule.code).glob("bad*.yaml")
@@ -100,14 +101,14 @@ def test_what_is_repaired_is_gone_and_nothing_new_is_found(
         if not ways:
             break
         chosen = [part for each in ways if each[1:] for part in ("--choose", each[0].name)]
-        status, _, err = run("fix", "-f", str(copy), "--write", "--unsafe", *chosen)
+        status, _, err = run("fix", "-f", str(copy), "--write", *EVERYTHING, *chosen)
         assert (status in (0, 3), err) == (True, "")
     assert repairs(copy) == []
     assert identities(run.findings(copy)) < identities(before) or len(run.findings(copy)) < len(
         before
     )
     text = copy.read_bytes()
-    run("fix", "-f", str(copy), "--write", "--unsafe")
+    run("fix", "-f", str(copy), "--write", *EVERYTHING)
     assert copy.read_bytes() == text
 
 
@@ -147,6 +148,33 @@ def test_every_format_says_the_same(run: Run, example: Path) -> None:
         *("-n", "greetings", "--type=json"),
     ]
     assert json.loads(words[8]) == patch["patch"]
+
+
+def test_mtls_is_turned_off_only_for_who_says_so(run: Run, tmp_path: Path) -> None:
+    """In the order of the guidelines: the ConfigMap, pilot, citadel."""
+    file = Path(shutil.copy(ROOT / "examples" / "5-headless-tcp-and-citadel.yaml", tmp_path))
+    file.write_text(
+        "apiVersion: apps/v1\nkind: Deployment\n"
+        "metadata: {name: istio-pilot, namespace: istio-system}\n"
+        "spec: {template: {spec: {containers: [{name: pilot}]}}}\n---\n" + file.read_text()
+    )
+    for flags in ((), ("--unsafe",)):
+        status, out, _ = run("fix", "-f", str(file), *flags)
+        assert (status, "ONLY WITH --accept-mtls-off" in out) == (0, True)
+        assert "whoever can listen on the network reads it" in " ".join(out.split())
+    _, out, _ = run("fix", "-f", str(file), "--accept-mtls-off", "-o", "jsonpatch")
+    patches = json.loads(out)
+    assert [each["target"]["name"] for each in patches] == ["istio", "istio-pilot", "istio-citadel"]
+    assert "authPolicy: NONE" in patches[0]["patch"][1]["value"]
+    restarted = "/spec/template/metadata"
+    assert patches[1]["patch"][-1] == {
+        "op": "add",
+        "path": restarted,
+        "value": {"annotations": {"mesh.kubectl.dev/mtls": "off"}},
+    }
+    assert patches[2]["patch"][-1]["value"] == 0
+    assert run("fix", "-f", str(file), "--accept-mtls-off", "--write")[0] == 0
+    assert run.findings(file) == []
 
 
 def test_what_may_change_more_is_asked_for(run: Run, tmp_path: Path) -> None:

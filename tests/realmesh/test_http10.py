@@ -17,6 +17,8 @@ from typing import Any
 import pytest
 import yaml
 
+from kubectl_mesh.cli import main
+
 from . import build
 from .client import PATIENCE
 from .conftest import built
@@ -264,6 +266,43 @@ def test_the_example_and_its_repair(web: Web, new: Path, old: Path) -> None:
             assert nginx.request("GET", "backend").status == 426
         with web.nginx(old, repaired, sidecar) as nginx:
             assert nginx.request("GET", "backend").status == 200
+
+
+@pytest.mark.parametrize(
+    "directives",
+    [
+        (),
+        (HTTP10,),
+        (CLOSE, "proxy_set_header Host $host;"),
+        ("proxy_set_header X-A a; # b",),
+        (HTTP10, CLOSE, "gzip on;"),
+    ],
+)
+def test_the_repair_of_fix_is_one(
+    web: Web, new: Path, old: Path, tmp_path: Path, directives: tuple[str, ...]
+) -> None:
+    """426 becomes 200, both kinds of nginx accept the text, and no header is lost."""
+    text = (EXAMPLES / "4-nginx-http10.yaml").read_text(encoding="utf-8")
+    documents = list(yaml.safe_load_all(text))
+    (config_map,) = (each for each in documents if each["kind"] == "ConfigMap")
+    config_map["data"]["default.conf"] = server(*directives)
+    file = tmp_path / "4-nginx-http10.yaml"
+    file.write_text(yaml.safe_dump_all(documents))
+    assert main(["fix", "-f", str(file), "--rule", "KM401", "--write"]) == 0
+    repaired = example(tmp_path)
+    for program in (old, new):
+        assert web.nginx(program, repaired, web.backend).problems() == ""
+    with web.nginx(old, server(*directives), web.backend) as nginx:
+        assert nginx.request("GET", "shop.example.com").status == 426
+    with web.nginx(old, repaired, web.backend) as nginx:
+        answer = nginx.request("GET", "shop.example.com")
+    assert answer.status == 200
+    assert answer.said is not None
+    headers = answer.said["headers"]
+    assert (headers.get("x-a"), headers["host"]) == (
+        "a" if "X-A" in repaired else None,
+        "shop.example.com" if "$host" in repaired else "backend:8000",
+    )
 
 
 def test_the_client_s_host_leads_past_the_rules_of_the_upstream(web: Web, new: Path) -> None:

@@ -1,0 +1,168 @@
+"""The two lines that an nginx needs in front of Envoy, put where they lose nothing.
+
+`proxy_http_version 1.1;` and `proxy_set_header Connection "";` go before the proxy_pass that lacks
+them, or in place of what says otherwise. A block inherits `proxy_set_header` only if it has none of
+its own: the header goes beside those that are in force, and is left out where some may be in force
+that cannot be seen. What comes out is read again, and has to mean what was meant.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+
+from kubectl_mesh.mesh.nginx import Header, Proxy, read
+from kubectl_mesh.mesh.nginx_pods import NginxPod
+from kubectl_mesh.mesh.resource import Path, Resource
+from kubectl_mesh.rules.repair import Edit, Repair
+
+_VERSION = "proxy_http_version 1.1;"
+_HEADER = 'proxy_set_header Connection "";'
+_LEVELS = ("location",)
+"""The blocks of a proxy_pass in which both directives are allowed."""
+
+
+def repair_of(pod: NginxPod, proxies: Sequence[Proxy]) -> Repair | None:
+    """What makes some proxies of an nginx speak HTTP/1.1, and keep connections open if they may.
+
+    None where that cannot be written down: the directive stands in a block that does not allow
+    these, comes from a variable, or is not found on its line.
+    """
+    texts = {name: _text(*place) for name, place in pod.files.items()}
+    edits = _Edits(texts)
+    for proxy in proxies:
+        if proxy.level not in _LEVELS or not _set_version(edits, proxy):
+            return None
+        if not _set_header(edits, proxy):
+            return None
+    new = edits.made()
+    if new is None or not _means_it({**texts, **new}, proxies):
+        return None
+    changed: dict[tuple[int, str], Edit] = {}
+    for name, text in new.items():
+        config_map, key = pod.files[name]
+        path: Path = ("data", key)
+        changed[id(config_map), key] = Edit(config_map, path, text)
+    return Repair(
+        "http-1.1",
+        f"set proxy_http_version 1.1 where {_lines(proxies)} proxies",
+        tuple(changed.values()),
+        affects=("nginx reads it when its pods are restarted",),
+    )
+
+
+def _text(config_map: Resource, key: str) -> str:
+    return str((config_map.data.get("data") or {}).get(key) or "")
+
+
+def _lines(proxies: Sequence[Proxy]) -> str:
+    found = sorted({proxy.line for proxy in proxies})
+    listed = ", ".join(map(str, found))
+    return f"line {listed} of {proxies[0].key}" if len(found) == 1 else f"each of lines {listed}"
+
+
+def _set_version(edits: _Edits, proxy: Proxy) -> bool:
+    setting = proxy.http_version
+    if setting is None:
+        edits.before(proxy.key, proxy.line, "proxy_pass", _VERSION)
+        return True
+    if "$" in setting.value:
+        return False
+    if setting.value != "1.1":
+        edits.replace(setting.key, setting.line, "proxy_http_version", _VERSION)
+    return True
+
+
+def _set_header(edits: _Edits, proxy: Proxy) -> bool:
+    """Takes the Connection header out, unless a rule of nginx sets one for a purpose."""
+    connection = proxy.connection
+    if connection is not None:
+        if connection.value.lower() == "close":
+            edits.replace(connection.key, connection.line, "proxy_set_header", _HEADER)
+        return True
+    if proxy.headers:
+        last: Header = proxy.headers[-1]
+        edits.before(last.key, last.line, "proxy_set_header", _HEADER)
+    elif proxy.outer_seen and not proxy.gaps:
+        edits.before(proxy.key, proxy.line, "proxy_pass", _HEADER)
+    return True
+
+
+class _Edits:
+    """Edits of the lines of some files, each made once."""
+
+    def __init__(self, texts: Mapping[str, str]) -> None:
+        self._texts = texts
+        self._wanted: dict[str, dict[int, dict[tuple[str, bool], list[str]]]] = defaultdict(dict)
+
+    def before(self, key: str, line: int, directive: str, new: str) -> None:
+        """A directive before another one: above its line, or on it if that has more on it."""
+        self._add(key, line, (directive, False), new)
+
+    def replace(self, key: str, line: int, directive: str, new: str) -> None:
+        """A directive in place of the one that stands there."""
+        self._add(key, line, (directive, True), new)
+
+    def _add(self, key: str, line: int, how: tuple[str, bool], new: str) -> None:
+        wanted = self._wanted[key].setdefault(line, {}).setdefault(how, [])
+        if new not in wanted:
+            wanted.append(new)
+
+    def made(self) -> dict[str, str] | None:
+        """The new texts; None where a directive is not found on its line, or twice."""
+        found = {}
+        for key, by_line in self._wanted.items():
+            lines = self._texts[key].split("\n")
+            for number in sorted(by_line, reverse=True):
+                for (directive, replaces), new in by_line[number].items():
+                    edited = _edited(lines[number - 1], directive, new, replaces=replaces)
+                    if edited is None:
+                        return None
+                    lines[number - 1 : number] = edited
+            found[key] = "\n".join(lines)
+        return found
+
+
+def _edited(line: str, directive: str, new: Iterable[str], *, replaces: bool) -> list[str] | None:
+    places = list(re.finditer(rf"(?<![\w$#\"']){directive}\s[^;]*;", line.partition("#")[0]))
+    if len(places) != 1:
+        return None
+    start, end = places[0].span()
+    if replaces:
+        return [line[:start] + " ".join(new) + line[end:]]
+    indent = line[:start]
+    if indent.strip():
+        return [f"{indent}{' '.join(new)} {line[start:]}"]
+    return [*(f"{indent}{each}" for each in new), line]
+
+
+def _means_it(texts: Mapping[str, str], proxies: Sequence[Proxy]) -> bool:
+    """Whether the new texts proxy as before, but in HTTP/1.1 and without the close."""
+    config = read(texts)
+    if config is None or config.unreadable:
+        return False
+    for old in proxies:
+        found = [
+            new
+            for new in config.proxies
+            if (new.key, new.target, new.context) == (old.key, old.target, old.context)
+        ]
+        if not found or not all(_is_cured(old, new) for new in found):
+            return False
+    return True
+
+
+def _is_cured(old: Proxy, new: Proxy) -> bool:
+    version = new.http_version.value if new.http_version else None
+    kept = [_named(old), _named(new)]
+    return version == "1.1" and kept[0] == kept[1]
+
+
+def _named(proxy: Proxy) -> list[tuple[str, str]]:
+    """The headers that are set besides Connection."""
+    return [
+        (header.name.lower(), header.value)
+        for header in proxy.headers
+        if header.name.lower() != "connection"
+    ]

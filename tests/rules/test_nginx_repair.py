@@ -1,0 +1,147 @@
+"""The lines that an nginx configuration gets: where, and what stays as it was."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from kubectl_mesh.mesh.resource import Resource
+from kubectl_mesh.rules import BY_CODE
+from tests.routing.given import deployment, service, snapshot, thing
+
+DEPLOYMENT = thing(
+    "apps/v1",
+    "Deployment",
+    "front",
+    {
+        "template": {
+            "metadata": {"labels": {"app": "front", "sidecar.istio.io/inject": "true"}},
+            "spec": {
+                "containers": [
+                    {
+                        "name": "nginx",
+                        "image": "nginx:1.25.3",
+                        "volumeMounts": [{"name": "conf", "mountPath": "/etc/nginx/conf.d"}],
+                    }
+                ],
+                "volumes": [{"name": "conf", "configMap": {"name": "conf"}}],
+            },
+        }
+    },
+)
+API = (service("api"), deployment("api", **{"sidecar.istio.io/inject": "true"}))
+
+
+def repaired(text: str, code: str = "KM401", **more: str) -> str | None:
+    """The text of a.conf once the findings of a rule are repaired; None where there is no way."""
+    config_map = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "conf", "namespace": "a"},
+        "data": {"a.conf": text, **more},
+    }
+    found = list(BY_CODE[code].check(snapshot(config_map, DEPLOYMENT, *API)))
+    (finding,) = [each for each in found if hasattr(each, "repairs")]
+    if not finding.repairs:
+        return None
+    (edit,) = finding.repairs[0].edits
+    assert isinstance(edit.resource, Resource)
+    assert edit.path == ("data", "a.conf")
+    return str(edit.value)
+
+
+def server(*lines: str) -> str:
+    return "server {\n" + "".join(f"  {line}\n" for line in lines) + "}\n"
+
+
+VERSION, HEADER = "proxy_http_version 1.1;", 'proxy_set_header Connection "";'
+PASS = "proxy_pass http://api;"
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (
+            server("location / {", f"  {PASS} # there", "}"),
+            server("location / {", f"  {VERSION}", f"  {PASS} # there", "}"),
+        ),
+        (
+            server(f"location / {{ {PASS} }}"),
+            server(f"location / {{ {VERSION} {PASS} }}"),
+        ),
+        (
+            server("proxy_set_header Host $host;", f"location / {{ {PASS} }}"),
+            server(HEADER, "proxy_set_header Host $host;", f"location / {{ {VERSION} {PASS} }}"),
+        ),
+        (
+            server(
+                "proxy_set_header Host $host;",
+                "location / {",
+                "  proxy_set_header X-A b;",
+                f"  {PASS}",
+                "}",
+            ),
+            server(
+                "proxy_set_header Host $host;",
+                "location / {",
+                f"  {HEADER}",
+                "  proxy_set_header X-A b;",
+                f"  {VERSION}",
+                f"  {PASS}",
+                "}",
+            ),
+        ),
+        (
+            server("proxy_http_version  1.0 ; # old", f"location / {{ {PASS} }}"),
+            server(f"{VERSION} # old", f"location / {{ {PASS} }}"),
+        ),
+        (
+            server('proxy_set_header Connection "close";', f"location / {{ {PASS} }}"),
+            server(HEADER, f"location / {{ {VERSION} {PASS} }}"),
+        ),
+        (
+            server('proxy_set_header Connection "upgrade";', f"location / {{ {PASS} }}"),
+            server('proxy_set_header Connection "upgrade";', f"location / {{ {VERSION} {PASS} }}"),
+        ),
+        (
+            server(
+                "# proxy_pass http://old;", f"location /a {{ {PASS} }}", f"location /b {{ {PASS} }}"
+            ),
+            server(
+                "# proxy_pass http://old;",
+                f"location /a {{ {VERSION} {PASS} }}",
+                f"location /b {{ {VERSION} {PASS} }}",
+            ),
+        ),
+    ],
+)
+def test_the_lines_stand_where_they_lose_nothing(before: str, after: str) -> None:
+    assert repaired(before) == after
+
+
+def test_with_all_blocks_in_sight_the_header_is_set_too() -> None:
+    text = f"events {{}}\nhttp {{\n  server {{\n    location / {{\n      {PASS}\n    }}\n  }}\n}}\n"
+    assert repaired(text) == text.replace(PASS, f"{VERSION}\n      {HEADER}\n      {PASS}")
+
+
+def test_keepalive_gets_its_header() -> None:
+    text = "upstream u { server api:80; keepalive 8; }\n" + server(
+        VERSION, "proxy_set_header Host $host;", "location / { proxy_pass http://u; }"
+    )
+    assert repaired(text, "KM402") == text.replace(
+        "  proxy_set_header Host", f"  {HEADER}\n  proxy_set_header Host"
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        server(f"location / {{ if ($a) {{ {PASS} }} }}"),
+        server("proxy_http_version $version;", f"location / {{ {PASS} }}"),
+        server(f"location / {{ {PASS} }} location /b {{ {PASS} }}"),
+        server('location / { proxy_pass\n"http://api"; }'),
+    ],
+)
+def test_where_it_is_not_clear_it_is_left_to_people(text: str) -> None:
+    assert repaired(text) is None, json.dumps(repaired(text))
