@@ -80,7 +80,9 @@ def change_set(
             operations = operations_of(before, made)
         except Conflict as error:
             raise Conflict(f"{resource}: {error}") from error
-        steps.append(Step(resource, before, operations, made, reasons[key]))
+        step = Step(resource, before, operations, made, reasons[key])
+        if step.after != before:
+            steps.append(step)
     return ChangeSet(tuple(steps)), waiting
 
 

@@ -13,6 +13,7 @@ from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.mesh.virtual_services import Destination
 from kubectl_mesh.mesh.workloads import WORKLOAD_KINDS
 from kubectl_mesh.routing.ways_in import service_namespace
+from kubectl_mesh.rules.repair import Edit, Repair
 from kubectl_mesh.rules.rule import LISTED, Finding, Rule, Severity, Skip
 
 _COMPARED = 200
@@ -100,6 +101,7 @@ def _finding(
         evidence.append(f"{len(covering) - LISTED} more DestinationRules are for the host")
     certain = client.certain and (provided or bool(covering) or snapshot.coverage.live)
     who = ""
+    repairs: list[Repair] = []
     if not covering:
         why = f"no DestinationRule is for {destination.host}"
         if not certain:
@@ -112,12 +114,15 @@ def _finding(
         close = difflib.get_close_matches(subset, names, n=1)
         if close:
             why += f" (did you mean {close[0]}?)"
+            repairs.append(_renamed(destination, close[0]))
+        repairs += _defined(snapshot, destination, target, subset)
         cure = f"add it to {target.resource}"
     elif lookup.rules:
         hiding = lookup.rules[0]
         who = f" for {client}"
         why = f"they get {hiding.resource}, which hides {defining.resource}"
         cure = f"add the subset to {hiding.resource}, or delete that rule"
+        repairs += _defined(snapshot, destination, hiding, subset)
     else:
         who = f" for {client}"
         why = f"{defining.resource}, which defines it, is not visible there"
@@ -145,7 +150,53 @@ def _finding(
         severity=Severity.ERROR if certain else Severity.WARNING,
         evidence=tuple(evidence),
         related=tuple(rule.resource.id for rule in covering[:LISTED]),
+        repairs=tuple(repairs),
     )
+
+
+def _renamed(destination: Destination, subset: str) -> Repair:
+    path = (*destination.path, "subset")
+    return Repair(
+        f"route-to-{subset}",
+        f"send to subset {subset} of {destination.host}, which is defined",
+        (Edit(destination.virtual_service.resource, path, subset),),
+    )
+
+
+def _defined(
+    snapshot: Snapshot, destination: Destination, rule: DestinationRule, subset: str
+) -> Iterator[Repair]:
+    """The subset in a DestinationRule, where there are pods that it would select.
+
+    They have its name as the value of the label by which the other subsets of the rule select;
+    `version` where there is no other. A subset is never invented.
+    """
+    keys = {key for each in rule.subsets for key in each.labels} or {"version"}
+    if len(keys) > 1:
+        return
+    (key,) = keys
+    pods = [
+        pod
+        for service in snapshot.registry.providers(destination.host)
+        for pod in snapshot.pods_of(service)
+        if pod.labels.get(key) == subset
+    ]
+    if pods:
+        count = len(rule.resource.spec.get("subsets") or ())
+        yield Repair(
+            f"define-{subset}",
+            f"define subset {subset} ({key}={subset}) in {rule.resource}: {pods[0]} has that label",
+            (
+                Edit(
+                    rule.resource,
+                    ("spec", "subsets", count) if count else ("spec", "subsets"),
+                    {"name": subset, "labels": {key: subset}}
+                    if count
+                    else [{"name": subset, "labels": {key: subset}}],
+                    insert=bool(count),
+                ),
+            ),
+        )
 
 
 def _names(rule: DestinationRule) -> str:

@@ -8,6 +8,7 @@ from kubectl_mesh.mesh.ports import family, parse
 from kubectl_mesh.mesh.registry import Port, Service
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.rules.km301_port_without_protocol import http_rules_for
+from kubectl_mesh.rules.repair import Edit, Repair
 from kubectl_mesh.rules.rule import Finding, Rule, Severity
 
 REFINEMENTS = frozenset((("http", "http2"), ("tcp", "tls")))
@@ -44,7 +45,28 @@ def _finding(snapshot: Snapshot, service: Service, port: Port, named: str, state
         traffic=traffic,
         next=f"if it speaks {named}, set appProtocol: {named}; if {stated}, rename the port",
         related=tuple(vs.resource.id for vs in rules),
+        repairs=(
+            Repair(
+                named,
+                f"declare port {port} of {service.resource} to be {named}, as its name says",
+                (Edit(service.resource, (*port.path, "appProtocol"), named),),
+                unsafe=f"what is {stated} and not {named} no longer gets through",
+            ),
+            Repair(
+                stated,
+                f"rename port {port} of {service.resource} {_renamed(port, stated)}",
+                (Edit(service.resource, (*port.path, "name"), _renamed(port, stated)),),
+                unsafe="what refers to the port by its name (an Ingress, a ServiceMonitor) has to "
+                "follow",
+            ),
+        ),
     )
+
+
+def _renamed(port: Port, protocol: str) -> str:
+    """The port's name with another protocol at its beginning."""
+    _, _, rest = port.name.partition("-")
+    return f"{protocol}-{rest}" if rest else protocol
 
 
 RULE = Rule(

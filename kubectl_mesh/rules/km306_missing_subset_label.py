@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from kubectl_mesh.mesh.destination_rules import DestinationRule
+from kubectl_mesh.mesh.resource import field_at
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.mesh.workloads import WORKLOAD_KINDS, Workload
+from kubectl_mesh.rules.repair import Edit, Repair
 from kubectl_mesh.rules.rule import Finding, Rule, Severity
 
 
@@ -52,7 +54,41 @@ def _finding(
         "pods are not meant to serve it",
         severity=Severity.WARNING if users else Severity.INFO,
         related=tuple(resource.id for resource in (*(rule.resource for rule in rules), *users)),
+        repairs=tuple(
+            Repair(
+                f"{key}={value}",
+                f"label {workload.pods} {key}={value}, for subset {name}",
+                (
+                    Edit(
+                        workload.resource,
+                        (*workload.template_path, "metadata", "labels", key),
+                        value,
+                    ),
+                ),
+                unsafe=f"{workload.pods} get what is sent to subset {name}"
+                + ("" if workload.resource.kind == "Pod" else ", and are replaced by new ones"),
+            )
+            for value, name in _values(key, rules).items()
+            if key not in _template_labels(workload)
+        ),
     )
+
+
+def _template_labels(workload: Workload) -> Mapping[str, str]:
+    """The labels that new pods get; those of old pods may differ."""
+    path = (*workload.template_path, "metadata", "labels")
+    found = field_at(workload.resource.data, path)
+    return found if isinstance(found, dict) else {}
+
+
+def _values(key: str, rules: list[DestinationRule]) -> dict[str, str]:
+    """The values that subsets ask of a label, each with the name of the first that does."""
+    found: dict[str, str] = {}
+    for rule in rules:
+        for subset in rule.subsets:
+            if key in subset.labels:
+                found.setdefault(subset.labels[key], subset.name)
+    return found
 
 
 RULE = Rule(

@@ -21,6 +21,8 @@ from kubectl_mesh.sources.config import find_mesh_config
 from kubectl_mesh.sources.files import load
 
 ROOT = Path(__file__).parents[2]
+OUTLIVING = ("bad-replica-set-of-deployment",)
+"""What the repair of a template does not change: the pods that there are until a rollout."""
 EVERYTHING = ("--unsafe", "--accept-mtls-off")
 EXAMPLE = "2-rules-without-effect-on-ingress.yaml"
 BAD = sorted(
@@ -87,7 +89,7 @@ def identities(findings: list[dict[str, Any]]) -> set[tuple[str, ...]]:
 
 @pytest.mark.parametrize(
     "file",
-    [file for file in BAD if repairs(file)],
+    [file for file in BAD if repairs(file) and file.stem not in OUTLIVING],
     ids=lambda file: f"{file.parent.name}-{file.stem}",
 )
 def test_what_is_repaired_is_gone_and_nothing_new_is_found(
