@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import io
 import os
 import random
 from pathlib import Path
@@ -16,6 +18,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kubectl_mesh.cli import main
 from kubectl_mesh.mesh.resource import Resource
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.report import FORMATS, Layout
@@ -110,7 +113,7 @@ def manifests() -> list[list[Any]]:
 
 @given(seed=st.integers(0, 2**64))
 @settings(max_examples=TRIES)
-def test_no_mutation_makes_the_doctor_crash(
+def test_no_mutation_makes_the_doctor_or_fix_crash(
     seed: int, manifests: list[list[Any]], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     data = random.Random(seed)
@@ -126,3 +129,7 @@ def test_no_mutation_makes_the_doctor_crash(
     assert not report.crashes, report.crashes[0]
     text = FORMATS[data.choice(list(FORMATS))](report, Layout())
     assert "\u202e" not in text
+    told = io.StringIO()
+    with contextlib.redirect_stdout(told), contextlib.redirect_stderr(told):
+        assert main(["fix", "-f", str(file), "--unsafe", "--write"]) in (0, 3)
+    assert "it is not what it was" not in told.getvalue()

@@ -233,7 +233,9 @@ def _plan(report: Report, names: Sequence[str], accepted: Collection[str]) -> _P
     for finding in report.findings:
         named = [repair for repair in finding.repairs if repair.name in names]
         ways = named or finding.repairs
-        if len(ways) == 1:
+        if any(edit.resource.faults for repair in ways for edit in repair.edits):
+            manual.append(finding)  # rules look at it without those fields, so places are not sure
+        elif len(ways) == 1:
             allowed = not ways[0].unsafe or ways[0].flag in accepted
             (chosen if allowed else refused).append(_Choice(finding, ways[0]))
         elif finding.repairs:

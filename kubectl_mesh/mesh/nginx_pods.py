@@ -44,7 +44,7 @@ def nginx_pods(
     unread: dict[int, Resource] = {}
     for config_map in config_maps:
         by_namespace[config_map.namespace][config_map.name] = config_map
-        if any(_MARK in text for text in _data(config_map).values()):
+        if any(_MARK in (text or "") for text in _data(config_map).values()):
             unread[id(config_map)] = config_map
     if not unread:
         return
@@ -56,7 +56,9 @@ def nginx_pods(
         """At most one; workloads that read the same files have them parsed once."""
         same = tuple((name, id(config_map), key) for name, (config_map, key) in files.items())
         if same not in configs:
-            texts = {name: _data(config_map)[key] for name, (config_map, key) in files.items()}
+            texts = {
+                name: _data(config_map)[key] or "" for name, (config_map, key) in files.items()
+            }
             configs[same] = read(texts)
         config = configs[same]
         if config:
@@ -76,8 +78,8 @@ def nginx_pods(
         yield from pod(None, None, {key: (config_map, key) for key in _data(config_map)})
 
 
-def _data(config_map: Resource) -> Mapping[str, str]:
-    data: Mapping[str, str] = config_map.data.get("data") or {}
+def _data(config_map: Resource) -> Mapping[str, str | None]:
+    data: Mapping[str, str | None] = config_map.data.get("data") or {}
     return data
 
 

@@ -23,6 +23,7 @@ apiVersion: v1
 kind: ConfigMap
 metadata: {name: other}
 data:
+  _empty.conf:
   a.conf: "server { listen 82; location / { proxy_pass http://c; } }"
 ---
 """
