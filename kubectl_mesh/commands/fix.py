@@ -30,8 +30,8 @@ from kubectl_mesh.report.comparison import render
 from kubectl_mesh.report.table import wrap
 from kubectl_mesh.routing.compare import compare
 from kubectl_mesh.routing.scope import KINDS as ROUTING_KINDS
-from kubectl_mesh.rules.examine import Report, examine
-from kubectl_mesh.rules.ignore import Ignores
+from kubectl_mesh.rules.examine import examine
+from kubectl_mesh.rules.ignore import Ignores, Selectors
 from kubectl_mesh.rules.repair import ACCEPT_MTLS_OFF, UNSAFE, Repair
 from kubectl_mesh.rules.rule import Finding
 from kubectl_mesh.sources.yaml import collector_paused
@@ -44,7 +44,8 @@ _EPILOG = """\
 examples:
   {prog} -f manifests/ -R                       what would be changed, as a diff
   {prog} -f manifests/ -R --write               changes the files, and nothing else in them
-  {prog} -f . --rule KM201 --choose v1          of several ways to repair, this one
+  {prog} -f . KM201=VirtualService/shop/front   of that object alone
+  {prog} -f . KM201 --choose v1                 of several ways to repair, this one
   {prog} -n shop                                of a cluster, what would be changed
   {prog} -n shop --apply                        asks, and changes it; `undo` takes it back
   {prog} -n shop -o kubectl > repair.sh         as commands to read and run
@@ -64,6 +65,12 @@ exit status:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.epilog = _EPILOG.format(prog=parser.prog)
+    parser.add_argument(
+        "finding",
+        nargs="*",
+        metavar="CODE[=KIND/NAMESPACE/NAME]",
+        help="only these findings: of a rule, or of a rule and an object",
+    )
     add_input_flags(parser)
     add_rule_flags(parser)
     group = parser.add_argument_group("how to repair it")
@@ -135,7 +142,9 @@ def run(args: argparse.Namespace) -> int:
         for flag, given in ((UNSAFE, args.unsafe), (ACCEPT_MTLS_OFF, args.accept_mtls_off))
         if given
     }
-    plan = _plan(report, comma_separated(args.choose), accepted)
+    meant = Selectors(args.finding or ("*",), "")
+    findings = [finding for finding in report.findings if meant.meant(finding)]
+    plan = _plan(findings, comma_separated(args.choose), accepted)
     changes, waiting = change_set([each.repair for each in plan.chosen], _whole(args, snapshot))
     texts = files.file_changes(changes) if args.filename and args.output == "diff" else []
     if args.output != "diff":
@@ -221,7 +230,7 @@ class _Plan:
     manual: Sequence[Finding]
 
 
-def _plan(report: Report, names: Sequence[str], accepted: Collection[str]) -> _Plan:
+def _plan(findings: Sequence[Finding], names: Sequence[str], accepted: Collection[str]) -> _Plan:
     """What is done about findings; `accepted` are the flags for what is unsafe.
 
     Raises UsageError for a name that no repair has.
@@ -230,7 +239,7 @@ def _plan(report: Report, names: Sequence[str], accepted: Collection[str]) -> _P
     chosen: list[_Choice] = []
     still_open: list[Finding] = []
     manual: list[Finding] = []
-    for finding in report.findings:
+    for finding in findings:
         named = [repair for repair in finding.repairs if repair.name in names]
         ways = named or finding.repairs
         if any(edit.resource.faults for repair in ways for edit in repair.edits):
@@ -242,7 +251,7 @@ def _plan(report: Report, names: Sequence[str], accepted: Collection[str]) -> _P
             still_open.append(finding)
         else:
             manual.append(finding)
-    known = {repair.name for finding in report.findings for repair in finding.repairs}
+    known = {repair.name for finding in findings for repair in finding.repairs}
     for name in names:
         if name not in known:
             listed = ", ".join(sorted(known)) or "none"

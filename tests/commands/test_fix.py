@@ -204,6 +204,8 @@ def test_what_may_change_more_is_asked_for(run: Run, tmp_path: Path) -> None:
         (["-f", EXAMPLE, "--with-cluster"], "--with-cluster is for the doctor"),
         (["-f", EXAMPLE, "--choose", "nothing"], "no repair has that name; there are: v1"),
         (["-f", EXAMPLE, "--rule", "KM999x"], "no rule is called"),
+        (["-f", EXAMPLE, "KM201=a/b/c/d"], "KM201=a/b/c/d: expected CODE, CODE=kind/name or"),
+        (["-f", EXAMPLE, "myapp"], "'myapp' is no code; expected one such as KM101"),
     ],
 )
 def test_command_lines_that_make_no_sense(
@@ -213,6 +215,25 @@ def test_command_lines_that_make_no_sense(
     status, out, err = run("fix", *words)
     assert (status, out) == (2, "")
     assert said in err
+
+
+@pytest.mark.parametrize(
+    ("selector", "status"),
+    [
+        ("KM201", 1),
+        ("*", 1),
+        ("KM205", 0),
+        ("KM201=virtualservice/myapp", 1),
+        ("KM201=VirtualService/greet*/myapp", 1),
+        ("KM201=VirtualService/elsewhere/myapp", 0),
+        ("KM201=Gateway/myapp", 0),
+    ],
+)
+def test_only_the_findings_that_are_named(
+    run: Run, example: Path, selector: str, status: int
+) -> None:
+    found, out, _ = run("fix", selector, "-f", str(example))
+    assert (found, out == "Nothing to repair.\n") == (status, status == 0)
 
 
 def test_hostile_names_are_made_visible(run: Run, example: Path) -> None:
