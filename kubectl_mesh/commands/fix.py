@@ -32,7 +32,7 @@ from kubectl_mesh.routing.compare import compare
 from kubectl_mesh.routing.scope import KINDS as ROUTING_KINDS
 from kubectl_mesh.rules.examine import examine
 from kubectl_mesh.rules.ignore import Ignores, Selectors
-from kubectl_mesh.rules.repair import ACCEPT_MTLS_OFF, UNSAFE, Repair
+from kubectl_mesh.rules.repair import ACCEPT_MTLS_OFF, ALL_RULES, UNSAFE, Repair
 from kubectl_mesh.rules.rule import Finding
 from kubectl_mesh.sources.yaml import collector_paused
 from kubectl_mesh.term import Paint, emit, safe, use_color, width
@@ -84,6 +84,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--unsafe",
         action="store_true",
         help="make repairs, too, that change more than what is broken; each says what",
+    )
+    group.add_argument(
+        ALL_RULES,
+        action="store_true",
+        help="copy timeouts, retries, weights and the like, too, from the mesh's rules into "
+        "those of gateways",
     )
     group.add_argument(
         ACCEPT_MTLS_OFF,
@@ -139,7 +145,11 @@ def run(args: argparse.Namespace) -> int:
         report = examine(snapshot, rules, Ignores(comma_separated(args.ignore)), namespaces)
     accepted = {
         flag
-        for flag, given in ((UNSAFE, args.unsafe), (ACCEPT_MTLS_OFF, args.accept_mtls_off))
+        for flag, given in (
+            (UNSAFE, args.unsafe),
+            (ALL_RULES, args.all_rules),
+            (ACCEPT_MTLS_OFF, args.accept_mtls_off),
+        )
         if given
     }
     meant = Selectors(args.finding or ("*",), "")

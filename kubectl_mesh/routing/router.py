@@ -162,10 +162,10 @@ class Router:
     def _single_ports(self, vs: VirtualService, proxy: GatewayProxy) -> Mapping[str, int]:
         """The port of each destination that has just one, as a gateway's proxies see it."""
         found: dict[str, int] = {}
-        for destination in vs.destinations:
-            service = self.visible(destination.host, proxy.namespace, prefer=vs.namespace)
+        for host in {to.host for rule in self.rules(vs) for to in rule.routes}:
+            service = self.visible(host, proxy.namespace, prefer=vs.namespace)
             if service and len(service.ports) == 1:
-                found[destination.host] = service.ports[0].number
+                found[host] = service.ports[0].number
         return found
 
     def visible(self, host: str, namespace: str, *, prefer: str | None = None) -> Service | None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
+from typing import Any
 
 from kubectl_mesh.mesh.clients import gateway_namespaces
-from kubectl_mesh.mesh.resource import dotted
+from kubectl_mesh.mesh.resource import dotted, field_at
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.mesh.virtual_services import Destination
 from kubectl_mesh.mesh.workloads import WORKLOAD_KINDS
@@ -20,7 +21,7 @@ from kubectl_mesh.routing.ways_in import (
     bypasses,
     select,
 )
-from kubectl_mesh.rules.repair import Edit, Repair
+from kubectl_mesh.rules.repair import ALL_RULES, Edit, Repair
 from kubectl_mesh.rules.rule import Finding, Rule, Severity, Skip, listed
 
 
@@ -94,17 +95,27 @@ def _finding(
         severity=severity,
         evidence=evidence,
         related=tuple(vs.resource.id for vs in winners),
-        repairs=tuple(_with_subset(to, subset) for subset in _meant(snapshot, bypass)),
+        repairs=tuple(_repairs(snapshot, bypass)),
     )
 
 
-def _meant(snapshot: Snapshot, bypass: Bypass) -> list[str]:
-    """The subsets that may take the place of none, which the gateways' proxies know.
+def _repairs(snapshot: Snapshot, bypass: Bypass) -> Iterator[Repair]:
+    """A subset that the mesh chooses; or its shares, where a single rule hands out shares."""
+    known = _known(snapshot, bypass)
+    chosen = [to for _, to in bypass.missed]
+    if all(to.weight in (None, 0, 100) for to in chosen):
+        for subset in dict.fromkeys(to.subset for to in chosen if to.subset):
+            if subset in known:
+                yield _with_subset(bypass, subset)
+        return
+    first = chosen[0]
+    shared = first.virtual_service.routes_of(first.rule)
+    if set(chosen) == set(shared) and all(to.subset in known for to in shared):
+        yield from _with_shares(bypass, shared)
 
-    There are none where the mesh's rules share requests out.
-    """
-    if any(to.weight not in (None, 0, 100) for _, to in bypass.missed):
-        return []
+
+def _known(snapshot: Snapshot, bypass: Bypass) -> set[str]:
+    """The subsets of the host that all of the gateways' proxies know."""
     host = bypass.to.host
     providers = snapshot.registry.providers(host)
     home = providers[0].namespace if providers else None
@@ -113,17 +124,62 @@ def _meant(snapshot: Snapshot, bypass: Bypass) -> list[str]:
         for gateway in bypass.gateways
         for namespace, _ in gateway_namespaces(snapshot, gateway)
     ]
-    named = dict.fromkeys(to.subset for _, to in bypass.missed if to.subset)
-    return [subset for subset in named if all(subset in subsets for subsets in known)]
+    return set.intersection(*map(set, known)) if known else set()
 
 
-def _with_subset(to: Destination, subset: str) -> Repair:
+def _with_subset(bypass: Bypass, subset: str) -> Repair:
+    to = bypass.to
     return Repair(
         subset,
         f"send to subset {subset} of {to.host}, as the rules for the mesh do",
         (Edit(to.virtual_service.resource, (*to.path, "subset"), subset),),
-        affects=("where the mesh's rules choose by match, this route chooses for all requests",),
+        affects=_also(bypass),
     )
+
+
+def _with_shares(bypass: Bypass, shared: Sequence[Destination]) -> Iterator[Repair]:
+    """None where the route is one of several, or where headers go with the mesh's shares."""
+    to = bypass.to
+    routes = field_at(to.virtual_service.resource.data, (*to.rule, "route"))
+    if len(routes) != 1 or any("headers" in _route(each) for each in shared):
+        return
+    yield Repair(
+        "as-mesh",
+        "share out as the rules for the mesh do: "
+        + ", ".join(f"weight {each.weight} to subset {each.subset}" for each in shared),
+        (
+            Edit(
+                to.virtual_service.resource,
+                (*to.rule, "route"),
+                [
+                    {
+                        **routes[0],
+                        "destination": {**routes[0]["destination"], "subset": each.subset},
+                        "weight": each.weight,
+                    }
+                    for each in shared
+                ],
+            ),
+        ),
+        unsafe=f"requests through Gateway {', '.join(bypass.gateways)} are shared out so from then "
+        "on",
+        flag=ALL_RULES,
+        affects=_also(bypass),
+    )
+
+
+def _also(bypass: Bypass) -> tuple[str, ...]:
+    if not any(
+        field_at(to.virtual_service.resource.data, to.rule).get("match") for _, to in bypass.missed
+    ):
+        return ()
+    return ("the mesh's rules choose by match, this route chooses for all that it takes",)
+
+
+def _route(to: Destination) -> Mapping[str, Any]:
+    """The item of a rule's routes that a destination stands in."""
+    found: Mapping[str, Any] = field_at(to.virtual_service.resource.data, to.path[:-1])
+    return found
 
 
 _SHARED = """\

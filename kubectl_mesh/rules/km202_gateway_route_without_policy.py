@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from kubectl_mesh.mesh.resource import Path, ResourceId, dotted
 from kubectl_mesh.mesh.snapshot import Snapshot
@@ -19,6 +20,7 @@ from kubectl_mesh.routing.ways_in import (
     absent_gateways,
     gateway_rules,
 )
+from kubectl_mesh.rules.repair import ALL_RULES, Edit, Repair
 from kubectl_mesh.rules.rule import Finding, Rule, Severity, Skip, listed
 
 _SETTINGS: Mapping[str, str] = {
@@ -35,6 +37,16 @@ _SETTINGS: Mapping[str, str] = {
 }
 """What the fields of an http rule are called; `mirror` and `mirrors` are one thing."""
 _FIELDS = _SETTINGS.keys()
+_COPIED: Mapping[str, Sequence[str]] = {
+    "timeout": ("timeout",),
+    "retries": ("retries",),
+    "fault": ("fault",),
+    "mirror": ("mirror", "mirrors", "mirrorPercentage", "mirrorPercent"),
+    "headers": ("headers",),
+    "cors": ("corsPolicy",),
+    "weights": ("route",),
+}
+"""The fields that a repair copies for what a finding names; what is not here is for one URI."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +151,56 @@ def _finding(snapshot: Snapshot, way_in: GatewayRule, missed: list[_Missed]) -> 
         severity=Severity.INFO if only_chosen else None,
         evidence=(*listed(map(str, missed)), *listed(absent_gateways(snapshot, way_in.gateways))),
         related=tuple(roots),
+        repairs=tuple(_copied(way_in, missed)),
     )
+
+
+def _copied(way_in: GatewayRule, missed: Sequence[_Missed]) -> Iterator[Repair]:
+    """The one repair there is where requests miss a single rule, all of which can be copied."""
+    if missed[1:]:
+        return
+    (only,) = missed
+    outside, inside = way_in.rule, only.rule.rule
+    names = [*only.settings, *only.chosen]
+    if not _COPIED.keys() >= set(names):
+        return
+    fields = {
+        key: inside.data[key] for name in names for key in _COPIED[name] if key in inside.data
+    }
+    if "weights" in names:
+        if _shares(inside).keys() != _shares(outside).keys():
+            return
+        fields["route"] = _with_ports(inside, outside)
+    elif "headers" in names and "headers" not in fields:
+        return
+    source = f"{inside.owner.resource} {dotted(inside.path)}"
+    gateways = ", ".join(way_in.gateways)
+    yield Repair(
+        "as-mesh",
+        f"copy {', '.join(names)} of {source}",
+        tuple(
+            Edit(outside.owner.resource, (*outside.path, key), value)
+            for key, value in fields.items()
+        ),
+        unsafe=f"requests through Gateway {gateways} are handled so from then on",
+        flag=ALL_RULES,
+        affects=("the mesh's rule is for a match, this one for all that it takes",)
+        if inside.matches
+        else (),
+    )
+
+
+def _with_ports(inside: HttpRule, outside: HttpRule) -> list[Mapping[str, Any]]:
+    """The mesh's routes; what names no port is for the port that is called, so the gateway's."""
+    ports = {to.host: to.port for to in outside.routes}
+    found: list[Mapping[str, Any]] = []
+    for route in inside.data["route"]:
+        to = route["destination"]
+        port = ports.get(to["host"])
+        if port and not to.get("port"):
+            to = {**to, "port": {"number": port}}
+        found.append({**route, "destination": to})
+    return found
 
 
 _SHARED = """\

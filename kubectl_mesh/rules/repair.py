@@ -8,6 +8,7 @@ from typing import Any
 from kubectl_mesh.mesh.resource import Path, Resource
 
 UNSAFE = "--unsafe"
+ALL_RULES = "--all-rules"
 ACCEPT_MTLS_OFF = "--accept-mtls-off"
 
 

@@ -23,7 +23,7 @@ from kubectl_mesh.sources.files import load
 ROOT = Path(__file__).parents[2]
 OUTLIVING = ("bad-replica-set-of-deployment",)
 """What the repair of a template does not change: the pods that there are until a rollout."""
-EVERYTHING = ("--unsafe", "--accept-mtls-off")
+EVERYTHING = ("--unsafe", "--all-rules", "--accept-mtls-off")
 EXAMPLE = "2-rules-without-effect-on-ingress.yaml"
 BAD = sorted(
     file for rule in RULES for file in (ROOT / "tests" / "rules" / rule.code).glob("bad*.yaml")
@@ -195,6 +195,44 @@ def test_what_may_change_more_is_asked_for(run: Run, tmp_path: Path) -> None:
     assert (status, "CHOOSE, with --choose NAME\n" in out) == (0, True)
     status, out, _ = run(*arguments, "--unsafe", "--choose", "grpc")
     assert (status, "appProtocol: grpc" in out) == (1, True)
+
+
+@pytest.mark.parametrize(
+    "file",
+    [file for file in BAD if file.parent.name in ("KM201", "KM202")],
+    ids=lambda file: f"{file.parent.name}-{file.stem}",
+)
+def test_a_gateways_requests_notice_what_is_copied_from_the_mesh(run: Run, file: Path) -> None:
+    code = file.parent.name
+    ways = [name for each in repairs(file) if each[1:] for name in ("--choose", each[0].name)]
+    _, out, _ = run("fix", code, "-f", str(file), "--all-rules", *ways)
+    found = json.loads(
+        run("fix", code, "-f", str(file), "--all-rules", *ways, "-o", "jsonpatch")[1]
+    )
+    assert ("\nWHAT REQUESTS WILL NOTICE\n1. " in out) == bool(found)
+    assert out.count("   from    the proxies of Gateway ") == out.count("\n   from ")
+
+
+def test_settings_of_the_mesh_are_copied_for_who_says_so(run: Run) -> None:
+    file = ROOT / "tests" / "rules" / "KM202" / "bad-timeout-and-retries.yaml"
+    status, out, _ = run("fix", "-f", str(file))
+    assert (status, "ONLY WITH --all-rules\n  KM202 VirtualService" in out) == (0, True)
+    status, out, _ = run("fix", "-f", str(file), "--all-rules")
+    added = "+    timeout: 2s\n+    retries:\n+      attempts: 3\n+      perTryTimeout: 500ms\n"
+    assert (status, added in out) == (1, True)
+    assert "   differs timeout, retries\n" in out
+
+
+def test_shares_of_the_mesh_are_copied_for_who_says_so(run: Run) -> None:
+    file = ROOT / "tests" / "rules" / "KM201" / "bad-weights.yaml"
+    status, out, _ = run("fix", "-f", str(file))
+    assert (status, "ONLY WITH --all-rules\n  KM201 VirtualService" in out) == (0, True)
+    status, out, _ = run("fix", "-f", str(file), "--all-rules")
+    added = (
+        "     - destination:\n         host: shop\n+        subset: v1\n+      weight: 90\n"
+        "+    - destination:\n+        host: shop\n+        subset: v2\n+      weight: 10\n"
+    )
+    assert (status, added in out) == (1, True)
 
 
 @pytest.mark.parametrize(

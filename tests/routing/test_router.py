@@ -374,14 +374,21 @@ def test_tls_goes_to_the_server_whose_host_is_most_specific() -> None:
         (HTTP_AND_MORE, 80),
     ],
 )
+@pytest.mark.parametrize(
+    "rules",
+    [
+        [virtual_service("v", ["x.com"], to("web"), gateways=["gw"])],
+        [
+            virtual_service("v", ["x.com"], {"delegate": {"name": "d"}}, gateways=["gw"]),
+            virtual_service("d", [], to("web")),
+        ],
+    ],
+    ids=["its own", "a delegate's"],
+)
 def test_a_gateways_destination_without_port_means_its_only_port(
-    ports: tuple[Object, ...], port: int
+    ports: tuple[Object, ...], port: int, rules: list[Object]
 ) -> None:
-    found = router(
-        gateway("gw", server()),
-        service("web", "a", *ports),
-        virtual_service("v", ["x.com"], to("web"), gateways=["gw"]),
-    )
+    found = router(gateway("gw", server()), service("web", "a", *ports), *rules)
     assert served(found, "http://x.com/") == f"outbound|{port}||{HOST}"
 
 
