@@ -131,5 +131,5 @@ def test_no_mutation_makes_the_doctor_or_fix_crash(
     assert "\u202e" not in text
     told = io.StringIO()
     with contextlib.redirect_stdout(told), contextlib.redirect_stderr(told):
-        assert main(["fix", "-f", str(file), "--unsafe", "--write"]) in (0, 3)
+        assert main(["fix", "-f", str(file), "--unsafe", "--write"]) in (0, 1, 3)
     assert "it is not what it was" not in told.getvalue()

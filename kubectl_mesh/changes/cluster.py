@@ -6,21 +6,24 @@ stands in the journal before it is done.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jsonpatch
+from jsonpointer import JsonPointer
 
 from kubectl_mesh.changes.change_set import ChangeSet, Step
 from kubectl_mesh.changes.journal import Entry, Journal, Run, State, new_run
 from kubectl_mesh.changes.owners import FIELD_MANAGER
 from kubectl_mesh.changes.patch import Conflict, Operation
-from kubectl_mesh.errors import Forbidden, MeshError, NotInstalled
+from kubectl_mesh.errors import ClusterError, Forbidden, MeshError, NotInstalled
 from kubectl_mesh.kube.http import ApiError, Client
+from kubectl_mesh.mesh.resource import Path, field_at
 from kubectl_mesh.sources.cluster import path_of
 
 _INVALID = (409, 422)
 """What the API server answers to a patch whose test fails."""
+_WORDS = {State.DONE: "patched", State.UNDONE: "as it was"}
 _SERVERS_OWN = ("managedFields", "resourceVersion", "generation", "uid", "creationTimestamp")
 
 
@@ -65,7 +68,7 @@ class Cluster:
         for entry in run.entries:
             if entry.state is State.STARTED and self._is_made(entry):
                 entry.state = State.DONE
-                journal.write(run)
+                _note(run, entry, journal)
             if entry.state in (State.DONE, State.UNDONE):
                 continue
             entry.state = State.STARTED
@@ -78,7 +81,7 @@ class Cluster:
                     journal.write(run)
                 raise Stopped(_stopped(run, entry, error)) from error
             entry.state = State.DONE
-            journal.write(run)
+            _note(run, entry, journal)
             told(f"{entry.target} patched")
 
     def undo(
@@ -86,20 +89,29 @@ class Cluster:
     ) -> None:
         """Takes back the steps of a run, the last one first.
 
-        Raises Conflict for an object that somebody has changed since, unless `force`.
+        Raises Conflict where somebody has changed or deleted an object since, and takes nothing
+        back then, unless `force`: then what is gone stays so.
         """
+        standing: list[tuple[Entry, Mapping[str, Any] | None]] = []
+        changed: list[str] = []
         for entry in reversed(run.made):
-            current = self.current(entry)
-            if not same(current, entry.before):
-                if not same(current, entry.after) and not force:
-                    raise Conflict(
-                        f"{entry.target}: {_who(current)} has changed it since: look at it, and "
-                        "take it back all the same with --force"
-                    )
+            current = self._current(entry)
+            standing.append((entry, current))
+            if current is None:
+                changed.append(f"{entry.target} is gone; somebody has deleted it")
+            elif not same(current, entry.before) and not same(current, entry.after):
+                changed.append(f"{entry.target}: {_who(current)} has changed it since")
+        if changed and not force:
+            raise Conflict(
+                f"{'; '.join(changed)}; nothing is taken back: look at it, and take back all the "
+                "same with --force"
+            )
+        for entry, current in standing:
+            if current is not None and not same(current, entry.before):
                 self._restore(entry, current)
-            told(f"{entry.target} is as it was")
+            told(f"{entry.target} is {'gone' if current is None else 'as it was'}")
             entry.state = State.UNDONE
-            journal.write(run)
+            _note(run, entry, journal)
 
     def _restore(self, entry: Entry, current: Mapping[str, Any]) -> None:
         operations: list[Operation] = [
@@ -112,32 +124,87 @@ class Cluster:
         ]
         self._patch(str(entry.target), entry.path, operations)
 
-    def current(self, entry: Entry) -> Mapping[str, Any]:
-        """The object of a step as it is now. Raises Conflict where it is gone."""
+    def _current(self, entry: Entry) -> Mapping[str, Any] | None:
+        """The object of a step as it is now; None where it is gone."""
         try:
-            return self._client.get(entry.path)
+            found = self._client.get(entry.path)
         except NotInstalled:
-            raise Conflict(f"{entry.target}: it is gone; somebody has deleted it") from None
+            return None
+        _check(found, str(entry.target))
+        return found
 
     def _is_made(self, entry: Entry) -> bool:
-        """Whether a step, of which that is not known, was made."""
-        return not same(self.current(entry), entry.before)
+        """Whether a step, of which that is not known, was made.
+
+        Raises Conflict where somebody has changed the same since, so that it cannot be told.
+        """
+        current = self._current(entry)
+        if current is None:
+            raise Conflict(f"{entry.target}: it is gone; somebody has deleted it")
+        places = list(_places(entry))
+        for document, made in ((entry.before, False), (entry.after, True)):
+            if all(field_at(current, place) == field_at(document, place) for place in places):
+                return made
+        raise Conflict(
+            f"{entry.target}: {_who(current)} has changed it since, and it cannot be told whether "
+            "the step was made: look at it, and take it back with undo --force"
+        )
 
     def _patch(
         self, name: str, path: str, operations: Sequence[Operation], *, dry: bool = False
     ) -> Mapping[str, Any]:
         query = {**self._query, **({"dryRun": "All"} if dry else {})}
         try:
-            return self._client.patch(path, operations, query)
+            found = self._client.patch(path, operations, query)
         except NotInstalled:
             raise Conflict(f"{name}: it is gone; somebody has deleted it") from None
         except ApiError as error:
             if error.status not in _INVALID:
                 raise
-            current = self._client.get(path)
+            try:
+                current = self._client.get(path)
+            except MeshError:
+                raise error from None
             if _fits(current, operations):
                 raise
             raise Conflict(f"{name}: {_who(current)} has changed it since it was read") from error
+        _check(found, name)
+        return found
+
+
+def _check(found: Mapping[str, Any], name: str) -> None:
+    """Raises ClusterError for an answer that is not the object."""
+    metadata = found.get("metadata")
+    version = metadata.get("resourceVersion") if isinstance(metadata, dict) else None
+    if found.get("kind") != name.partition(" ")[0] or not isinstance(version, str):
+        raise ClusterError(f"{name}: the API server answered with something else")
+
+
+def _note(run: Run, entry: Entry, journal: Journal) -> None:
+    """Writes down what has just become so. Raises Stopped where that cannot be written."""
+    try:
+        journal.write(run)
+    except MeshError as error:
+        raise Stopped(
+            f"{entry.target} is {_WORDS[entry.state]}, but {error}; the journal {run.id} in "
+            f"{journal.folder} says that it is {State.STARTED.value}: once it can be written, "
+            f"kubectl mesh undo --finish {run.id} goes on, kubectl mesh undo {run.id} goes back"
+        ) from error
+
+
+def _places(entry: Entry) -> Iterator[Path]:
+    """The fields that a step changes; of what stands in a list it is the list."""
+    for operation in entry.operations:
+        if operation["op"] == "test":
+            continue
+        here: Any = entry.before
+        path: Path = ()
+        for part in JsonPointer(operation["path"]).parts:
+            if isinstance(here, list):
+                break
+            path = (*path, part)
+            here = field_at(here, (part,))
+        yield path
 
 
 def _fits(current: Mapping[str, Any], operations: Sequence[Operation]) -> bool:
@@ -177,8 +244,12 @@ def _is_refusal(error: MeshError) -> bool:
 
 def _who(current: Mapping[str, Any]) -> str:
     """Who has written to an object last, as managedFields have it."""
-    managers: list[Mapping[str, Any]] = (current.get("metadata") or {}).get("managedFields") or []
-    others = [each for each in managers if each.get("manager") != FIELD_MANAGER]
+    managers = (current.get("metadata") or {}).get("managedFields")
+    others = [
+        each
+        for each in (managers if isinstance(managers, list) else ())
+        if isinstance(each, dict) and each.get("manager") != FIELD_MANAGER
+    ]
     last = max(others, key=lambda each: str(each.get("time") or ""), default=None)
     if last is None:
         return "somebody"

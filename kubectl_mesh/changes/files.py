@@ -47,8 +47,8 @@ def _changed(file: str, steps: Iterable[Step]) -> FileChange:
         documents.setdefault(id(origin.document), (origin.document, []))[1].append(
             (origin.base, step)
         )
-    if file == "<stdin>":
-        raise NotEditable("manifests of standard input stand in no file: use -o yaml")
+    if not os.path.isfile(file):
+        raise NotEditable(f"{file}: it is no file that can be changed: use -o yaml")
     before = after = read_text(file)
     for document, parts in sorted(
         documents.values(),
@@ -56,7 +56,7 @@ def _changed(file: str, steps: Iterable[Step]) -> FileChange:
         reverse=True,
     ):
         start = _start(after, document)
-        if after[start : start + len(document.text)] != document.text:
+        if start is None or after[start : start + len(document.text)] != document.text:
             raise InputError("it has changed since it was read: run it again", file)
         text = document.text
         for base, step in parts:
@@ -65,11 +65,13 @@ def _changed(file: str, steps: Iterable[Step]) -> FileChange:
     return FileChange(file, before, after)
 
 
-def _start(text: str, document: Document) -> int:
-    """Where a document begins in its file."""
+def _start(text: str, document: Document) -> int | None:
+    """Where a document begins in its file; None for a file that has not so many lines."""
     start = 1 if text.startswith("\ufeff") else 0
     for _ in range(document.first_line - 1):
-        start = text.index("\n", start) + 1
+        start = text.find("\n", start) + 1
+        if not start:
+            return None
     return start + document.first_column
 
 
@@ -88,14 +90,20 @@ def _edited(text: str, base: FieldPath, step: Step, document: Document) -> str:
 
 
 def unified_diff(changes: Iterable[FileChange]) -> Iterator[str]:
-    """The lines of a diff, as `git apply` takes it."""
+    """The lines of a diff, as `git apply` takes it for files without carriage returns."""
     for change in changes:
+        name = os.path.normpath(change.file).lstrip("/")
         yield from difflib.unified_diff(
-            change.before.splitlines(keepends=True),
-            change.after.splitlines(keepends=True),
-            f"a/{change.file}",
-            f"b/{change.file}",
+            _lines(change.before),
+            _lines(change.after),
+            f"a/{name}",
+            f"b/{name}",
         )
+
+
+def _lines(text: str) -> list[str]:
+    *lines, last = text.split("\n")
+    return [f"{line}\n" for line in lines] + ([last] if last else [])
 
 
 def write(changes: Iterable[FileChange]) -> None:

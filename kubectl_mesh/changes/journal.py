@@ -7,10 +7,12 @@ is sent: whatever ends the program, it says how far things had come.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime
 import enum
 import json
 import os
+import re
 import secrets
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,6 +23,7 @@ from typing import Any
 from kubectl_mesh.changes.patch import Operation, Target
 from kubectl_mesh.errors import MeshError
 
+_NAME = re.compile(r"[\w-]{1,64}")
 _KIND = {"apiVersion": "mesh.kubectl.dev/v1", "kind": "Journal"}
 
 
@@ -69,12 +72,12 @@ class Run:
     def is_half_done(self) -> bool:
         """Whether some steps are made and others are not, or nobody knows."""
         states = {each.state for each in self.entries}
-        return State.STARTED in states or len(states) > 1
+        return State.STARTED in states or (State.DONE in states and len(states) > 1)
 
 
 def new_run(context: str, server: str, entries: Iterable[Entry]) -> Run:
     now = datetime.datetime.now(datetime.timezone.utc)
-    name = f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+    name = f"{now:%Y%m%d-%H%M%S-%f}-{secrets.token_hex(2)}"
     return Run(name, now.isoformat(timespec="seconds"), context, server, list(entries))
 
 
@@ -121,27 +124,35 @@ class Journal:
         finally:
             os.close(descriptor)
 
-    def runs(self) -> Iterator[Run]:
-        """All runs, the newest first. Raises JournalError for one that cannot be read."""
+    def runs(self) -> Iterator[Run | JournalError]:
+        """All runs, the newest first; an error stands for each that cannot be read."""
         names = sorted(self.folder.glob("*.json"), reverse=True) if self.folder.is_dir() else []
         for file in names:
-            yield self._read(file)
+            yield self._read_or_error(file)
+
+    def _read_or_error(self, file: Path) -> Run | JournalError:
+        try:
+            return self._read(file)
+        except JournalError as error:
+            return error
 
     def run(self, name: str) -> Run:
         """The run of that name. Raises JournalError where there is none."""
-        file = self._file(name)
-        if "/" in name or not file.is_file():
+        if not _NAME.fullmatch(name) or not self._file(name).is_file():
             raise JournalError(f"there is no run {name!r} in {self.folder}: see undo --list")
-        return self._read(file)
+        return self._read(self._file(name))
 
     def _file(self, name: str) -> Path:
         return self.folder / f"{name}.json"
 
     def _read(self, file: Path) -> Run:
         try:
-            return _parsed(json.loads(file.read_text(encoding="utf-8")))
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            found = _parsed(json.loads(file.read_text(encoding="utf-8")))
+        except (OSError, ValueError, RecursionError) as error:
             raise JournalError(f"{file} cannot be read: {error}") from error
+        if found.id != file.stem:
+            raise JournalError(f"{file} cannot be read: it is the journal of {found.id!r}")
+        return found
 
 
 def _written(run: Run) -> Mapping[str, Any]:
@@ -166,25 +177,44 @@ def _written(run: Run) -> Mapping[str, Any]:
     }
 
 
-def _parsed(value: Mapping[str, Any]) -> Run:
-    if {key: value[key] for key in _KIND} != _KIND:
+def _parsed(value: Any) -> Run:
+    """Raises ValueError for what `_written` has not made."""
+    if {key: _part(value, key, str) for key in _KIND} != _KIND:
         raise ValueError("it is no journal of this version")
-    entries = [
-        Entry(
-            Target(**step["target"]),
-            step["path"],
-            step["reasons"],
-            step["operations"],
-            step["before"],
-            step["after"],
-            State(step["state"]),
-        )
-        for step in value["steps"]
-    ]
-    return Run(value["id"], value["started"], value["context"], value["server"], entries)
+    name, started, context, server = (
+        _part(value, key, str) for key in ("id", "started", "context", "server")
+    )
+    entries = [_parsed_entry(step) for step in _part(value, "steps", list)]
+    return Run(name, started, context, server, entries)
 
 
-def told_runs(runs: Iterator[Run]) -> Iterator[tuple[str, ...]]:
+def _parsed_entry(step: Any) -> Entry:
+    target = _part(step, "target", dict)
+    operations = _part(step, "operations", list)
+    reasons = _part(step, "reasons", list)
+    if not all(isinstance(each, str) for each in reasons):
+        raise ValueError("reasons is not as it was written")
+    for each in operations:
+        for key in ("op", "path"):
+            _part(each, key, str)
+    return Entry(
+        Target(*(_part(target, field.name, str) for field in dataclasses.fields(Target))),
+        _part(step, "path", str),
+        reasons,
+        operations,
+        _part(step, "before", dict),
+        _part(step, "after", dict),
+        State(_part(step, "state", str)),
+    )
+
+
+def _part(value: Any, key: str, kind: type[Any]) -> Any:
+    if not isinstance(value, dict) or not isinstance(value.get(key), kind):
+        raise ValueError(f"{key} is not as it was written")
+    return value[key]
+
+
+def told_runs(runs: Iterable[Run]) -> Iterator[tuple[str, ...]]:
     """A row for each run: its name, when, where, how far it has come, and what it is for."""
     for run in runs:
         counts = {state: sum(each.state is state for each in run.entries) for state in State}

@@ -20,10 +20,11 @@ from jsonpointer import JsonPointer
 from kubectl_mesh.changes.patch import Operation
 from kubectl_mesh.errors import InputError, MeshError
 from kubectl_mesh.mesh.resource import ABSENT, Path, dotted, field_at
-from kubectl_mesh.sources.yaml import is_text, read_documents
+from kubectl_mesh.sources.yaml import is_text, masked_json, read_documents
 
 _PARSER: Any = getattr(getattr(yaml, "cyaml", None), "CParser", yaml.SafeLoader)
 _REST_OF_LINE = re.compile(r"[^\n]*\n?")
+_DASH = re.compile(r"(?:\s|#[^\n]*)*-")
 _WIDE = 10_000
 
 
@@ -126,8 +127,11 @@ class _Edit:
     def __init__(self, text: str, is_json: bool) -> None:
         self.text = text
         self._is_json = is_json
-        self._events = self._read(text.replace("\t", " ") if is_json else text)
-        self._root = self._node(next(self._events))
+        self._events = self._read(masked_json(text) if is_json else text)
+        try:
+            self._root = self._node(next(self._events))
+        except yaml.YAMLError as error:
+            raise NotEditable("it is written as YAML does not know it: edit it by hand") from error
 
     def _read(self, text: str) -> Iterator[Any]:
         next_event = _PARSER(text).get_event
@@ -321,6 +325,8 @@ class _Edit:
         rest = _REST_OF_LINE.match(self.text, last.last)
         assert rest
         if self._shares_line(start):
+            if index + width >= len(node.children):
+                raise NotEditable(f"{step} shares its line with something else: edit it by hand")
             following = node.children[index + width].start
             if node.kind == "list":
                 following = self._dash(node, index + 1)
@@ -329,7 +335,10 @@ class _Edit:
 
     def _dash(self, node: _Node, index: int) -> int:
         """Where the dash of an item stands."""
-        return self.text.rindex("-", node.start, max(node.children[index].start, node.start + 1))
+        before = node.children[index - 1].last if index else node.start
+        found = _DASH.match(self.text, before)
+        assert found
+        return found.end() - 1
 
     def _dash_column(self, node: _Node) -> int:
         return node.start - self._line_start(node.start)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from kubectl_mesh.changes import files, outlook
 from kubectl_mesh.changes.change_set import ChangeSet, change_set
 from kubectl_mesh.changes.journal import Journal, default_folder
 from kubectl_mesh.changes.owners import FIELD_MANAGER, owner_of
+from kubectl_mesh.changes.patch import Conflict
 from kubectl_mesh.commands.doctor import add_rule_flags, chosen_rules
 from kubectl_mesh.commands.inputs import cluster_options, take_snapshot
 from kubectl_mesh.errors import UsageError
@@ -27,7 +29,7 @@ from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.report import Layout
 from kubectl_mesh.report.changes import FORMATS, live_diff, paint_diff
 from kubectl_mesh.report.comparison import render
-from kubectl_mesh.report.table import wrap
+from kubectl_mesh.report.table import failures, wrap
 from kubectl_mesh.routing.compare import compare
 from kubectl_mesh.routing.scope import KINDS as ROUTING_KINDS
 from kubectl_mesh.rules.examine import examine
@@ -39,6 +41,8 @@ from kubectl_mesh.term import Paint, emit, safe, use_color, width
 
 if TYPE_CHECKING:
     from kubectl_mesh.changes.cluster import Cluster
+
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
 
 _EPILOG = """\
 examples:
@@ -57,8 +61,8 @@ treated differently.
 
 exit status:
   0  there is nothing to change, or all of it is written or applied
-  1  there is something to change
-  2  the command line is at fault
+  1  there is something to change, or more once this is done
+  2  the command line is at fault, or you did not agree
   3  something could not be read, or cannot be changed
 """
 
@@ -126,14 +130,14 @@ def run(args: argparse.Namespace) -> int:
     """Previews repairs, or makes them.
 
     Raises UsageError for flags that contradict each other, NotEditable for a text that cannot be
-    changed in place, Conflict for an object that is not what was looked at.
+    changed in place, Conflict for an object that is not what was looked at or belongs to somebody.
     """
     if args.write and not args.filename:
         raise UsageError("--write changes the files of -f: name them")
     if args.apply and args.filename:
         raise UsageError("--apply changes the cluster, not the files of -f: those are for --write")
-    if not args.apply and (args.dry_run != "none" or args.force_live):
-        raise UsageError("--dry-run and --force-live are for --apply")
+    if not args.apply and (args.dry_run != "none" or args.force_live or args.yes):
+        raise UsageError("--yes, --dry-run and --force-live are for --apply")
     if args.apply and args.output != "diff":
         raise UsageError("--apply shows a diff: leave out -o")
     if args.with_cluster:
@@ -165,12 +169,15 @@ def run(args: argparse.Namespace) -> int:
         emit(paint_diff(lines, paint))
     if args.write:
         files.write(texts or files.file_changes(changes))
-    if not args.no_headers:
-        told = "\n\n".join(filter(None, _told(args, snapshot, changes, plan, waiting, paint)))
-        print(told, file=sys.stdout if args.output == "diff" else sys.stderr)
+    told = [] if args.no_headers else list(_told(args, snapshot, changes, plan, waiting, paint))
+    told = list(filter(None, (*told, failures(report, width(), paint))))
+    if args.output == "diff" and not args.no_headers:
+        emit("\n\n".join(told) + "\n")
+    elif told:
+        print("\n\n".join(told), file=sys.stderr)
     if changes and args.apply:
         _apply(args, changes)
-    elif changes and not args.write:
+    elif waiting or (changes and not args.write):
         return 1
     return 3 if any(skip.failed for skip in report.skipped) else 0
 
@@ -180,9 +187,10 @@ def _apply(args: argparse.Namespace, changes: ChangeSet) -> None:
     owned = [(step, owner) for step in changes.steps if (owner := owner_of(step.before))]
     if owned and not args.force_live:
         listed = "; ".join(f"{step.target} belongs to {owner}" for step, owner in owned)
-        raise UsageError(
-            f"{listed}, which will set it back: change it where it is kept, by fix -f FILES "
-            "--write; or here all the same with --force-live"
+        raise Conflict(
+            f"{listed}, which will set it back; nothing is changed: change it where it is kept, by "
+            "fix -f FILES --write; leave it out with --ignore; or change it here all the same with "
+            "--force-live"
         )
     if args.dry_run == "client":
         return
@@ -252,8 +260,8 @@ def _plan(findings: Sequence[Finding], names: Sequence[str], accepted: Collectio
     for finding in findings:
         named = [repair for repair in finding.repairs if repair.name in names]
         ways = named or finding.repairs
-        if any(edit.resource.faults for repair in ways for edit in repair.edits):
-            manual.append(finding)  # rules look at it without those fields, so places are not sure
+        if any(_is_malformed(edit.resource) for repair in ways for edit in repair.edits):
+            manual.append(finding)
         elif len(ways) == 1:
             allowed = not ways[0].unsafe or ways[0].flag in accepted
             (chosen if allowed else refused).append(_Choice(finding, ways[0]))
@@ -263,10 +271,20 @@ def _plan(findings: Sequence[Finding], names: Sequence[str], accepted: Collectio
             manual.append(finding)
     known = {repair.name for finding in findings for repair in finding.repairs}
     for name in names:
-        if name not in known:
-            listed = ", ".join(sorted(known)) or "none"
+        if known and name not in known:
+            listed = ", ".join(sorted(known))
             raise UsageError(f"--choose {name}: no repair has that name; there are: {listed}")
     return _Plan(chosen, still_open, refused, manual)
+
+
+def _is_malformed(resource: Resource) -> bool:
+    """Whether the API server would refuse it as it is.
+
+    Rules look at it without the fields of a wrong type, so the places that a repair names may not
+    be those of the manifest.
+    """
+    names = (resource.name, resource.namespace or "cluster")
+    return bool(resource.faults) or not all(map(_NAME.fullmatch, names))
 
 
 def _whole(args: argparse.Namespace, snapshot: Snapshot) -> Callable[[Resource], Mapping[str, Any]]:
@@ -288,19 +306,24 @@ def _told(
 ) -> Iterator[str]:
     room = width()
     done = "REPAIRED" if args.write else "TO BE REPAIRED"
-    yield _listed(paint(done, "bold", "green"), _repaired(plan.chosen), room)
-    yield _listed(paint("CHOOSE, with --choose NAME", "bold", "yellow"), _ways(plan.open), room)
+    made = [each for each in plan.chosen if each.repair not in waiting]
+    yield _listed(paint(done, "bold", "green"), _repaired(made), room)
+    yield _listed(paint("CHOOSE", "bold", "yellow"), _ways(plan.open), room)
     for flag in dict.fromkeys(each.repair.flag for each in plan.unsafe):
         lines = _repaired([each for each in plan.unsafe if each.repair.flag == flag])
         yield _listed(paint(f"ONLY WITH {flag}", "bold", "yellow"), lines, room)
-    manual = [f"{each.rule.code} {each.resource}: {each.next}" for each in plan.manual]
+    manual = [
+        f"{each.rule.code} {each.resource}: {each.message}; {each.next}" for each in plan.manual
+    ]
     yield _listed(paint("BY HAND", "bold", "yellow"), manual, room)
     later = [repair.title for repair in waiting]
     yield _listed(paint("LATER, when the others are made", "bold", "yellow"), later, room)
     if changes and {step.resource.kind for step in changes.steps} & set(ROUTING_KINDS):
         found = compare(snapshot, outlook.after(snapshot, changes))
         layout = Layout(room, paint.enabled)
-        yield paint("WHAT REQUESTS WILL NOTICE", "bold") + "\n" + render(found, (), layout).rstrip()
+        yield (
+            paint("HOW REQUESTS WILL BE ROUTED", "bold") + "\n" + render(found, (), layout).rstrip()
+        )
     if not (changes or plan.open or plan.unsafe or plan.manual):
         yield paint("Nothing to repair.", "bold", "green")
 
@@ -321,7 +344,13 @@ def _repaired(chosen: Sequence[_Choice]) -> list[str]:
 
 def _ways(findings: Sequence[Finding]) -> list[str]:
     return [
-        f"{finding.rule.code} {finding.resource}: "
-        + " or ".join(f"{repair.name} ({repair.title})" for repair in finding.repairs)
+        f"{finding.rule.code} {finding.resource}: {' '.join(_flags(repair))} to {repair.title}"
         for finding in findings
+        for repair in finding.repairs
     ]
+
+
+def _flags(repair: Repair) -> Iterator[str]:
+    yield f"--choose {repair.name}"
+    if repair.unsafe:
+        yield repair.flag

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
-from kubectl_mesh.changes.journal import Run, told_runs
+from kubectl_mesh.changes.journal import JournalError, Run, State, told_runs
 from kubectl_mesh.commands.fix import add_apply_flags, agree, connect_to, journal_of, say
 from kubectl_mesh.errors import UsageError
 from kubectl_mesh.flags import add_cluster_flags
@@ -14,10 +15,11 @@ _EPILOG = """\
 examples:
   {prog} --list                      what was applied, and what of it is half done
   {prog}                             takes the last of it back, if you agree
-  {prog} 20261125-012733-ab12        takes that back
-  {prog} 20261125-012733-ab12 --finish   makes the steps that are not made yet
+  {prog} 20261125-012733-482913-ab12        takes that back
+  {prog} 20261125-012733-482913-ab12 --finish   makes the steps that are not made yet
 
-An object that somebody has changed since is left alone, unless --force says otherwise.
+Where somebody has changed or deleted one of the objects since, nothing is taken back, unless
+--force says otherwise.
 
 exit status:
   0  done
@@ -46,10 +48,14 @@ def run(args: argparse.Namespace) -> int:
     if args.list:
         if args.id or args.finish:
             raise UsageError("--list lists everything")
-        rows = list(told_runs(journal.runs()))
+        listed = list(journal.runs())
+        rows = told_runs(each for each in listed if isinstance(each, Run))
         text = "".join(safe("  ".join(row)) + "\n" for row in rows)
+        errors = [each for each in listed if isinstance(each, JournalError)]
+        for error in errors:
+            print(f"error: {safe(str(error))}", file=sys.stderr)
         emit(text or f"Nothing was applied, as far as {journal.folder} knows.\n")
-        return 0
+        return JournalError.exit_status if errors else 0
     found = journal.run(args.id) if args.id else _last(args)
     cluster = connect_to(args)
     if cluster.server != found.server:
@@ -57,8 +63,10 @@ def run(args: argparse.Namespace) -> int:
             f"{found.id} was applied to {found.server} (context {found.context}), and this is "
             f"{cluster.server}: name it with --context or --kubeconfig"
         )
-    left = [each for each in found.entries if each not in found.made]
+    left = [each for each in found.entries if each.state in (State.PLANNED, State.STARTED)]
     concerned = left if args.finish else found.made
+    if args.finish and any(each.state is State.UNDONE for each in found.entries):
+        raise UsageError(f"{found.id} was taken back: run fix again instead")
     if not concerned:
         raise UsageError(f"there is nothing left to do of {found.id}")
     for entry in concerned:
@@ -72,7 +80,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _last(args: argparse.Namespace) -> Run:
-    found = next((each for each in journal_of(args).runs() if each.made), None)
-    if found is None:
-        raise UsageError("there is nothing to take back: see --list")
-    return found
+    for each in journal_of(args).runs():
+        if isinstance(each, JournalError):
+            raise each
+        if each.made:
+            return each
+    raise UsageError("there is nothing to take back: see --list")

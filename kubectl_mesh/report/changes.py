@@ -93,8 +93,8 @@ def as_kustomize(changes: ChangeSet) -> str:
 
 
 def as_kubectl(changes: ChangeSet) -> str:
-    """`kubectl patch` lines for a shell."""
-    return "".join(f"{_command(step)}\n" for step in changes.steps)
+    """`kubectl patch` lines for a shell, which stops at the first that fails."""
+    return "".join(f"{line}\n" for line in " &&\n".join(map(_command, changes.steps)).splitlines())
 
 
 def _command(step: Step) -> str:

@@ -100,10 +100,17 @@ def wrap(text: str, width: int, indent: str = "", further_indent: str = "") -> s
     )
 
 
-def _not_examined(report: Report, width: int, paint: Paint, wide: bool) -> Iterator[str]:
+def failures(report: Report, width: int, paint: Paint) -> str:
+    """What could not be examined, and why; "" where there is nothing."""
     failed = [skip for skip in report.skipped if skip.failed]
-    if failed:
-        yield paint("COULD NOT BE EXAMINED", "bold", "red") + "\n" + _skips(failed, width)
+    if not failed:
+        return ""
+    return paint("COULD NOT BE EXAMINED", "bold", "red") + "\n" + _skips(failed, width)
+
+
+def _not_examined(report: Report, width: int, paint: Paint, wide: bool) -> Iterator[str]:
+    if failed := failures(report, width, paint):
+        yield failed
     undecided = [skip for skip in report.skipped if not skip.failed]
     if undecided:
         shown = undecided if wide else undecided[:MAX_UNDECIDED]

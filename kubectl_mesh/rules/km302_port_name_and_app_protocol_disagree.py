@@ -54,7 +54,7 @@ def _finding(snapshot: Snapshot, service: Service, port: Port, named: str, state
             ),
             Repair(
                 stated,
-                f"rename port {port} of {service.resource} {_renamed(port, stated)}",
+                f"rename port {port} of {service.resource} to {_renamed(port, stated)}",
                 (Edit(service.resource, (*port.path, "name"), _renamed(port, stated)),),
                 unsafe="what refers to the port by its name (an Ingress, a ServiceMonitor) has to "
                 "follow",

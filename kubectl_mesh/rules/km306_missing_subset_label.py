@@ -65,8 +65,10 @@ def _finding(
                         value,
                     ),
                 ),
-                unsafe=f"{workload.pods} get what is sent to subset {name}"
-                + ("" if workload.resource.kind == "Pod" else ", and are replaced by new ones"),
+                unsafe=f"what is sent to subset {name} arrives there"
+                + (
+                    "" if workload.resource.kind == "Pod" else ", and pods are replaced by new ones"
+                ),
             )
             for value, name in _values(key, rules).items()
             if key not in _template_labels(workload)

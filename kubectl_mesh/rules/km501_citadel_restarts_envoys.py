@@ -103,16 +103,18 @@ def _repairs(
         turned_off = Edit(config_map, ("data", "mesh"), off)
         yield Repair(
             "mtls-off",
-            f"turn mTLS off in {config_map}, restart istio-pilot, scale {citadel} to 0",
-            (turned_off, *((Edit(pilot, restarted, "off"),) if pilot else ()), stopped),
+            f"turn mTLS off in {config_map}"
+            + (f", restart istio-pilot, scale {citadel} to 0" if pilot else ""),
+            (turned_off, *((Edit(pilot, restarted, "off"), stopped) if pilot else ())),
             unsafe="all pods of the mesh talk to each other in plain text: whoever can listen on "
             "the network reads it, and AuthorizationPolicies for principals no longer hold",
             flag=ACCEPT_MTLS_OFF,
             affects=()
             if pilot
             else (
-                "istio-pilot is not in the input: restart it before citadel is scaled down, with "
-                f"kubectl -n {citadel.namespace} rollout restart deployment/istio-pilot",
+                "istio-pilot is not in the input: restart it, with "
+                f"kubectl -n {citadel.namespace} rollout restart deployment/istio-pilot, before "
+                "citadel is scaled to 0",
             ),
         )
 

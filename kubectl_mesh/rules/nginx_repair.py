@@ -76,6 +76,8 @@ def _set_version(edits: _Edits, proxy: Proxy) -> bool:
 
 def _set_header(edits: _Edits, proxy: Proxy) -> bool:
     """Takes the Connection header out, unless a rule of nginx sets one for a purpose."""
+    if [header.name.lower() for header in proxy.headers].count("connection") > 1:
+        return False
     connection = proxy.connection
     if connection is not None:
         if connection.value.lower() == "close":

@@ -494,13 +494,18 @@ def _place(text: str, is_json: bool, path: Path) -> tuple[int, int]:
     return found
 
 
+def masked_json(text: str) -> str:
+    """JSON as libyaml can read it, with each value where it was: without tabs and surrogates."""
+    return _SURROGATE.sub("??????", text.replace("\t", " "))
+
+
 def _places(text: str, is_json: bool) -> Iterator[tuple[Path, tuple[int, int]]]:
     """The path of every mapping key and list item, with line and column from 0, in order.
 
     What stands behind an alias has no place of its own. Ends where the text cannot be read.
     """
     if is_json:
-        text = _SURROGATE.sub("??????", text.replace("\t", " "))
+        text = masked_json(text)
     next_event = _PARSER(text).get_event
     open_nodes: list[_Open] = []
     while True:

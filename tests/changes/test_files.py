@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -155,3 +156,23 @@ def test_repairs_of_one_place_are_made_one_after_the_other(tmp_path: Path) -> No
         assert (len(changes.steps), waiting) == (1, repairs[1:])
     changes, waiting = change_set([away, away], lambda resource: resource.raw)
     assert (len(changes.steps[0].edits), waiting) == (1, [])
+
+
+def test_what_is_no_file_is_not_written(tmp_path: Path) -> None:
+    pipe = tmp_path / "it.yaml"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_text, args=[MANIFESTS])
+    writer.start()
+    repair = setting(resources(pipe)["a"])
+    writer.join()
+    with pytest.raises(NotEditable, match="no file that can be changed"):
+        file_changes(changes_of(repair))
+
+
+def test_a_file_that_has_become_shorter_has_changed(tmp_path: Path) -> None:
+    file = tmp_path / "it.yaml"
+    file.write_text(MANIFESTS)
+    repair = setting(resources(file)["c"])
+    file.write_text("kind: Service\n")
+    with pytest.raises(InputError, match="it has changed since it was read"):
+        file_changes(changes_of(repair))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -52,6 +53,8 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
         ((State.DONE, State.PLANNED), "half done: 1 planned, 1 done"),
         ((State.STARTED,), "half done: 1 started"),
         ((State.UNDONE,), "1 undone"),
+        ((State.UNDONE, State.PLANNED), "1 planned, 1 undone"),
+        ((State.UNDONE, State.DONE), "half done: 1 done, 1 undone"),
     ],
 )
 def test_how_far_a_run_has_come(states: tuple[State, ...], said: str) -> None:
@@ -68,6 +71,7 @@ def test_how_far_a_run_has_come(states: tuple[State, ...], said: str) -> None:
         "{",
         "[]",
         "{}",
+        "[" * 200_000,
         '{"apiVersion": "mesh.kubectl.dev/v1", "kind": "Journal"}',
         '{"apiVersion": "mesh.kubectl.dev/v2", "kind": "Journal", "steps": []}',
     ],
@@ -90,7 +94,51 @@ def test_a_step_of_an_unknown_state_is_not_guessed(tmp_path: Path) -> None:
         journal.run(run.id)
 
 
-@pytest.mark.parametrize("name", ["nothing", "../etc/passwd", "a/b", ""])
+@pytest.mark.parametrize(
+    ("keys", "value"),
+    [
+        (("id",), 5),
+        (("id",), "../evil"),
+        (("started",), None),
+        (("context",), {}),
+        (("steps",), {}),
+        (("steps", 0), []),
+        (("steps", 0, "reasons"), 5),
+        (("steps", 0, "reasons"), [1]),
+        (("steps", 0, "path"), 3),
+        (("steps", 0, "operations"), [[]]),
+        (("steps", 0, "before"), "x"),
+        (("steps", 0, "target"), {"kind": "VirtualService"}),
+    ],
+)
+def test_a_journal_that_somebody_has_edited(
+    tmp_path: Path, keys: tuple[Any, ...], value: object
+) -> None:
+    journal = Journal(tmp_path)
+    run = run_of(State.DONE)
+    journal.write(run)
+    file = tmp_path / f"{run.id}.json"
+    written = json.loads(file.read_text())
+    holder = written
+    for key in keys[:-1]:
+        holder = holder[key]
+    holder[keys[-1]] = value
+    file.write_text(json.dumps(written))
+    with pytest.raises(JournalError, match=rf"{run.id}\.json cannot be read: "):
+        journal.run(run.id)
+    (found,) = journal.runs()
+    assert isinstance(found, JournalError)
+
+
+def test_runs_of_one_second_are_in_order(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    made = [run_of(State.DONE) for _ in range(20)]
+    for run in made:
+        journal.write(run)
+    assert list(journal.runs()) == made[::-1]
+
+
+@pytest.mark.parametrize("name", ["nothing", "../etc/passwd", "a/b", "", "a" * 5000])
 def test_a_run_that_is_not_there(tmp_path: Path, name: str) -> None:
     with pytest.raises(JournalError, match="there is no run"):
         Journal(tmp_path).run(name)

@@ -199,3 +199,28 @@ def test_quotes_comments_and_indentation_stay() -> None:
 def test_what_is_shared_or_folded_is_not_edited(text: str, path: Path) -> None:
     with pytest.raises(NotEditable, match=r"by hand|written nowhere"):
         replaced(text, path, "x\ny\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        ("a: 1\n? b\n: 2\n", ("b",)),
+        ("? a\n: 1\n? b\n: 2\n", ("b",)),
+        ('{"a"\n:\n1, "b": 2}', ("a",)),
+    ],
+)
+def test_what_is_written_as_nobody_writes_it_is_not_edited(text: str, path: Path) -> None:
+    with pytest.raises(NotEditable, match="by hand"):
+        removed(text, path, is_json=text[0] == "{")
+
+
+def test_a_dash_in_a_comment_is_none_of_the_list() -> None:
+    text = "a:\n-  # one - two\n  x\n# three - four\n- y\n"
+    assert added(text, ("a", 0), "m") == "a:\n- m\n" + text[3:]
+    assert removed(text, ("a", 0)) == "a:\n# three - four\n- y\n"
+    assert removed(text, ("a", 1)) == "a:\n-  # one - two\n  x\n# three - four\n"
+
+
+def test_characters_beyond_the_basic_plane_are_one_in_json_too() -> None:
+    text = '{"a": "\U0001f600\\ud83d", "b": 1}'
+    assert replaced(text, ("b",), 2, is_json=True) == text.replace("1", "2")

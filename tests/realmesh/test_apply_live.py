@@ -18,7 +18,7 @@ import pytest
 
 from kubectl_mesh.changes.change_set import ChangeSet, change_set
 from kubectl_mesh.changes.cluster import Cluster, Stopped
-from kubectl_mesh.changes.journal import Journal, Run, State
+from kubectl_mesh.changes.journal import Journal, JournalError, Run, State
 from kubectl_mesh.changes.patch import Conflict
 from kubectl_mesh.cli import main
 from kubectl_mesh.errors import MeshError
@@ -305,8 +305,68 @@ def test_what_somebody_has_changed_since_is_taken_back_only_by_force(shop: Shop)
     edited = shop.specs()["one"]
     with pytest.raises(Conflict, match=r"/one: kubectl-patch .* has changed it since.*--force"):
         shop.cluster().undo(shop.run(), shop.journal, quiet, force=False)
-    assert shop.specs() == {**shop.before, "one": edited}, "the others are taken back"
+    assert (shop.specs()["one"], shop.patched()) == (edited, list(NAMES)), "nothing is taken back"
     shop.cluster().undo(shop.run(), shop.journal, quiet, force=True)
+    assert shop.specs() == shop.before
+
+
+def test_what_somebody_has_deleted_since_stays_so(shop: Shop) -> None:
+    shop.cluster().apply(shop.changes(), shop.journal, quiet)
+    shop.server.delete(manifest("two", shop.namespace))
+    with pytest.raises(Conflict, match=r"/two is gone; somebody has deleted it; nothing is taken"):
+        shop.cluster().undo(shop.run(), shop.journal, quiet, force=False)
+    assert shop.states() == [State.DONE] * 3
+    shop.cluster().undo(shop.run(), shop.journal, quiet, force=True)
+    assert shop.states() == [State.UNDONE] * 3
+    shop.server.create([manifest("two", shop.namespace)])
+    assert shop.specs() == shop.before
+
+
+@pytest.mark.parametrize("place", ["elsewhere", "there"])
+def test_a_step_of_which_nobody_knows_while_somebody_else_edits(shop: Shop, place: str) -> None:
+    """Killed before its request was sent: what somebody else has changed is not taken for it."""
+    changes = shop.changes()
+    shop.cluster().apply(changes, shop.journal, quiet)
+    shop.cluster().undo(shop.run(), shop.journal, quiet, force=False)
+    run = shop.run()
+    run.entries[0].state, run.entries[1].state, run.entries[2].state = (
+        State.STARTED,
+        State.PLANNED,
+        State.PLANNED,
+    )
+    shop.journal.write(run)
+    if place == "there":
+        shop.edit("one")
+        with pytest.raises(Conflict, match="cannot be told whether the step was made"):
+            shop.cluster().go_on(shop.run(), shop.journal, quiet)
+        assert shop.states() == [State.STARTED, State.PLANNED, State.PLANNED]
+        return
+    shop.server.kubectl("label", "virtualservice", "one", "-n", shop.namespace, "team=x")
+    shop.cluster().go_on(shop.run(), shop.journal, quiet)
+    assert (shop.patched(), shop.states()) == (list(NAMES), [State.DONE] * 3)
+
+
+def test_a_journal_that_can_no_longer_be_written(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = Journal.write
+    calls = 0
+
+    def full(self: Journal, run: Run) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise JournalError("the journal cannot be written: No space left on device")
+        write(self, run)
+
+    changes = shop.changes()
+    monkeypatch.setattr(Journal, "write", full)
+    with pytest.raises(Stopped, match=r"/one is patched, but .* No space .*kubectl mesh undo"):
+        shop.cluster().apply(changes, shop.journal, quiet)
+    monkeypatch.undo()
+    assert shop.states() == [State.STARTED, State.PLANNED, State.PLANNED]
+    assert shop.patched() == ["one"]
+    shop.cluster().undo(shop.run(), shop.journal, quiet, force=False)
     assert shop.specs() == shop.before
 
 
@@ -340,7 +400,7 @@ def test_what_a_controller_owns_is_left_to_it(
         *("fix", "-n", namespace, "--rule", "KM605", "--apply", "--yes"),
         *("--kubeconfig", str(apiserver.kubeconfig), "--journal", str(tmp_path)),
     ]
-    assert main(fix) == 2
+    assert main(fix) == 3
     assert f"VirtualService {namespace}/one belongs to {owner}" in capsys.readouterr().err
     assert main([*fix, "--force-live"]) == 0
 

@@ -13,9 +13,17 @@ import yaml
 from kubectl_mesh.changes.patch import patched
 from kubectl_mesh.cli import main
 
-from .manifests import to, virtual_service
+from .manifests import destination, to, virtual_service
 from .mesh import Mesh
-from .test_ingress import INSIDE, WaysIn, helloworld
+from .test_ingress import (
+    GATEWAY_AND_SUBSETS,
+    HELLOWORLD,
+    INSIDE,
+    MYAPP,
+    MYAPP_WITH_SUBSET,
+    WaysIn,
+    helloworld,
+)
 
 __all__ = ["helloworld"]
 
@@ -88,6 +96,44 @@ def test_a_patch_for_an_object_that_somebody_has_changed_fails_whole(
     assert refused.returncode != 0
     assert "the server rejected our request" in refused.stderr
     assert spec_of(mesh, "virtualservice", "myapp") == before
+
+
+def test_settings_of_the_meshs_rule(mesh: Mesh, fix: Fix) -> None:
+    """KM202: the gateway's requests get the fault that the mesh's rule injects."""
+    ways_in = WaysIn.to(mesh, "helloworld", 5000)
+    fault = "    fault: {abort: {httpStatus: 418, percentage: {value: 100}}}\n"
+    mesh.apply(GATEWAY_AND_SUBSETS, MYAPP_WITH_SUBSET, HELLOWORLD + fault)
+    mesh.settled()
+    assert ways_in.ingress.request("GET", "myapp.com", "/hello").status == 200
+    assert ways_in.client.request("GET", INSIDE, "/hello").status == 418
+    assert fix("KM202", "-o", "kubectl") == (0, "")
+    (line,) = fix("KM202", "--all-rules", "-o", "kubectl")[1].splitlines()
+    assert fix.shell(line).returncode == 0
+    mesh.settled()
+    assert ways_in.ingress.request("GET", "myapp.com", "/hello").status == 418
+    assert fix("KM202", "--all-rules") == (0, "Nothing to repair.\n")
+
+
+def test_weights_of_the_meshs_rule(mesh: Mesh, fix: Fix) -> None:
+    """KM201: of 500 requests from outside, v2 gets 50, as inside; the interval has four sigmas."""
+    ways_in = WaysIn.to(mesh, "helloworld", 5000)
+    host = "helloworld.default.svc.cluster.local"
+    shares = [destination(host, subset="v1", weight=90), destination(host, subset="v2", weight=10)]
+    mesh.apply(GATEWAY_AND_SUBSETS, MYAPP, virtual_service("helloworld", host, {"route": shares}))
+    mesh.settled()
+    before = share_of_v2(ways_in)
+    (line,) = fix("KM201", "--all-rules", "-o", "kubectl")[1].splitlines()
+    assert fix.shell(line).returncode == 0
+    mesh.settled()
+    after = share_of_v2(ways_in)
+    assert before > 0.4
+    assert 0.1 - 4 * 0.0135 < after < 0.1 + 4 * 0.0135
+    assert fix("KM201", "--all-rules") == (0, "Nothing to repair.\n")
+
+
+def share_of_v2(ways_in: WaysIn) -> float:
+    answers = [ways_in.ingress.request("GET", "myapp.com", "/hello").version for _ in range(500)]
+    return answers.count("v2") / len(answers)
 
 
 def test_a_declared_protocol(mesh: Mesh, fix: Fix) -> None:

@@ -145,3 +145,9 @@ def test_keepalive_gets_its_header() -> None:
 )
 def test_where_it_is_not_clear_it_is_left_to_people(text: str) -> None:
     assert repaired(text) is None, json.dumps(repaired(text))
+
+
+def test_of_several_connection_headers_none_is_chosen() -> None:
+    two = ('proxy_set_header Connection "close";', 'proxy_set_header connection "upgrade";')
+    assert repaired(server("location / {", *two, PASS, "}")) is None
+    assert repaired(server("location / {", two[0], PASS, "}")) is not None
