@@ -2,29 +2,46 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 from kubectl_mesh.changes.patch import Conflict, Operation, Target, operations_of, patched
 from kubectl_mesh.mesh.resource import ABSENT, Path, Resource, ResourceId
-from kubectl_mesh.rules.repair import Edit, Repair
+from kubectl_mesh.rules.repair import Edit, Repair, Then
+
+
+class Action(enum.Enum):
+    """What a step does to its object."""
+
+    PATCH = "patch"
+    CREATE = "create"
+    DELETE = "delete"
+
+    @property
+    def done(self) -> str:
+        """The word for what was done: patched, created, deleted."""
+        return "patched" if self is Action.PATCH else f"{self.value}d"
 
 
 @dataclass(frozen=True)
 class Step:
-    """One patch of one object.
+    """What is done to one object.
 
-    `before` is the whole object as it was looked at; `reasons` say what the patch is for, a line
-    each. `edits` are what it was made of.
+    `before` and `after` are the whole object, as it was looked at and as it is then; None stands
+    for an object that is not there. `operations` is the patch that makes one of the other.
+    `reasons` say what it is for, a line each; `edits` are what it was made of. `then` is what must
+    hold before the next step.
     """
 
     resource: Resource
-    before: Mapping[str, Any]
+    before: Mapping[str, Any] | None
+    after: Mapping[str, Any] | None
     operations: Sequence[Operation]
     edits: Sequence[Edit]
     reasons: Sequence[str]
+    then: Then | None = None
 
     @property
     def target(self) -> Target:
@@ -32,10 +49,16 @@ class Step:
         found = self.resource.id
         return Target(self.resource.api_version, found.kind, found.namespace, found.name)
 
-    @cached_property
-    def after(self) -> Mapping[str, Any]:
-        """The whole object as it is then."""
-        return patched(self.before, self.operations)
+    @property
+    def action(self) -> Action:
+        return action_of(self.before, self.after)
+
+
+def action_of(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -> Action:
+    """What makes one object of another; None stands for one that is not there."""
+    if before is None:
+        return Action.CREATE
+    return Action.DELETE if after is None else Action.PATCH
 
 
 @dataclass(frozen=True)
@@ -72,18 +95,26 @@ def change_set(
             told = reasons.setdefault(edit.resource.id, [])
             if repair.title not in told:
                 told.append(repair.title)
-    steps = []
-    for key, made in edits.items():
-        resource = made[0].resource
-        before = whole(resource)
-        try:
-            operations = operations_of(before, made)
-        except Conflict as error:
-            raise Conflict(f"{resource}: {error}") from error
-        step = Step(resource, before, operations, made, reasons[key])
-        if step.after != before:
-            steps.append(step)
-    return ChangeSet(tuple(steps)), waiting
+    steps = [_step(made, whole, reasons[key]) for key, made in edits.items()]
+    return ChangeSet(tuple(step for step in steps if step.after != step.before)), waiting
+
+
+def _step(
+    edits: Sequence[Edit],
+    whole: Callable[[Resource], Mapping[str, Any]],
+    reasons: Sequence[str],
+) -> Step:
+    resource = edits[0].resource
+    before = whole(resource)
+    then = next((edit.then for edit in edits if edit.then), None)
+    if edits[0].is_deletion:
+        return Step(resource, before, None, (), edits, reasons, then)
+    try:
+        operations = operations_of(before, edits)
+        after = patched(before, operations)
+    except Conflict as error:
+        raise Conflict(f"{resource}: {error}") from error
+    return Step(resource, before, after, operations, edits, reasons, then)
 
 
 def _moved(edit: Edit, others: Iterable[Edit]) -> bool:
@@ -98,7 +129,11 @@ def _moved(edit: Edit, others: Iterable[Edit]) -> bool:
 
 
 def _shifts(edit: Edit) -> bool:
-    return edit.insert or (edit.value is ABSENT and isinstance(edit.path[-1], int))
+    return (
+        edit.insert
+        or bool(edit.source)
+        or (edit.value is ABSENT and isinstance(edit.path[-1], int))
+    )
 
 
 def _in_list(path: Path, items: Path) -> bool:

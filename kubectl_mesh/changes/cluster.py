@@ -1,7 +1,8 @@
 """Change sets made to a cluster, and taken back.
 
-Each step is a JSON Patch that the API server makes or refuses as a whole. What is about to be done
-stands in the journal before it is done.
+Each step is a request that the API server carries out or refuses as a whole: a JSON Patch, a
+creation, or a deletion of the very object that was looked at. What is about to be done stands in
+the journal before it is done.
 """
 
 from __future__ import annotations
@@ -12,18 +13,20 @@ from typing import Any
 import jsonpatch
 from jsonpointer import JsonPointer
 
+from kubectl_mesh.changes import waiting
 from kubectl_mesh.changes.change_set import ChangeSet, Step
 from kubectl_mesh.changes.journal import Entry, Journal, Run, State, new_run
 from kubectl_mesh.changes.owners import FIELD_MANAGER
-from kubectl_mesh.changes.patch import Conflict, Operation
+from kubectl_mesh.changes.patch import Conflict, Operation, difference
 from kubectl_mesh.errors import ClusterError, Forbidden, MeshError, NotInstalled
 from kubectl_mesh.kube.http import ApiError, Client
 from kubectl_mesh.mesh.resource import Path, field_at
+from kubectl_mesh.rules.repair import Then
 from kubectl_mesh.sources.cluster import path_of
 
-_INVALID = (409, 422)
+_CONFLICT = 409
+_INVALID = (_CONFLICT, 422)
 """What the API server answers to a patch whose test fails."""
-_WORDS = {State.DONE: "patched", State.UNDONE: "as it was"}
 _SERVERS_OWN = ("managedFields", "resourceVersion", "generation", "uid", "creationTimestamp")
 
 
@@ -34,9 +37,13 @@ class Stopped(MeshError):
 class Cluster:
     """A cluster that change sets are made to."""
 
-    def __init__(self, client: Client, field_manager: str = FIELD_MANAGER) -> None:
+    def __init__(
+        self, client: Client, field_manager: str = FIELD_MANAGER, timeout: float | None = None
+    ) -> None:
+        """`timeout` is how many seconds what must hold before the next step may take."""
         self._client = client
         self._query = {"fieldManager": field_manager}
+        self._timeout = timeout
 
     @property
     def server(self) -> str:
@@ -50,7 +57,7 @@ class Cluster:
         refused: by a rule of admission, for want of rights, as it is no longer there.
         """
         for step in changes.steps:
-            self._patch(str(step.target), path_of(step.resource), step.operations, dry=True)
+            self._make(_entry(step), dry=True)
 
     def apply(self, changes: ChangeSet, journal: Journal, told: Callable[[str], object]) -> Run:
         """Makes the steps one after the other. `told` hears of each.
@@ -65,16 +72,23 @@ class Cluster:
 
     def go_on(self, run: Run, journal: Journal, told: Callable[[str], object]) -> None:
         """Makes the steps of a run that are not made yet. Raises Stopped as `apply` does."""
+        done: Entry | None = None
         for entry in run.entries:
             if entry.state is State.STARTED and self._is_made(entry):
                 entry.state = State.DONE
                 _note(run, entry, journal)
+            if entry.state is State.DONE:
+                done = entry
             if entry.state in (State.DONE, State.UNDONE):
                 continue
+            try:
+                self._await(done, told)
+            except MeshError as error:
+                raise Stopped(_stopped(run, entry, error)) from error
             entry.state = State.STARTED
             journal.write(run)
             try:
-                entry.after = self._patch(str(entry.target), entry.path, entry.operations)
+                entry.after = self._make(entry)
             except MeshError as error:
                 if isinstance(error, Conflict) or _is_refusal(error):
                     entry.state = State.PLANNED
@@ -82,7 +96,13 @@ class Cluster:
                 raise Stopped(_stopped(run, entry, error)) from error
             entry.state = State.DONE
             _note(run, entry, journal)
-            told(f"{entry.target} patched")
+            told(f"{entry.target} {entry.action.done}")
+            done = entry
+
+    def _await(self, entry: Entry | None, told: Callable[[str], object]) -> None:
+        """Waits until what must hold after a step does. Raises waiting.TimedOut."""
+        if entry and entry.then is Then.ROLLED_OUT:
+            waiting.rolled_out(self._client, entry.target, entry.path, self._timeout, told)
 
     def undo(
         self, run: Run, journal: Journal, told: Callable[[str], object], *, force: bool
@@ -90,39 +110,54 @@ class Cluster:
         """Takes back the steps of a run, the last one first.
 
         Raises Conflict where somebody has changed or deleted an object since, and takes nothing
-        back then, unless `force`: then what is gone stays so.
+        back then, unless `force`: then what somebody has deleted stays so. Raises Stopped where
+        one fails: those behind it are taken back.
         """
         standing: list[tuple[Entry, Mapping[str, Any] | None]] = []
         changed: list[str] = []
         for entry in reversed(run.made):
             current = self._current(entry)
             standing.append((entry, current))
+            if _is_either(current, entry.before, entry.after):
+                continue
             if current is None:
                 changed.append(f"{entry.target} is gone; somebody has deleted it")
-            elif not same(current, entry.before) and not same(current, entry.after):
+            else:
                 changed.append(f"{entry.target}: {_who(current)} has changed it since")
         if changed and not force:
             raise Conflict(
                 f"{'; '.join(changed)}; nothing is taken back: look at it, and take back all the "
                 "same with --force"
             )
+        undone: Entry | None = None
         for entry, current in standing:
-            if current is not None and not same(current, entry.before):
+            try:
+                self._await(undone, told)
                 self._restore(entry, current)
-            told(f"{entry.target} is {'gone' if current is None else 'as it was'}")
+            except MeshError as error:
+                raise Stopped(
+                    f"{error}; {sum(each.state is State.UNDONE for each in run.entries)} of "
+                    f"{len(run.entries)} steps are taken back: kubectl mesh undo {run.id} goes on"
+                ) from error
+            gone = entry.before is None or (current is None and entry.after is not None)
+            told(f"{entry.target} is {'gone' if gone else 'as it was'}")
             entry.state = State.UNDONE
             _note(run, entry, journal)
+            undone = entry
 
-    def _restore(self, entry: Entry, current: Mapping[str, Any]) -> None:
-        operations: list[Operation] = [
-            {
-                "op": "test",
-                "path": "/metadata/resourceVersion",
-                "value": current["metadata"]["resourceVersion"],
-            },
-            *jsonpatch.make_patch(content(current), content(entry.before)).patch,
-        ]
-        self._patch(str(entry.target), entry.path, operations)
+    def _restore(self, entry: Entry, current: Mapping[str, Any] | None) -> None:
+        """Makes an object what it was before a step; one that somebody has deleted stays so."""
+        if entry.before is None:
+            if current is not None:
+                self._delete(entry, current)
+        elif current is None:
+            if entry.after is None:
+                self._create(entry, entry.before)
+        elif not same(current, entry.before):
+            version = current["metadata"]["resourceVersion"]
+            tested = {"op": "test", "path": "/metadata/resourceVersion", "value": version}
+            back = difference(content(current), content(entry.before))
+            self._patch(entry, [tested, *back])
 
     def _current(self, entry: Entry) -> Mapping[str, Any] | None:
         """The object of a step as it is now; None where it is gone."""
@@ -139,9 +174,11 @@ class Cluster:
         Raises Conflict where somebody has changed the same since, so that it cannot be told.
         """
         current = self._current(entry)
+        if entry.before is None or entry.after is None:
+            return (current is None) is (entry.after is None)
         if current is None:
             raise Conflict(f"{entry.target}: it is gone; somebody has deleted it")
-        places = list(_places(entry))
+        places = list(_places(entry.before, entry.operations))
         for document, made in ((entry.before, False), (entry.after, True)):
             if all(field_at(current, place) == field_at(document, place) for place in places):
                 return made
@@ -150,12 +187,53 @@ class Cluster:
             "the step was made: look at it, and take it back with undo --force"
         )
 
-    def _patch(
-        self, name: str, path: str, operations: Sequence[Operation], *, dry: bool = False
+    def _make(self, entry: Entry, *, dry: bool = False) -> Mapping[str, Any] | None:
+        """Makes a step, and returns the object as it is then. Raises Conflict and ClusterError."""
+        if entry.before is None:
+            assert entry.after is not None
+            return self._create(entry, entry.after, dry=dry)
+        if entry.after is not None:
+            return self._patch(entry, entry.operations, dry=dry)
+        current = self._current(entry)
+        if current is None:
+            raise Conflict(f"{entry.target}: it is gone; somebody has deleted it")
+        if not same(current, entry.before):
+            raise Conflict(f"{entry.target}: {_who(current)} has changed it since it was read")
+        self._delete(entry, current, dry=dry)
+        return None
+
+    def _create(
+        self, entry: Entry, value: Mapping[str, Any], *, dry: bool = False
     ) -> Mapping[str, Any]:
-        query = {**self._query, **({"dryRun": "All"} if dry else {})}
+        folder = entry.path.rpartition("/")[0]
         try:
-            found = self._client.patch(path, operations, query)
+            found = self._client.create(folder, content(value), self._options(dry))
+        except ApiError as error:
+            if error.status != _CONFLICT:
+                raise
+            raise Conflict(f"{entry.target}: it is there already") from error
+        if not dry:
+            _check(found, str(entry.target))
+        return found
+
+    def _delete(self, entry: Entry, current: Mapping[str, Any], *, dry: bool = False) -> None:
+        """Deletes an object, if it is still the one that was just read."""
+        version = {key: current["metadata"][key] for key in ("uid", "resourceVersion")}
+        try:
+            self._client.delete(entry.path, version, dry=dry)
+        except NotInstalled:
+            return
+        except ApiError as error:
+            if error.status != _CONFLICT:
+                raise
+            raise Conflict(f"{entry.target}: somebody is changing it: run it again") from error
+
+    def _patch(
+        self, entry: Entry, operations: Sequence[Operation], *, dry: bool = False
+    ) -> Mapping[str, Any]:
+        name, path = str(entry.target), entry.path
+        try:
+            found = self._client.patch(path, operations, self._options(dry))
         except NotInstalled:
             raise Conflict(f"{name}: it is gone; somebody has deleted it") from None
         except ApiError as error:
@@ -171,6 +249,9 @@ class Cluster:
         _check(found, name)
         return found
 
+    def _options(self, dry: bool) -> Mapping[str, str]:
+        return {**self._query, **({"dryRun": "All"} if dry else {})}
+
 
 def _check(found: Mapping[str, Any], name: str) -> None:
     """Raises ClusterError for an answer that is not the object."""
@@ -185,19 +266,20 @@ def _note(run: Run, entry: Entry, journal: Journal) -> None:
     try:
         journal.write(run)
     except MeshError as error:
+        done = entry.action.done if entry.state is State.DONE else "as it was"
         raise Stopped(
-            f"{entry.target} is {_WORDS[entry.state]}, but {error}; the journal {run.id} in "
+            f"{entry.target} is {done}, but {error}; the journal {run.id} in "
             f"{journal.folder} says that it is {State.STARTED.value}: once it can be written, "
             f"kubectl mesh undo --finish {run.id} goes on, kubectl mesh undo {run.id} goes back"
         ) from error
 
 
-def _places(entry: Entry) -> Iterator[Path]:
-    """The fields that a step changes; of what stands in a list it is the list."""
-    for operation in entry.operations:
+def _places(document: Mapping[str, Any], operations: Sequence[Operation]) -> Iterator[Path]:
+    """The fields that a patch changes; of what stands in a list it is the list."""
+    for operation in operations:
         if operation["op"] == "test":
             continue
-        here: Any = entry.before
+        here: Any = document
         path: Path = ()
         for part in JsonPointer(operation["path"]).parts:
             if isinstance(here, list):
@@ -219,7 +301,13 @@ def _fits(current: Mapping[str, Any], operations: Sequence[Operation]) -> bool:
 
 def _entry(step: Step) -> Entry:
     return Entry(
-        step.target, path_of(step.resource), step.reasons, step.operations, step.before, step.after
+        step.target,
+        path_of(step.resource),
+        step.reasons,
+        step.operations,
+        step.before,
+        step.after,
+        step.then,
     )
 
 
@@ -233,6 +321,13 @@ def content(document: Mapping[str, Any]) -> dict[str, Any]:
 
 def same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     return content(one) == content(other)
+
+
+def _is_either(current: Mapping[str, Any] | None, *others: Mapping[str, Any] | None) -> bool:
+    """Whether an object is one of others, or is not there as one of them is not."""
+    if current is None:
+        return None in others
+    return any(each is not None and same(current, each) for each in others)
 
 
 def _is_refusal(error: MeshError) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kubectl_mesh.changes.change_set import ChangeSet, Step
-from kubectl_mesh.changes.text import NotEditable, edited
+from kubectl_mesh.changes.text import NotEditable, edited, removed
 from kubectl_mesh.errors import InputError, MeshError
 from kubectl_mesh.mesh.resource import Path as FieldPath
 from kubectl_mesh.mesh.resource import field_at
@@ -21,11 +21,14 @@ from kubectl_mesh.sources.yaml import Document, read_documents
 
 @dataclass(frozen=True)
 class FileChange:
-    """A file as it is, and as it is to be; both with lines that end with a newline alone."""
+    """A file as it is, and as it is to be; both with lines that end with a newline alone.
+
+    `after` is None where nothing is left of it, so that it is to go.
+    """
 
     file: str
     before: str
-    after: str
+    after: str | None
 
 
 def file_changes(changes: ChangeSet) -> list[FileChange]:
@@ -59,10 +62,65 @@ def _changed(file: str, steps: Iterable[Step]) -> FileChange:
         if start is None or after[start : start + len(document.text)] != document.text:
             raise InputError("it has changed since it was read: run it again", file)
         text = document.text
-        for base, step in parts:
-            text = _edited(text, base, step, document)
-        after = after[:start] + text + after[start + len(document.text) :]
-    return FileChange(file, before, after)
+        for base, step in sorted(parts, key=_patches_first):
+            if step.after is not None:
+                text = _edited(text, base, step, document)
+            elif base:
+                text = _without_item(text, base, step, document)
+            else:
+                after = _without_document(after, start, document)
+                break
+        else:
+            after = after[:start] + text + after[start + len(document.text) :]
+    left = any(isinstance(each, InputError) or each.value for each in _read(after, file))
+    return FileChange(file, before, after if left or "#" in after else None)
+
+
+def _patches_first(part: tuple[FieldPath, Step]) -> tuple[object, ...]:
+    """Patches before deletions, and of those the last item of a List first."""
+    base, step = part
+    numbers = tuple(-number for number in base if isinstance(number, int))
+    return step.after is None, numbers if step.after is None else ()
+
+
+def _read(text: str, file: str) -> list[Document | InputError]:
+    return list(read_documents(text, file))
+
+
+def _without_item(text: str, base: FieldPath, step: Step, document: Document) -> str:
+    """The text of a List without one of its objects."""
+    try:
+        new = removed(text, base, is_json=document.is_json)
+    except NotEditable as error:
+        raise NotEditable(f"{document.file}: {step.resource}: {error}") from error
+    *parents, number = base
+    items = field_at(_value(text, document), tuple(parents))
+    assert isinstance(number, int)
+    left = [*items[:number], *items[number + 1 :]]
+    if field_at(_value(new, document), tuple(parents)) != left:
+        raise NotEditable(f"{document.file}: {step.resource}: delete it by hand")
+    return new
+
+
+def _value(text: str, document: Document) -> object:
+    (found,) = _read(text, "it.json" if document.is_json else "it.yaml")
+    return found.value if isinstance(found, Document) else found
+
+
+def _without_document(text: str, start: int, document: Document) -> str:
+    """The text of a file without one of its documents, and without a separator that is left."""
+    head, tail = text[:start], text[start + len(document.text) :]
+    cut = head.removesuffix("\n").rfind("\n") + 1
+    if head[cut:].startswith("---"):
+        head = head[:cut]
+    elif tail.startswith("---"):
+        tail = tail.partition("\n")[2]
+    new = head + tail
+    values = [each.value for each in _read(text, document.file) if isinstance(each, Document)]
+    values.remove(document.value)
+    if values != [each.value for each in _read(new, document.file) if isinstance(each, Document)]:
+        raise NotEditable(f"{document.file}: line {document.first_line}: delete it by hand")
+    return new
 
 
 def _start(text: str, document: Document) -> int | None:
@@ -80,9 +138,7 @@ def _edited(text: str, base: FieldPath, step: Step, document: Document) -> str:
         new = edited(text, step.operations, base, is_json=document.is_json)
     except NotEditable as error:
         raise NotEditable(f"{document.file}: {step.resource}: {error}") from error
-    name = "it.json" if document.is_json else "it.yaml"
-    read = next(iter(read_documents(new, name)), None)
-    if not isinstance(read, Document) or field_at(read.value, base) != step.after:
+    if field_at(_value(new, document), base) != step.after:
         raise NotEditable(
             f"{document.file}: {step.resource}: its text cannot be changed in place: use -o yaml"
         )
@@ -95,9 +151,9 @@ def unified_diff(changes: Iterable[FileChange]) -> Iterator[str]:
         name = os.path.normpath(change.file).lstrip("/")
         yield from difflib.unified_diff(
             _lines(change.before),
-            _lines(change.after),
+            _lines(change.after or ""),
             f"a/{name}",
-            f"b/{name}",
+            f"b/{name}" if change.after is not None else "/dev/null",
         )
 
 
@@ -117,17 +173,21 @@ def write(changes: Iterable[FileChange]) -> None:
         if read_text(change.file) != change.before:
             raise InputError("it has changed since it was read: run it again", change.file)
         try:
-            _replace(path, _with_line_ends(path.read_bytes(), change))
+            if change.after is None:
+                path.unlink()
+            else:
+                raw = path.read_bytes()
+                _replace(path, _with_line_ends(raw, change.before, change.after))
         except OSError as error:
             raise MeshError(f"{change.file} cannot be written: {error.strerror}") from error
 
 
-def _with_line_ends(raw: bytes, change: FileChange) -> bytes:
+def _with_line_ends(raw: bytes, old_text: str, new_text: str) -> bytes:
     """The new text with the line ends of the old one: where lines are new, those of most lines."""
     old = raw.decode("utf-8", "surrogateescape").split("\n")
     ends = [line.endswith("\r") for line in old[:-1]]
     usual = sum(ends) * 2 > len(ends)
-    before, after = change.before.split("\n"), change.after.split("\n")
+    before, after = old_text.split("\n"), new_text.split("\n")
     kept = [usual] * (len(after) - 1) + [False]
     matcher = difflib.SequenceMatcher(None, before, after, autojunk=False)
     for first, second, size in matcher.get_matching_blocks():

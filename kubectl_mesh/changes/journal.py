@@ -20,9 +20,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from kubectl_mesh.changes.change_set import Action, action_of
 from kubectl_mesh.changes.patch import Operation, Target
 from kubectl_mesh.errors import MeshError
+from kubectl_mesh.rules.repair import Then
 
+_NONE = type(None)
 _NAME = re.compile(r"[\w-]{1,64}")
 _KIND = {"apiVersion": "mesh.kubectl.dev/v1", "kind": "Journal"}
 
@@ -42,15 +45,23 @@ class State(enum.Enum):
 
 @dataclass
 class Entry:
-    """A step of a run. `before` and `after` are whole objects; `after` is what the server said."""
+    """A step of a run, as in ChangeSet. Once it is made, `after` is what the server said.
+
+    `path` is where the API server has the object.
+    """
 
     target: Target
     path: str
     reasons: Sequence[str]
     operations: Sequence[Operation]
-    before: Mapping[str, Any]
-    after: Mapping[str, Any]
+    before: Mapping[str, Any] | None
+    after: Mapping[str, Any] | None
+    then: Then | None = None
     state: State = State.PLANNED
+
+    @property
+    def action(self) -> Action:
+        return action_of(self.before, self.after)
 
 
 @dataclass
@@ -170,6 +181,7 @@ def _written(run: Run) -> Mapping[str, Any]:
                 "operations": list(each.operations),
                 "before": each.before,
                 "after": each.after,
+                "then": each.then.value if each.then else None,
                 "state": each.state.value,
             }
             for each in run.entries
@@ -197,19 +209,24 @@ def _parsed_entry(step: Any) -> Entry:
     for each in operations:
         for key in ("op", "path"):
             _part(each, key, str)
+    before, after = (_part(step, key, (dict, _NONE)) for key in ("before", "after"))
+    if before is None and after is None:
+        raise ValueError("before and after are not as they were written")
+    then = _part(step, "then", (str, _NONE))
     return Entry(
         Target(*(_part(target, field.name, str) for field in dataclasses.fields(Target))),
         _part(step, "path", str),
         reasons,
         operations,
-        _part(step, "before", dict),
-        _part(step, "after", dict),
+        before,
+        after,
+        Then(then) if then else None,
         State(_part(step, "state", str)),
     )
 
 
-def _part(value: Any, key: str, kind: type[Any]) -> Any:
-    if not isinstance(value, dict) or not isinstance(value.get(key), kind):
+def _part(value: Any, key: str, kind: type[Any] | tuple[type[Any], ...]) -> Any:
+    if not isinstance(value, dict) or key not in value or not isinstance(value[key], kind):
         raise ValueError(f"{key} is not as it was written")
     return value[key]
 

@@ -10,11 +10,13 @@ from kubectl_mesh.mesh.snapshot import Snapshot
 
 def after(snapshot: Snapshot, changes: ChangeSet) -> Snapshot:
     """The snapshot with the objects of a change set as they are then. The MeshConfig stays."""
-    changed = {
-        step.resource.id: _resource(step.resource, dict(step.after)) for step in changes.steps
-    }
-    resources = [changed.get(each.id, each) for each in snapshot.everything()]
-    return Snapshot(resources, snapshot.config, snapshot.coverage, snapshot.unreadable)
+    resources = {each.id: each for each in snapshot.everything()}
+    for step in changes.steps:
+        if step.after is None:
+            resources.pop(step.resource.id, None)
+        else:
+            resources[step.resource.id] = _resource(step.resource, dict(step.after))
+    return Snapshot(resources.values(), snapshot.config, snapshot.coverage, snapshot.unreadable)
 
 
 def _resource(old: Resource, value: dict[str, object]) -> Resource:

@@ -61,7 +61,7 @@ def _relied_on(document: Mapping[str, Any], edit: Edit) -> Path:
         if isinstance(step, int):
             path = edit.path[:length]
             inside = length < len(edit.path)
-            return path if inside or not edit.insert else path[:-1]
+            return path if inside or not (edit.insert or edit.source) else path[:-1]
     path = edit.path
     while path and field_at(document, path) is ABSENT:
         path = path[:-1]
@@ -70,6 +70,9 @@ def _relied_on(document: Mapping[str, Any], edit: Edit) -> Path:
 
 def _changes(document: Mapping[str, Any], edit: Edit) -> Iterator[Operation]:
     """The operations of one edit; the objects around a new field are made."""
+    if edit.source:
+        yield {"op": "move", "from": pointer(edit.source), "path": pointer(edit.path)}
+        return
     if edit.insert:
         yield {"op": "add", "path": pointer(edit.path), "value": edit.value}
         return
@@ -113,43 +116,12 @@ def _said(error: Exception, operations: Sequence[Operation]) -> str:
     return f"it is not what it was{where}: {' '.join(str(error).split())[:200]}"
 
 
-def inverse(document: Mapping[str, Any], operations: Sequence[Operation]) -> list[Operation]:
-    """The patch that takes another back: patched(patched(document, it), inverse) is `document`.
+def difference(document: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[Operation]:
+    """The patch that makes one object of another: patched(document, it) is `wanted`.
 
-    It tests what the other one left. Raises Conflict as `patched` does.
+    It takes another patch back, where `wanted` is the object that it was made to.
     """
-    undone: list[Operation] = []
-    current: Any = document
-    for operation in operations:
-        if operation["op"] == "test":
-            continue
-        path = jsonpointer.JsonPointer(operation["path"])
-        before = path.resolve(current, ABSENT) if operation["path"] else current
-        if operation["op"] == "remove":
-            undone.append({"op": "add", "path": operation["path"], "value": before})
-        elif operation["op"] == "add" and (before is ABSENT or _is_item(current, path)):
-            place = _place_of(current, operation["path"])
-            undone.append({"op": "remove", "path": place})
-            undone.append({"op": "test", "path": place, "value": operation["value"]})
-        else:
-            undone.append({"op": "replace", "path": operation["path"], "value": before})
-            undone.append({"op": "test", "path": operation["path"], "value": operation["value"]})
-        current = _applied(current, [operation])
-    return list(reversed(undone))
-
-
-def _is_item(document: Any, path: Any) -> bool:
-    """Whether a pointer is to an item of a list, before which `add` puts something."""
-    parent = jsonpointer.JsonPointer.from_parts(path.parts[:-1]).resolve(document, ABSENT)
-    return isinstance(parent, list)
-
-
-def _place_of(document: Any, path: str) -> str:
-    """Where `add` puts an item: `-` is the end of a list."""
-    if not path.endswith("/-"):
-        return path
-    items = jsonpointer.JsonPointer(path[:-2]).resolve(document)
-    return f"{path[:-1]}{len(items)}"
+    return list(jsonpatch.make_patch(document, wanted).patch)
 
 
 @dataclass(frozen=True)

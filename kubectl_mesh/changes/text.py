@@ -8,6 +8,7 @@ for. What comes out is read again: it has to be what the patch makes of the valu
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -64,7 +65,10 @@ def edited(text: str, operations: Iterable[Operation], base: Path, *, is_json: b
             continue
         value = _value(text, is_json)
         path = (*base, *_steps(operation["path"], value, base))
-        if operation["op"] == "remove":
+        if operation["op"] == "move":
+            source = (*base, *_steps(operation["from"], value, base))
+            text = moved(text, source, path, is_json=is_json)
+        elif operation["op"] == "remove":
             text = removed(text, path, is_json=is_json)
         elif operation["op"] == "add" and _is_new(value, path):
             text = added(text, path, operation["value"], is_json=is_json)
@@ -121,6 +125,27 @@ def removed(text: str, path: Path, *, is_json: bool = False) -> str:
     edit = _Edit(text, is_json)
     parent, parents = edit.find(path[:-1])
     return edit.remove(parent, parents, path[-1])
+
+
+def moved(text: str, source: Path, path: Path, *, is_json: bool = False) -> str:
+    """The text with an item of a list moved from one place to another, as it is without it.
+
+    The comments above the item go with it. Raises NotEditable.
+    """
+    edit = _Edit(text, is_json)
+    node, parents = edit.find(source[:-1])
+    start, to = source[-1], path[-1]
+    assert isinstance(start, int)
+    assert isinstance(to, int)
+    if node.kind != "list" or max(start, to) >= len(node.children):
+        raise NotEditable("it is no list, or a shorter one")
+    if start == to:
+        return text
+    if not edit.is_flow(node, parents):
+        return edit.move(node, start, to)
+    item = node.children[start]
+    rest = _Edit(removed(text, source, is_json=is_json), is_json)
+    return rest.into_flow(rest.find(source[:-1])[0], to, text[item.start : item.last])
 
 
 class _Edit:
@@ -194,13 +219,16 @@ class _Edit:
             return node.children[step]
         return None
 
+    def is_flow(self, node: _Node, parents: Sequence[_Node]) -> bool:
+        return node.flow or self._within_flow(parents)
+
     def _within_flow(self, parents: Sequence[_Node]) -> bool:
         return self._is_json or any(each.flow for each in parents)
 
     # Replacing
 
     def replace(self, node: _Node, parents: Sequence[_Node], value: Any) -> str:
-        flow = self._within_flow(parents) or node.flow
+        flow = self.is_flow(node, parents)
         if node.style in ("|", ">") and isinstance(value, str) and value[:1] not in ("", " ", "\n"):
             return self._replace_block(node, value)
         if isinstance(value, (dict, list)) and value and not flow:
@@ -260,8 +288,8 @@ class _Edit:
             return self.replace(node, parents, {key: value})
         if node.kind != "mapping":
             raise NotEditable("it is no mapping")
-        if node.flow or self._within_flow(parents):
-            return self._into_flow(
+        if self.is_flow(node, parents):
+            return self.into_flow(
                 node, len(node.children), f"{self._key(key)}: {self._flow(value)}"
             )
         column = node.children[0].column
@@ -270,8 +298,8 @@ class _Edit:
     def insert(self, node: _Node, parents: Sequence[_Node], index: int, value: Any) -> str:
         if node.kind != "list" or index > len(node.children):
             raise NotEditable("it is no list, or a shorter one")
-        if node.flow or self._within_flow(parents):
-            return self._into_flow(node, index, self._flow(value))
+        if self.is_flow(node, parents):
+            return self.into_flow(node, index, self._flow(value))
         lines = self._block([value], self._dash_column(node))
         if index == len(node.children):
             return self._after(node.last, lines)
@@ -283,7 +311,7 @@ class _Edit:
         start = self._line_start(dash)
         return self._spliced(start, start, f"{lines}\n")
 
-    def _into_flow(self, node: _Node, index: int, new: str) -> str:
+    def into_flow(self, node: _Node, index: int, new: str) -> str:
         step = 2 if node.kind == "mapping" else 1
         children = node.children
         if not children:
@@ -317,7 +345,7 @@ class _Edit:
         if len(node.children) == width:
             return self.replace(node, parents, {} if node.kind == "mapping" else [])
         first, last = node.children[index], node.children[index + width - 1]
-        if node.flow or self._within_flow(parents):
+        if self.is_flow(node, parents):
             if index + width < len(node.children):
                 return self._spliced(first.start, node.children[index + width].start, "")
             return self._spliced(node.children[index - 1].last, last.last, "")
@@ -332,6 +360,30 @@ class _Edit:
                 following = self._dash(node, index + 1)
             return self._spliced(start, following, "")
         return self._spliced(self._line_start(start), rest.end(), "")
+
+    # Moving
+
+    def move(self, node: _Node, source: int, to: int) -> str:
+        """The blank lines between items stay where they are."""
+        first, last = sorted((source, to))
+        spans = [self._lines_of(node, index) for index in range(first, last + 1)]
+        items = [self.text[start:end].removesuffix("\n") + "\n" for start, end in spans]
+        gaps = [self.text[one[1] : other[0]] for one, other in itertools.pairwise(spans)]
+        items.insert(to - first, items.pop(source - first))
+        new = "".join(map("".join, zip(items, [*gaps, ""], strict=True)))
+        return self._spliced(spans[0][0], spans[-1][1], new)
+
+    def _lines_of(self, node: _Node, index: int) -> tuple[int, int]:
+        """Where the lines of an item begin, with the comments above it, and where they end."""
+        dash = self._dash(node, index)
+        if self._shares_line(dash):
+            raise NotEditable("its list begins on the line of another one: edit it by hand")
+        start = self._line_start(dash)
+        while start and self.text[self._line_start(start - 1) : start].lstrip(" ")[:1] == "#":
+            start = self._line_start(start - 1)
+        rest = _REST_OF_LINE.match(self.text, node.children[index].last)
+        assert rest
+        return start, rest.end()
 
     def _dash(self, node: _Node, index: int) -> int:
         """Where the dash of an item stands."""

@@ -6,15 +6,16 @@ import argparse
 import re
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kubectl_mesh.changes import files, outlook
-from kubectl_mesh.changes.change_set import ChangeSet, change_set
+from kubectl_mesh.changes.change_set import ChangeSet, Step, change_set
 from kubectl_mesh.changes.journal import Journal, default_folder
 from kubectl_mesh.changes.owners import FIELD_MANAGER, owner_of
 from kubectl_mesh.changes.patch import Conflict
+from kubectl_mesh.changes.proof import unproven
 from kubectl_mesh.commands.doctor import add_rule_flags, chosen_rules
 from kubectl_mesh.commands.inputs import cluster_options, take_snapshot
 from kubectl_mesh.errors import UsageError
@@ -23,13 +24,14 @@ from kubectl_mesh.flags import (
     add_input_flags,
     add_output_flags,
     comma_separated,
+    duration,
 )
 from kubectl_mesh.mesh.resource import Resource
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.report import Layout
 from kubectl_mesh.report.changes import FORMATS, live_diff, paint_diff
 from kubectl_mesh.report.comparison import render
-from kubectl_mesh.report.table import failures, wrap
+from kubectl_mesh.report.table import failures, place, wrap
 from kubectl_mesh.routing.compare import compare
 from kubectl_mesh.routing.scope import KINDS as ROUTING_KINDS
 from kubectl_mesh.rules.examine import examine
@@ -122,6 +124,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def add_apply_flags(group: argparse._ArgumentGroup) -> None:
     """The flags of everything that changes a cluster."""
     group.add_argument("--yes", action="store_true", help="do not ask")
+    group.add_argument(
+        "--timeout",
+        metavar="DURATION",
+        type=duration,
+        default=300.0,
+        help="how long to wait for what must hold before the next step (default 5m, 0: for ever)",
+    )
     group.add_argument("--field-manager", metavar="NAME", default=FIELD_MANAGER)
     group.add_argument("--journal", metavar="DIR", help="where to note what is done, for undo")
 
@@ -146,7 +155,8 @@ def run(args: argparse.Namespace) -> int:
     kinds = {kind for rule in rules for kind in (*rule.needs, *rule.uses)} | set(ROUTING_KINDS)
     with collector_paused():
         snapshot, namespaces = take_snapshot(args, kinds)
-        report = examine(snapshot, rules, Ignores(comma_separated(args.ignore)), namespaces)
+        ignores = Ignores(comma_separated(args.ignore))
+        report = examine(snapshot, rules, ignores, namespaces)
     accepted = {
         flag
         for flag, given in (
@@ -158,7 +168,7 @@ def run(args: argparse.Namespace) -> int:
     }
     meant = Selectors(args.finding or ("*",), "")
     findings = [finding for finding in report.findings if meant.meant(finding)]
-    plan = _plan(findings, comma_separated(args.choose), accepted)
+    plan = _proved(snapshot, _plan(findings, comma_separated(args.choose), accepted))
     changes, waiting = change_set([each.repair for each in plan.chosen], _whole(args, snapshot))
     texts = files.file_changes(changes) if args.filename and args.output == "diff" else []
     if args.output != "diff":
@@ -169,7 +179,12 @@ def run(args: argparse.Namespace) -> int:
         emit(paint_diff(lines, paint))
     if args.write:
         files.write(texts or files.file_changes(changes))
-    told = [] if args.no_headers else list(_told(args, snapshot, changes, plan, waiting, paint))
+    told: list[str] = []
+    if not args.no_headers:
+        told += _told(args, snapshot, changes, plan, waiting, paint)
+        if changes:
+            then = examine(outlook.after(snapshot, changes), rules, ignores, namespaces)
+            told.append(_revealed(report.findings, then.findings, paint))
     told = list(filter(None, (*told, failures(report, width(), paint))))
     if args.output == "diff" and not args.no_headers:
         emit("\n\n".join(told) + "\n")
@@ -184,7 +199,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _apply(args: argparse.Namespace, changes: ChangeSet) -> None:
     """Makes a change set, once the server has tried it and the user agrees."""
-    owned = [(step, owner) for step in changes.steps if (owner := owner_of(step.before))]
+    owned = _owned(changes)
     if owned and not args.force_live:
         listed = "; ".join(f"{step.target} belongs to {owner}" for step, owner in owned)
         raise Conflict(
@@ -193,6 +208,7 @@ def _apply(args: argparse.Namespace, changes: ChangeSet) -> None:
             "--force-live"
         )
     if args.dry_run == "client":
+        print("Nothing is changed: the API server was not asked, either.")
         return
     cluster = connect_to(args)
     cluster.rehearse(changes)
@@ -204,6 +220,11 @@ def _apply(args: argparse.Namespace, changes: ChangeSet) -> None:
     print(f"Taken back by: kubectl mesh undo {run.id}")
 
 
+def _owned(changes: ChangeSet) -> list[tuple[Step, str]]:
+    """The steps whose objects a controller would set back, and which."""
+    return [(step, owner) for step in changes.steps if (owner := owner_of(step.before or {}))]
+
+
 def say(text: str) -> None:
     print(safe(text), flush=True)
 
@@ -212,7 +233,7 @@ def connect_to(args: argparse.Namespace) -> Cluster:
     from kubectl_mesh.changes.cluster import Cluster
     from kubectl_mesh.sources.cluster import client_of
 
-    return Cluster(client_of(cluster_options(args)), args.field_manager)
+    return Cluster(client_of(cluster_options(args)), args.field_manager, args.timeout)
 
 
 def journal_of(args: argparse.Namespace) -> Journal:
@@ -277,6 +298,14 @@ def _plan(findings: Sequence[Finding], names: Sequence[str], accepted: Collectio
     return _Plan(chosen, still_open, refused, manual)
 
 
+def _proved(snapshot: Snapshot, plan: _Plan) -> _Plan:
+    """The plan without repairs that would do more than they say."""
+    doubtful = unproven(snapshot, [each.repair for each in plan.chosen if each.repair.proof])
+    refused = [each.finding for each in plan.chosen if each.repair in doubtful]
+    chosen = [each for each in plan.chosen if each.repair not in doubtful]
+    return replace(plan, chosen=chosen, manual=[*plan.manual, *refused])
+
+
 def _is_malformed(resource: Resource) -> bool:
     """Whether the API server would refuse it as it is.
 
@@ -308,14 +337,16 @@ def _told(
     done = "REPAIRED" if args.write else "TO BE REPAIRED"
     made = [each for each in plan.chosen if each.repair not in waiting]
     yield _listed(paint(done, "bold", "green"), _repaired(made), room)
+    rolled = [f"until {step.target} is rolled out" for step in changes.steps if step.then]
+    yield _listed(paint("WAITS", "bold"), rolled if args.apply else [], room)
     yield _listed(paint("CHOOSE", "bold", "yellow"), _ways(plan.open), room)
     for flag in dict.fromkeys(each.repair.flag for each in plan.unsafe):
         lines = _repaired([each for each in plan.unsafe if each.repair.flag == flag])
         yield _listed(paint(f"ONLY WITH {flag}", "bold", "yellow"), lines, room)
-    manual = [
-        f"{each.rule.code} {each.resource}: {each.message}; {each.next}" for each in plan.manual
-    ]
+    manual = [f"{_name(each)}: {each.message}; {each.next}" for each in plan.manual]
     yield _listed(paint("BY HAND", "bold", "yellow"), manual, room)
+    owned = [f"{step.target} belongs to {owner}" for step, owner in _owned(changes)]
+    yield _listed(paint("WILL BE SET BACK, unless it is changed there", "bold", "red"), owned, room)
     later = [repair.title for repair in waiting]
     yield _listed(paint("LATER, when the others are made", "bold", "yellow"), later, room)
     if changes and {step.resource.kind for step in changes.steps} & set(ROUTING_KINDS):
@@ -326,6 +357,14 @@ def _told(
         )
     if not (changes or plan.open or plan.unsafe or plan.manual):
         yield paint("Nothing to repair.", "bold", "green")
+
+
+def _revealed(before: Sequence[Finding], after: Sequence[Finding], paint: Paint) -> str:
+    """What the doctor will find that it does not find now."""
+    known = {(finding.rule.code, finding.resource.id) for finding in before}
+    new = [each for each in after if (each.rule.code, each.resource.id) not in known]
+    lines = [f"{each.rule.code} {each.resource}: {each.message}" for each in new]
+    return _listed(paint("WILL BE FOUND THEN", "bold", "yellow"), lines, width())
 
 
 def _listed(heading: str, lines: Sequence[str], room: int) -> str:
@@ -344,10 +383,17 @@ def _repaired(chosen: Sequence[_Choice]) -> list[str]:
 
 def _ways(findings: Sequence[Finding]) -> list[str]:
     return [
-        f"{finding.rule.code} {finding.resource}: {' '.join(_flags(repair))} to {repair.title}"
+        f"{_name(finding)}: {' '.join(_flags(repair))} to {repair.title}"
         for finding in findings
         for repair in finding.repairs
     ]
+
+
+def _name(finding: Finding) -> str:
+    """A finding by its code and object, and where it is written."""
+    position = finding.resource.origin.locate(finding.path)
+    where = f" ({place(position)})" if position else ""
+    return f"{finding.rule.code} {finding.resource}{where}"
 
 
 def _flags(repair: Repair) -> Iterator[str]:

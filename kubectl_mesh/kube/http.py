@@ -100,6 +100,22 @@ class Client:
         body = _Body(json.dumps(list(operations)).encode(), "application/json-patch+json")
         return self._object(path, self._request(path, query, "PATCH", body))
 
+    def create(
+        self, path: str, value: Mapping[str, Any], query: Mapping[str, str]
+    ) -> dict[str, Any]:
+        """Adds an object to the list at a path, and returns it as it is then. See `patch`."""
+        body = _Body(json.dumps(value).encode(), "application/json")
+        return self._object(path, self._request(path, query, "POST", body))
+
+    def delete(self, path: str, version: Mapping[str, str], *, dry: bool = False) -> None:
+        """Deletes the object at a path, if its uid and resourceVersion are these. See `patch`.
+
+        If `dry`, the server only tries it. That stands in the body: where there is one, it does not
+        look for it in the query.
+        """
+        options = {"preconditions": dict(version), **({"dryRun": ["All"]} if dry else {})}
+        self._request(path, {}, "DELETE", _Body(json.dumps(options).encode(), "application/json"))
+
     def _object(self, path: str, response: _Answer) -> dict[str, Any]:
         try:
             value = json.loads(response.data)
@@ -201,7 +217,7 @@ class Client:
                     "the token, or a name to impersonate, holds characters that HTTP does not allow"
                 ) from None
             self._note_warnings(response)
-            if response.status == 200:
+            if response.status in (200, 201, 202):
                 return response
             if response.status == 401 and not renewed and self.connection.renew(headers):
                 renewed = True

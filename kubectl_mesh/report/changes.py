@@ -8,9 +8,11 @@ import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from kubectl_mesh.changes.change_set import ChangeSet, Step
+from kubectl_mesh.changes.change_set import Action, ChangeSet, Step
+from kubectl_mesh.errors import UsageError
 from kubectl_mesh.mesh.schema import KINDS
 from kubectl_mesh.report.yaml_ import dump
+from kubectl_mesh.rules.repair import Then
 from kubectl_mesh.term import Paint, safe
 
 _SERVERS_OWN = ("managedFields", "resourceVersion", "uid", "generation", "creationTimestamp")
@@ -38,13 +40,18 @@ def live_diff(changes: ChangeSet) -> Iterator[str]:
         yield from difflib.unified_diff(
             _shown(step.before).splitlines(keepends=True),
             _shown(step.after).splitlines(keepends=True),
-            f"{step.target} (now)",
-            f"{step.target} (then)",
+            f"{step.target} (now)" if step.before else "/dev/null",
+            f"{step.target} (then)" if step.after else "/dev/null",
         )
 
 
-def _shown(document: Mapping[str, Any]) -> str:
-    """An object as people read it: what the API server keeps for itself is left out."""
+def _shown(document: Mapping[str, Any] | None) -> str:
+    """An object as people read it: what the API server keeps for itself is left out.
+
+    Nothing, of one that is not there.
+    """
+    if document is None:
+        return ""
     metadata = document.get("metadata")
     shown = {key: value for key, value in document.items() if key != "status"}
     if isinstance(metadata, dict):
@@ -54,12 +61,20 @@ def _shown(document: Mapping[str, Any]) -> str:
 
 
 def as_jsonpatch(changes: ChangeSet) -> str:
-    """`[{"target": {...}, "patch": [...]}]`, in ASCII."""
+    """`[{"target": {...}, "patch": [...]}]`, in ASCII.
+
+    In place of the patch, {"create": the object} or {"delete": true} for objects that come and go.
+    """
     return json.dumps([_patch(step) for step in changes.steps], indent=2) + "\n"
 
 
 def _patch(step: Step) -> Mapping[str, Any]:
     target = step.target
+    what: dict[str, Any] = {"patch": list(step.operations)}
+    if step.action is Action.CREATE:
+        what = {"create": step.after}
+    elif step.action is Action.DELETE:
+        what = {"delete": True}
     return {
         "target": {
             "apiVersion": target.api_version,
@@ -67,15 +82,24 @@ def _patch(step: Step) -> Mapping[str, Any]:
             **({"namespace": target.namespace} if target.namespace else {}),
             "name": target.name,
         },
-        "patch": list(step.operations),
+        **what,
     }
 
 
 def as_kustomize(changes: ChangeSet) -> str:
-    """A `patches:` block of a kustomization."""
+    """A `patches:` block of a kustomization. Raises UsageError for an object that is new to it."""
     patches = []
     for step in changes.steps:
         target = step.target
+        patch = json.dumps(list(step.operations), indent=2)
+        if step.action is Action.CREATE:
+            raise UsageError(f"no patch makes {target}: use -o yaml, and add it to the resources")
+        if step.action is Action.DELETE:
+            name = {"name": target.name}
+            if target.namespace:
+                name["namespace"] = target.namespace
+            gone = {"apiVersion": target.api_version, "kind": target.kind, "metadata": name}
+            patch = dump({"$patch": "delete", **gone})
         group, _, version = target.api_version.rpartition("/")
         patches.append(
             {
@@ -86,33 +110,45 @@ def as_kustomize(changes: ChangeSet) -> str:
                     **({"namespace": target.namespace} if target.namespace else {}),
                     "name": target.name,
                 },
-                "patch": json.dumps(list(step.operations), indent=2),
+                "patch": patch,
             }
         )
     return dump({"patches": patches})
 
 
 def as_kubectl(changes: ChangeSet) -> str:
-    """`kubectl patch` lines for a shell, which stops at the first that fails."""
-    return "".join(f"{line}\n" for line in " &&\n".join(map(_command, changes.steps)).splitlines())
+    """Lines of kubectl for a shell, which stops at the first that fails."""
+    return "".join(f"{line}\n" for line in " &&\n".join(_commands(changes)).splitlines())
 
 
-def _command(step: Step) -> str:
-    target = step.target
-    group, _, version = target.api_version.rpartition("/")
-    resource = (
-        f"{KINDS[target.kind].plural}.{version}.{group}" if group else KINDS[target.kind].plural
-    )
-    where = ["-n", target.namespace] if target.namespace else []
-    patch = json.dumps(list(step.operations))
-    return shlex.join(
-        ["kubectl", "patch", resource, target.name, *where, "--type=json", "-p", patch]
-    )
+def _commands(changes: ChangeSet) -> Iterator[str]:
+    for step in changes.steps:
+        target = step.target
+        group, _, version = target.api_version.rpartition("/")
+        plural = KINDS[target.kind].plural
+        resource = f"{plural}.{version}.{group}" if group else plural
+        where = ["-n", target.namespace] if target.namespace else []
+        if step.action is Action.CREATE:
+            text = shlex.quote(json.dumps(step.after))
+            yield f"printf %s {text} | kubectl create -f -"
+        elif step.action is Action.DELETE:
+            yield shlex.join(["kubectl", "delete", resource, target.name, *where])
+        else:
+            patch = json.dumps(list(step.operations))
+            yield shlex.join(
+                ["kubectl", "patch", resource, target.name, *where, "--type=json", "-p", patch]
+            )
+        if step.then is Then.ROLLED_OUT and step is not changes.steps[-1]:
+            kind = target.kind.lower()
+            yield shlex.join(["kubectl", "rollout", "status", f"{kind}/{target.name}", *where])
 
 
 def as_yaml(changes: ChangeSet) -> str:
-    """The objects as they are then, for `kubectl apply`."""
-    return "".join(f"---\n{_shown(step.after)}" for step in changes.steps)
+    """The objects as they are then, for `kubectl apply`; comments name those that are to go."""
+    return "".join(
+        f"---\n{_shown(step.after)}" if step.after else f"# delete {step.target}\n"
+        for step in changes.steps
+    )
 
 
 FORMATS: Mapping[str, Callable[[ChangeSet], str]] = {

@@ -17,14 +17,21 @@ def render(report: Report, layout: Layout) -> str:
 
 
 def dump(value: Any) -> str:
-    """Plain values as YAML, in their order. A lone surrogate becomes `?`: libyaml refuses it."""
+    """Plain values as YAML, in their order; texts of several lines as blocks.
+
+    A lone surrogate becomes `?`: libyaml refuses it.
+    """
     text: str = yaml.dump(value, Dumper=_Dumper, sort_keys=False, width=100)
     return text
 
 
 class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
     def represent_text(self, text: str) -> yaml.Node:
-        node: yaml.Node = self.represent_str(text.encode("utf-8", "replace").decode("utf-8"))
+        node: yaml.Node = self.represent_scalar(
+            "tag:yaml.org,2002:str",
+            text.encode("utf-8", "replace").decode("utf-8"),
+            style="|" if "\n" in text else None,
+        )
         return node
 
 

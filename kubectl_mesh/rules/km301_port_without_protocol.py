@@ -14,7 +14,7 @@ from kubectl_mesh.mesh.resource import Path
 from kubectl_mesh.mesh.snapshot import PodGroup, Snapshot
 from kubectl_mesh.mesh.virtual_services import VirtualService
 from kubectl_mesh.mesh.workloads import WORKLOAD_KINDS
-from kubectl_mesh.rules.repair import Edit, Repair
+from kubectl_mesh.rules.port_repair import declared
 from kubectl_mesh.rules.rule import Finding, Rule, Severity
 
 GATEWAY_STATUS_PORT = 15021
@@ -103,7 +103,7 @@ def _finding(service: Service, port: Port, rules: list[VirtualService]) -> Findi
         evidence=tuple(evidence),
         related=tuple(vs.resource.id for vs in rules),
         repairs=tuple(
-            _declared(service, port, each, sure=bool(rules)) for each in _likely(data, port, rules)
+            declared(service, port, each, sure=bool(rules)) for each in _likely(data, port, rules)
         ),
     )
 
@@ -118,18 +118,6 @@ def _likely(data: Mapping[str, Any], port: Port, rules: list[VirtualService]) ->
         if protocol:
             return [protocol]
     return ["http"] if rules else ["http", "http2", "grpc", "tls", "tcp"]
-
-
-def _declared(service: Service, port: Port, protocol: str, *, sure: bool) -> Repair:
-    """By appProtocol: a new name would have to follow wherever the old one is referred to."""
-    lost = f"what is not {protocol} no longer gets through the port"
-    return Repair(
-        protocol,
-        f"declare port {port} of {service.resource} to be {protocol}, by appProtocol",
-        (Edit(service.resource, (*port.path, "appProtocol"), protocol),),
-        unsafe="" if sure else lost,
-        affects=(lost,) if sure else (),
-    )
 
 
 @lru_cache(1024)

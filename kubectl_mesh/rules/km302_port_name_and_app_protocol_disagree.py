@@ -8,6 +8,7 @@ from kubectl_mesh.mesh.ports import family, parse
 from kubectl_mesh.mesh.registry import Port, Service
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.rules.km301_port_without_protocol import http_rules_for
+from kubectl_mesh.rules.port_repair import NAME_IS_REFERRED_TO, renamed
 from kubectl_mesh.rules.repair import Edit, Repair
 from kubectl_mesh.rules.rule import Finding, Rule, Severity
 
@@ -37,6 +38,7 @@ def _finding(snapshot: Snapshot, service: Service, port: Port, named: str, state
         traffic = "proxies send HTTP/1.1 to the pods, which gRPC does not survive"
     else:
         traffic = f"proxies expect {stated} of clients; connections that speak {named} fail"
+    name = renamed(service, port, stated)
     return RULE.finding(
         service.resource,
         (*port.path, "appProtocol"),
@@ -54,19 +56,12 @@ def _finding(snapshot: Snapshot, service: Service, port: Port, named: str, state
             ),
             Repair(
                 stated,
-                f"rename port {port} of {service.resource} to {_renamed(port, stated)}",
-                (Edit(service.resource, (*port.path, "name"), _renamed(port, stated)),),
-                unsafe="what refers to the port by its name (an Ingress, a ServiceMonitor) has to "
-                "follow",
+                f"rename port {port} of {service.resource} to {name}",
+                (Edit(service.resource, (*port.path, "name"), name),),
+                unsafe=NAME_IS_REFERRED_TO,
             ),
         ),
     )
-
-
-def _renamed(port: Port, protocol: str) -> str:
-    """The port's name with another protocol at its beginning."""
-    _, _, rest = port.name.partition("-")
-    return f"{protocol}-{rest}" if rest else protocol
 
 
 RULE = Rule(

@@ -10,6 +10,8 @@ from kubectl_mesh.mesh.registry import Port, Service
 from kubectl_mesh.mesh.resource import Path, Resource, dotted
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.mesh.virtual_services import HttpRule, VirtualService
+from kubectl_mesh.rules.port_repair import corrected
+from kubectl_mesh.rules.repair import Repair
 from kubectl_mesh.rules.rule import Finding, Rule, Severity
 
 Use = tuple[Service, Port]
@@ -169,8 +171,10 @@ def _finding(
     """
     service, port = uses[0]
     resource = rules
+    repairs: tuple[Repair, ...] = ()
     if len(uses) == 1 and port.protocol == "tcp":
         resource, path = service.resource, _deciding(service, port)
+        repairs = (corrected(service, port, "http"),)
     involved = dict.fromkeys((rules.id, *(found.resource.id for found, _ in uses)))
     field = "appProtocol: http" if service.is_kubernetes else "protocol: HTTP"
     return RULE.finding(
@@ -183,6 +187,7 @@ def _finding(
         f"set {field} in {service.resource}; if not, write tcp rules (tls rules for TLS) instead",
         severity=severity,
         related=tuple(id for id in involved if id != resource.id),
+        repairs=repairs,
     )
 
 

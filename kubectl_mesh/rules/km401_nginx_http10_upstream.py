@@ -15,10 +15,9 @@ from kubectl_mesh.mesh.registry import Service
 from kubectl_mesh.mesh.resource import Resource
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.mesh.workloads import WORKLOAD_KINDS, Workload
-from kubectl_mesh.rules.nginx_repair import repair_of
+from kubectl_mesh.rules.nginx_repair import readers_of, repair_of, restart_of
 from kubectl_mesh.rules.rule import Finding, Rule, Severity, Skip
 
-_RESTARTABLE = ("Deployment", "StatefulSet", "DaemonSet")
 _SWITCHED_ON = ("1", "t", "T", "true", "TRUE", "True")
 _ANNOTATION = "proxy.istio.io/config"
 _HTTP10 = "ISTIO_META_HTTP10"
@@ -87,11 +86,12 @@ def check(snapshot: Snapshot) -> Iterator[Finding | Skip]:
             at = (proxy.line, proxy.context)
             if at not in known or len(fault.doubts) < len(known[at].doubts):
                 known[at] = fault
+    readers = readers_of(snapshot.nginx_pods)
     for place, found in faults.items():
         for certain in (True, False):
             chosen = [fault for fault in found.values() if certain == (not fault.doubts)]
             if chosen:
-                yield _finding(*places[place], chosen)
+                yield _finding(*places[place], chosen, readers[place[0]])
 
 
 def _answer(
@@ -296,7 +296,9 @@ def _env(container: Mapping[str, object], name: str) -> str | None:
     return None
 
 
-def _finding(config_map: Resource, key: str, faults: list[_Fault]) -> Finding:
+def _finding(
+    config_map: Resource, key: str, faults: list[_Fault], readers: Sequence[NginxPod]
+) -> Finding:
     faults.sort(key=lambda fault: (fault.proxy.line, len(fault.doubts)))
     first = faults[0]
     also = sorted({fault.proxy.line for fault in faults} - {first.proxy.line})
@@ -322,26 +324,19 @@ def _finding(config_map: Resource, key: str, faults: list[_Fault]) -> Finding:
         if setting.key != first.proxy.key:
             where += f" of {setting.key}"
         cure = f"change {where} to `proxy_http_version 1.1;`"
-    workload = first.pod.workload
-    restart = "restart nginx"
-    if workload and workload.resource.kind in _RESTARTABLE:
-        restart = (
-            f"kubectl -n {workload.namespace} rollout restart "
-            f"{workload.resource.kind.lower()}/{workload.resource.name}"
-        )
     evidence = dict.fromkeys(
         text
         for fault in faults
         for text in (*fault.version.facts, *fault.answered.facts, *fault.doubts)
     )
-    repair = repair_of(first.pod, [each.proxy for each in faults if each.pod is first.pod])
+    repair = repair_of(first.pod, [each.proxy for each in faults if each.pod is first.pod], readers)
     return RULE.finding(
         config_map,
         ("data", key),
         f"{key} line {first.proxy.line}{_context(first.proxy)} {maybe} to {first.proxy.target} in "
         f"HTTP/1.0: {reason}{more}",
         traffic=traffic,
-        next=f"{cure}, then {restart}",
+        next=f"{cure}, then {restart_of(readers)}",
         severity=Severity.WARNING if first.doubts else RULE.severity,
         evidence=tuple(evidence),
         related=tuple(

@@ -9,7 +9,8 @@ from kubectl_mesh.mesh.nginx_pods import NginxPod
 from kubectl_mesh.mesh.resource import Resource
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.mesh.workloads import WORKLOAD_KINDS
-from kubectl_mesh.rules.nginx_repair import repair_of
+from kubectl_mesh.rules.nginx_repair import readers_of, repair_of
+from kubectl_mesh.rules.repair import Repair
 from kubectl_mesh.rules.rule import Finding, Rule, Severity
 
 
@@ -23,8 +24,11 @@ def check(snapshot: Snapshot) -> Iterator[Finding]:
             place = (id(config_map), key, proxy.upstream.line, proxy.upstream.name)
             proxies = found.setdefault(place, (config_map, pod, {}))[2]
             proxies.setdefault(proxy.line, proxy)
-    for (_, key, _, name), (config_map, pod, proxies) in found.items():
-        yield _finding(config_map, key, name, pod, [proxies[line] for line in sorted(proxies)])
+    readers = readers_of(snapshot.nginx_pods)
+    for (read, key, _, name), (config_map, pod, proxies) in found.items():
+        lines = [proxies[line] for line in sorted(proxies)]
+        repair = repair_of(pod, lines, readers[read])
+        yield _finding(config_map, key, name, lines, repair)
 
 
 def _closes_kept_connections(pod: NginxPod, proxy: Proxy) -> bool:
@@ -42,10 +46,9 @@ def _closes_kept_connections(pod: NginxPod, proxy: Proxy) -> bool:
 
 
 def _finding(
-    config_map: Resource, key: str, upstream: str, pod: NginxPod, proxies: list[Proxy]
+    config_map: Resource, key: str, upstream: str, proxies: list[Proxy], repair: Repair | None
 ) -> Finding:
     first = proxies[0]
-    repair = repair_of(pod, proxies)
     others = ", ".join(str(proxy.line) for proxy in proxies[1:])
     context = f" ({first.context})" if first.context else ""
     also = f"; so do lines {others}" if len(proxies) > 2 else f"; so does line {others}"

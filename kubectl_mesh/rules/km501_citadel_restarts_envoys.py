@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from kubectl_mesh.mesh.ports import HTTP_PROTOCOLS
 from kubectl_mesh.mesh.registry import Port, Service
-from kubectl_mesh.mesh.resource import Resource, ResourceId
+from kubectl_mesh.mesh.resource import ABSENT, Resource, ResourceId
 from kubectl_mesh.mesh.snapshot import Snapshot
-from kubectl_mesh.rules.repair import ACCEPT_MTLS_OFF, Edit, Repair
+from kubectl_mesh.rules.repair import ACCEPT_MTLS_OFF, Edit, Repair, Then
 from kubectl_mesh.rules.rule import Finding, Rule, Severity
 
 _CITADEL = "istio-citadel"
@@ -90,33 +90,53 @@ def _repairs(
     if mutual_tls == ():
         yield Repair("scale-citadel", f"scale {citadel} to 0", (stopped,))
         return
-    config_map = snapshot.get("ConfigMap", snapshot.config.root_namespace, "istio")
     pilot = snapshot.get("Deployment", citadel.namespace, "istio-pilot")
-    by_policy = any(related and related.kind == "MeshPolicy" for _, related in mutual_tls or ())
     unseen = pilot is None and snapshot.coverage.live
-    if mutual_tls is None or by_policy or config_map is None or unseen:
+    turned_off = list(_turned_off(snapshot, mutual_tls or ()))
+    if not turned_off or None in turned_off or unseen:
         return
-    text = str((config_map.data.get("data") or {}).get("mesh") or "")
-    off, count = _AUTH_POLICY.subn(r"\g<1>NONE", text)
-    if count == 1:
-        restarted = (*_ANNOTATIONS, "mesh.kubectl.dev/mtls")
-        turned_off = Edit(config_map, ("data", "mesh"), off)
-        yield Repair(
-            "mtls-off",
-            f"turn mTLS off in {config_map}"
-            + (f", restart istio-pilot, scale {citadel} to 0" if pilot else ""),
-            (turned_off, *((Edit(pilot, restarted, "off"), stopped) if pilot else ())),
-            unsafe="all pods of the mesh talk to each other in plain text: whoever can listen on "
-            "the network reads it, and AuthorizationPolicies for principals no longer hold",
-            flag=ACCEPT_MTLS_OFF,
-            affects=()
-            if pilot
-            else (
-                "istio-pilot is not in the input: restart it, with "
-                f"kubectl -n {citadel.namespace} rollout restart deployment/istio-pilot, before "
-                "citadel is scaled to 0",
-            ),
-        )
+    edits = [edit for edit in turned_off if edit]
+    restarted = (*_ANNOTATIONS, "mesh.kubectl.dev/mtls")
+    yield Repair(
+        "mtls-off",
+        f"turn mTLS off in {' and '.join(str(edit.resource) for edit in edits)}"
+        + (f", restart istio-pilot, scale {citadel} to 0" if pilot else ""),
+        (
+            *edits,
+            *((Edit(pilot, restarted, "off", then=Then.ROLLED_OUT), stopped) if pilot else ()),
+        ),
+        unsafe="all pods of the mesh talk to each other in plain text: whoever can listen on "
+        "the network reads it, and AuthorizationPolicies for principals no longer hold",
+        flag=ACCEPT_MTLS_OFF,
+        affects=()
+        if pilot
+        else (
+            "istio-pilot is not in the input: restart it, with "
+            f"kubectl -n {citadel.namespace} rollout restart deployment/istio-pilot, before "
+            "citadel is scaled to 0",
+        ),
+    )
+
+
+def _turned_off(
+    snapshot: Snapshot, mutual_tls: Iterable[tuple[str, ResourceId | None]]
+) -> Iterator[Edit | None]:
+    """What takes away each thing that turns mTLS on; None for what cannot be edited."""
+    for _, related in mutual_tls:
+        found = snapshot.get(related.kind, related.namespace, related.name) if related else None
+        if found is None:
+            yield None
+        elif found.kind == "MeshPolicy":
+            yield None if _clients_demand_mtls(snapshot) else Edit(found, (), ABSENT)
+        else:
+            text = str((found.data.get("data") or {}).get("mesh") or "")
+            off, count = _AUTH_POLICY.subn(r"\g<1>NONE", text)
+            yield Edit(found, ("data", "mesh"), off) if count == 1 else None
+
+
+def _clients_demand_mtls(snapshot: Snapshot) -> bool:
+    """Whether a DestinationRule has clients speak mTLS, to servers that would no longer."""
+    return any("ISTIO_MUTUAL" in str(rule.spec) for rule in snapshot.of("DestinationRule"))
 
 
 def _finding(
@@ -139,6 +159,8 @@ def _finding(
         )
     elif any(related and related.kind == "MeshPolicy" for _, related in mutual_tls):
         off += " and delete MeshPolicy default"
+        if _clients_demand_mtls(snapshot):
+            off += ", and the tls mode ISTIO_MUTUAL of all DestinationRules before it"
     cure = (
         f"{off}, then kubectl -n {namespace} rollout restart deployment/istio-pilot, then {end}, "
         "in this order; from then on pods talk to each other in plain text"
@@ -205,7 +227,7 @@ source.principal) finds nobody**: do this only where the network itself is trust
     reference="https://istio.io/v1.1/help/ops/traffic-management/troubleshooting/"
     "#headless-tcp-services-losing-connection",
     needs=("Deployment", "Service"),
-    uses=("ServiceEntry", "ConfigMap", "MeshPolicy", "DaemonSet", "Pod"),
+    uses=("ServiceEntry", "ConfigMap", "MeshPolicy", "DaemonSet", "Pod", "DestinationRule"),
     check=check,
     bad="""\
 apiVersion: apps/v1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from kubectl_mesh.mesh.resource import Path, ResourceId, dotted
+from kubectl_mesh.mesh.resource import ABSENT, Path, ResourceId, dotted
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.mesh.virtual_services import VirtualService
 from kubectl_mesh.mesh.workloads import WORKLOAD_KINDS
@@ -20,6 +20,7 @@ from kubectl_mesh.routing.reach import (
     same_ends,
 )
 from kubectl_mesh.routing.table import Route
+from kubectl_mesh.rules.repair import Edit, Repair
 from kubectl_mesh.rules.rule import Finding, Rule, Severity, Skip, listed
 
 
@@ -93,6 +94,26 @@ def _finding(rule: RuleReach) -> Finding:
         severity=_severity(rule.owner, fates),
         evidence=evidence(rule.dead, rule),
         related=related(takers, rule.owner),
+        repairs=tuple(_repairs(rule, fates)),
+    )
+
+
+def _repairs(rule: RuleReach, fates: list[Fate]) -> Iterator[Repair]:
+    """Before the rules of its list that take its requests, or away where they do the same."""
+    takers = winners(fates)
+    rules = [taker.rule for taker in takers if taker.rule and taker.rule.owner is rule.owner]
+    resource, where = rule.owner.resource, dotted(rule.path)
+    if not rules or len(rules) < len(takers):
+        return
+    if all(alike(fate.route, taker) for fate in fates for taker in fate.winners):
+        yield Repair("remove", f"delete {where}", (Edit(resource, rule.path, ABSENT),), proof=True)
+        return
+    first = min((taker.path for taker in rules), key=lambda path: path[-1])
+    yield Repair(
+        "move",
+        f"move {where} before {dotted(first)}",
+        (Edit(resource, first, source=rule.path),),
+        proof=True,
     )
 
 

@@ -11,7 +11,10 @@ from kubectl_mesh.mesh.virtual_services import VirtualService
 from kubectl_mesh.mesh.workloads import WORKLOAD_KINDS
 from kubectl_mesh.routing.reach import RuleReach, alike, path_of, reaches, same_ends
 from kubectl_mesh.rules.km601_unreachable_rule import SHARED, excused, is_dropped
+from kubectl_mesh.rules.repair import Edit, Repair
 from kubectl_mesh.rules.rule import Finding, Rule, Severity, listed
+
+_LIST = ("spec", "http")
 
 
 def check(snapshot: Snapshot) -> Iterator[Finding]:
@@ -53,7 +56,21 @@ def _finding(owner: VirtualService, path: Path, dropped: list[RuleReach]) -> Fin
         related=tuple(
             dict.fromkeys(rule.owner.resource.id for rule in dropped if rule.owner is not owner)
         ),
+        repairs=tuple(_repairs(owner, path, dropped)),
     )
+
+
+def _repairs(owner: VirtualService, path: Path, dropped: list[RuleReach]) -> Iterator[Repair]:
+    """The catch-all behind all others, where it is a rule by itself and hides its own list's."""
+    rules = owner.resource.spec["http"]
+    rule = path[: len(_LIST) + 1]
+    if len(rules[rule[-1]].get("match") or ()) < 2 and all(one.owner is owner for one in dropped):
+        yield Repair(
+            "move",
+            f"move {dotted(rule)} to the end",
+            (Edit(owner.resource, (*_LIST, len(rules) - 1), source=rule),),
+            proof=True,
+        )
 
 
 _ALL = """\

@@ -19,13 +19,37 @@ from kubectl_mesh.rules.repair import Edit, Repair
 
 _VERSION = "proxy_http_version 1.1;"
 _HEADER = 'proxy_set_header Connection "";'
+_RESTARTABLE = ("Deployment", "StatefulSet", "DaemonSet")
 _LEVELS = ("location",)
 """The blocks of a proxy_pass in which both directives are allowed."""
 
 
-def repair_of(pod: NginxPod, proxies: Sequence[Proxy]) -> Repair | None:
+def readers_of(pods: Iterable[NginxPod]) -> Mapping[int, Sequence[NginxPod]]:
+    """The nginx that read each ConfigMap, by the id() of that."""
+    found: dict[int, list[NginxPod]] = {}
+    for pod in pods:
+        for config_map in {id(resource): None for resource, _ in pod.files.values()}:
+            found.setdefault(config_map, []).append(pod)
+    return found
+
+
+def restart_of(readers: Iterable[NginxPod]) -> str:
+    """What makes nginx read its files again, as a command where it is known what runs it."""
+    workloads = [pod.workload.resource for pod in readers if pod.workload]
+    commands = dict.fromkeys(
+        f"kubectl -n {each.namespace} rollout restart {each.kind.lower()}/{each.name}"
+        for each in workloads
+        if each.kind in _RESTARTABLE
+    )
+    return " and ".join(commands) or "restart nginx"
+
+
+def repair_of(
+    pod: NginxPod, proxies: Sequence[Proxy], readers: Iterable[NginxPod]
+) -> Repair | None:
     """What makes some proxies of an nginx speak HTTP/1.1, and keep connections open if they may.
 
+    `readers` are all nginx that read the file.
     None where that cannot be written down: the directive stands in a block that does not allow
     these, comes from a variable, or is not found on its line.
     """
@@ -46,9 +70,9 @@ def repair_of(pod: NginxPod, proxies: Sequence[Proxy]) -> Repair | None:
         changed[id(config_map), key] = Edit(config_map, path, text)
     return Repair(
         "http-1.1",
-        f"set proxy_http_version 1.1 where {_lines(proxies)} proxies",
+        f"set proxy_http_version 1.1, and no Connection header, where {_lines(proxies)} proxies",
         tuple(changed.values()),
-        affects=("nginx reads it when its pods are restarted",),
+        affects=(f"nginx reads it once it is restarted: {restart_of(readers)}",),
     )
 
 

@@ -2,28 +2,45 @@
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass
 from typing import Any
 
-from kubectl_mesh.mesh.resource import Path, Resource
+from kubectl_mesh.mesh.resource import ABSENT, Path, Resource
 
 UNSAFE = "--unsafe"
 ALL_RULES = "--all-rules"
 ACCEPT_MTLS_OFF = "--accept-mtls-off"
 
 
+class Then(enum.Enum):
+    """What must hold, once an object is changed, before the next one is."""
+
+    ROLLED_OUT = "rolled-out"
+    """All pods of the workload are of its new template, and ready."""
+
+
 @dataclass(frozen=True, slots=True)
 class Edit:
     """One change of one object: `value` takes the place of what stands at `path`.
 
-    What does not stand there is added, resource.ABSENT takes away. With `insert` it comes before
-    the item of a list that stands at `path`, or at its end.
+    What does not stand there is added, resource.ABSENT takes away; at the path () that is the whole
+    object. With `insert` it comes before the item of a list that stands at `path`, or at its end.
+    With `source` it is the item that stands there, of the same list, which is moved: `path` is
+    where it stands then.
     """
 
     resource: Resource
     path: Path
-    value: Any
+    value: Any = None
     insert: bool = False
+    source: Path = ()
+    then: Then | None = None
+
+    @property
+    def is_deletion(self) -> bool:
+        """Whether the whole object is taken away."""
+        return self.path == () and self.value is ABSENT
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +49,8 @@ class Repair:
 
     It is safe where nothing but what is broken is treated differently afterwards: no other request,
     no pod. Else `unsafe` says what is, and it is made only by a user who gives `flag`.
-    `affects` are other things to know.
+    `affects` are other things to know. With `proof` it is made only where the comparison of all
+    requests shows that it does what it says and nothing else: see changes/proof.py.
     """
 
     name: str
@@ -41,3 +59,4 @@ class Repair:
     unsafe: str = ""
     flag: str = UNSAFE
     affects: tuple[str, ...] = ()
+    proof: bool = False

@@ -176,3 +176,59 @@ def test_a_file_that_has_become_shorter_has_changed(tmp_path: Path) -> None:
     file.write_text("kind: Service\n")
     with pytest.raises(InputError, match="it has changed since it was read"):
         file_changes(changes_of(repair))
+
+
+def gone(resource: Resource) -> Repair:
+    return Repair("x", f"delete {resource}", (Edit(resource, (), ABSENT),))
+
+
+@pytest.mark.parametrize(
+    ("names", "left"),
+    [
+        ("a", MANIFESTS[MANIFESTS.index("---\n") + 4 :]),
+        (
+            "b",
+            MANIFESTS.replace(MANIFESTS[MANIFESTS.index("- apiV") : MANIFESTS.index("- kind")], ""),
+        ),
+        (
+            "c",
+            MANIFESTS.replace(
+                MANIFESTS[MANIFESTS.index("- kind") : MANIFESTS.index("---\nnot")], ""
+            ),
+        ),
+    ],
+)
+def test_a_deleted_object_leaves_everything_else_as_it_was(
+    tmp_path: Path, names: str, left: str
+) -> None:
+    file = tmp_path / "it.yaml"
+    file.write_text(MANIFESTS)
+    found = resources(file)
+    write(file_changes(changes_of(*(gone(found[name]) for name in names))))
+    assert file.read_text() == left
+
+
+def test_deletions_and_patches_of_one_file(tmp_path: Path) -> None:
+    file = tmp_path / "it.yaml"
+    file.write_text(MANIFESTS)
+    found = resources(file)
+    changes = file_changes(changes_of(gone(found["a"]), gone(found["b"]), setting(found["c"])))
+    write(changes)
+    after = resources(file)
+    assert list(after) == ["c"]
+    assert after["c"].spec["ports"] == [{"port": 80, "appProtocol": "http"}]
+    assert file.read_text().endswith("---\nnot: a manifest\n")
+
+
+def test_a_file_of_which_nothing_is_left_goes(tmp_path: Path) -> None:
+    for text, left in (
+        ('{"apiVersion": "v1", "kind": "Service", "metadata": {"name": "a"}}', False),
+        ("---\napiVersion: v1\nkind: Service\nmetadata: {name: a}\n", False),
+        ("# licence\n---\napiVersion: v1\nkind: Service\nmetadata: {name: a}\n", True),
+    ):
+        file = tmp_path / ("it.json" if text[0] == "{" else "it.yaml")
+        file.write_text(text)
+        (change,) = file_changes(changes_of(gone(resources(file)["a"])))
+        assert ("+++ /dev/null\n" in unified_diff([change])) is not left
+        write([change])
+        assert file.exists() is left

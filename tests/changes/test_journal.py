@@ -25,9 +25,14 @@ from kubectl_mesh.changes.patch import Target
 TARGET = Target("networking.istio.io/v1", "VirtualService", "shop", "web")
 
 
+NOTHING = {"op": "test", "path": "", "value": {}}
+
+
 def run_of(*states: State) -> Run:
     entries = [
-        Entry(TARGET, "/path", ["why"], [{"op": "test", "path": "", "value": {}}], {}, {}, state)
+        Entry(
+            TARGET, "/path", ["why"], [{"op": "test", "path": "", "value": {}}], {}, {}, None, state
+        )
         for state in states
     ]
     return new_run("a context", "https://server", entries)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kubectl_mesh.changes.patch import Conflict, inverse, operations_of, patched
+from kubectl_mesh.changes.patch import Conflict, difference, operations_of, patched
 from kubectl_mesh.mesh.resource import ABSENT, Path, field_at
 from kubectl_mesh.rules.repair import Edit
 from tests.routing.given import service, snapshot
@@ -117,7 +117,7 @@ def test_a_patch_does_what_its_edits_say_and_its_inverse_takes_that_back(
     document: dict[str, Any], data: st.DataObject
 ) -> None:
     path = data.draw(st.sampled_from(_paths(document)))
-    kind = data.draw(st.sampled_from(["replace", "remove", "add", "insert"]))
+    kind = data.draw(st.sampled_from(["replace", "remove", "add", "insert", "move"]))
     value = data.draw(_VALUES)
     expected = copy.deepcopy(document)
     parent = expected
@@ -130,6 +130,10 @@ def test_a_patch_does_what_its_edits_say_and_its_inverse_takes_that_back(
     elif kind == "insert" and isinstance(path[-1], int):
         change = edit(path, value, insert=True)
         parent.insert(path[-1], value)
+    elif kind == "move" and isinstance(path[-1], int):
+        to = data.draw(st.integers(0, len(parent) - 1))
+        change = Edit(RESOURCE, (*path[:-1], to), source=path)
+        parent.insert(to, parent.pop(path[-1]))
     elif kind == "add" and isinstance(field_at(document, path), dict):
         change = edit((*path, "fresh"), value)
         parent[path[-1]]["fresh"] = value
@@ -139,4 +143,4 @@ def test_a_patch_does_what_its_edits_say_and_its_inverse_takes_that_back(
     operations = operations_of(document, [change])
     after = patched(document, operations)
     assert after == expected
-    assert patched(after, inverse(document, operations)) == document == before
+    assert patched(after, difference(after, document)) == document == before

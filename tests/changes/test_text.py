@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from kubectl_mesh.changes.text import NotEditable, added, removed, replaced
+from kubectl_mesh.changes.text import NotEditable, added, moved, removed, replaced
 from kubectl_mesh.mesh.resource import Path
 from kubectl_mesh.sources.yaml import Document, read_documents
 
@@ -118,11 +118,16 @@ def test_the_text_says_what_was_wanted() -> None:
             path, found = choose.choice(places)
             wanted = copy.deepcopy(value)
             new = copy.deepcopy(choose.choice(VALUES))
-            kind = choose.choice(["replace", "remove", "add", "insert"])
+            kind = choose.choice(["replace", "remove", "add", "insert", "move"])
             try:
                 if kind == "remove":
                     del at(wanted, path[:-1])[path[-1]]
                     text = removed(text, path, is_json=is_json)
+                elif kind == "move" and isinstance(found, list) and found:
+                    source, to = (choose.randrange(len(found)) for _ in range(2))
+                    items = at(wanted, path)
+                    items.insert(to, items.pop(source))
+                    text = moved(text, (*path, source), (*path, to), is_json=is_json)
                 elif kind == "insert" and isinstance(found, list):
                     index = choose.randint(0, len(found))
                     at(wanted, path).insert(index, new)
@@ -224,3 +229,14 @@ def test_a_dash_in_a_comment_is_none_of_the_list() -> None:
 def test_characters_beyond_the_basic_plane_are_one_in_json_too() -> None:
     text = '{"a": "\U0001f600\\ud83d", "b": 1}'
     assert replaced(text, ("b",), 2, is_json=True) == text.replace("1", "2")
+
+
+def test_what_is_moved_takes_its_comments_along() -> None:
+    a, b, c = "# a\n# more\n- x: 1  # x\n  y: |\n    z\n", "- {b: 1}\n", "# c\n-   q"
+    text = f"{a}{b}\n{c}"
+    assert moved(text, (0,), (1,)) == f"{b}{a}\n{c}"
+    assert moved(text, (0,), (2,)) == f"{b}{c}\n\n{a}"
+    assert moved(text, (1,), (0,)) == f"{b}{a}\n{c}"
+    assert moved(text, (2,), (0,)) == f"{c}\n{a}\n{b}"
+    assert moved(text, (1,), (1,)) == text
+    assert moved("[a, {b: 1} , c]", (1,), (2,)) == "[a, c, {b: 1}]"

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from kubectl_mesh.changes.patch import patched
+from kubectl_mesh.changes.proof import unproven
 from kubectl_mesh.cli import main
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.rules import RULES
@@ -78,10 +79,12 @@ def test_written_once_there_is_nothing_left_to_do(run: Run, example: Path) -> No
 
 
 def repairs(file: Path) -> list[tuple[Repair, ...]]:
-    """The ways to repair each finding that has some."""
+    """The ways to repair each finding that has some, without what cannot be proved."""
     resources, _ = load([str(file)])
-    report = examine(Snapshot(resources, find_mesh_config(resources)), RULES)
-    return [finding.repairs for finding in report.findings if finding.repairs]
+    snapshot = Snapshot(resources, find_mesh_config(resources))
+    ways = [each.repairs for each in examine(snapshot, RULES).findings if each.repairs]
+    doubtful = unproven(snapshot, [way for found in ways for way in found if way.proof])
+    return [found for found in ways if not any(way in doubtful for way in found)]
 
 
 def identities(findings: list[dict[str, Any]]) -> set[tuple[str, ...]]:
@@ -315,3 +318,58 @@ def test_hostile_names_are_made_visible(run: Run, example: Path) -> None:
     for output in ("diff", "jsonpatch", "kustomize", "kubectl", "yaml"):
         _, out, err = run("fix", "-f", str(example), "-o", output, "--color", "never")
         assert "\x1b" not in out + err
+
+
+def test_a_deletion_in_every_format(run: Run, tmp_path: Path) -> None:
+    text = (ROOT / "tests" / "rules" / "KM501" / "bad-mesh-policy.yaml").read_text()
+    file = tmp_path / "it.yaml"
+    file.write_text(
+        text + "---\napiVersion: apps/v1\nkind: Deployment\n"
+        "metadata: {name: istio-pilot, namespace: istio-system}\n"
+        "spec: {template: {spec: {containers: [{name: pilot}]}}}\n"
+    )
+
+    def shown(output: str) -> str:
+        return run("fix", "-f", str(file), "--accept-mtls-off", "-o", output)[1]
+
+    policy = {"apiVersion": "authentication.istio.io/v1alpha1", "kind": "MeshPolicy"}
+    assert json.loads(shown("jsonpatch"))[0] == {
+        "target": {**policy, "name": "default"},
+        "delete": True,
+    }
+    lines = shown("kubectl").splitlines()
+    assert lines[0] == "kubectl delete meshpolicies.v1alpha1.authentication.istio.io default &&"
+    assert lines[2] == "kubectl rollout status deployment/istio-pilot -n istio-system &&"
+    assert lines[3].startswith("kubectl patch deployments.v1.apps istio-citadel ")
+    assert shown("yaml").startswith("# delete MeshPolicy default\n---\n")
+    (patch, *_) = yaml.safe_load(shown("kustomize"))["patches"]
+    assert yaml.safe_load(patch["patch"]) == {
+        "$patch": "delete",
+        **policy,
+        "metadata": {"name": "default"},
+    }
+
+
+def test_what_a_repair_reveals_is_told(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "it.yaml"
+    file.write_text(
+        "apiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {name: front}\n"
+        "spec: {selector: {a: b}, servers: [{port: {number: 80, name: http, protocol: HTTP}, "
+        "hosts: [shop.com]}]}\n---\n"
+        "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: web}\n"
+        "spec: {hosts: [other.com], gateways: [fornt], http: [{directResponse: {status: 200}}]}\n"
+    )
+    _, out, _ = run("fix", "-f", str(file))
+    assert "+spec: {hosts: [other.com], gateways: [front]" in out
+    assert "\nWILL BE FOUND THEN\n  KM206 VirtualService default/web: spec.hosts[0]" in out
+
+
+def test_moved_rules_are_proved_or_left_to_people(run: Run) -> None:
+    rules = ROOT / "tests" / "rules"
+    status, out, _ = run("fix", "-f", str(rules / "KM603" / "bad-on-a-gateway.yaml"))
+    assert (status, "KM603 VirtualService shops/shop: move spec.http[0] to the end" in out) == (
+        1,
+        True,
+    )
+    status, out, _ = run("fix", "-f", str(rules / "KM601" / "bad-same-twice-on-both.yaml"))
+    assert (status, out.startswith("BY HAND\n  KM601 VirtualService shops/shop")) == (0, True)

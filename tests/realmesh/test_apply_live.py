@@ -16,18 +16,21 @@ from typing import Any
 
 import pytest
 
-from kubectl_mesh.changes.change_set import ChangeSet, change_set
-from kubectl_mesh.changes.cluster import Cluster, Stopped
+from kubectl_mesh.changes.change_set import ChangeSet, Step, change_set
+from kubectl_mesh.changes.cluster import Cluster, Stopped, content
 from kubectl_mesh.changes.journal import Journal, JournalError, Run, State
-from kubectl_mesh.changes.patch import Conflict
+from kubectl_mesh.changes.patch import Conflict, difference
 from kubectl_mesh.cli import main
 from kubectl_mesh.errors import MeshError
+from kubectl_mesh.mesh.resource import Resource, ResourceId
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.rules import BY_CODE
 from kubectl_mesh.rules.examine import examine
-from kubectl_mesh.sources.cluster import ClusterOptions, client_of, load, whole
+from kubectl_mesh.rules.repair import Then
+from kubectl_mesh.sources.cluster import ClusterOptions, ClusterOrigin, client_of, load, whole
 
 from .apiserver import ApiServer
+from .rollouts import rolled_out
 
 ROOT = Path(__file__).parents[2]
 NAMES = ("one", "three", "two")
@@ -320,6 +323,189 @@ def test_what_somebody_has_deleted_since_stays_so(shop: Shop) -> None:
     assert shop.states() == [State.UNDONE] * 3
     shop.server.create([manifest("two", shop.namespace)])
     assert shop.specs() == shop.before
+
+
+class Pair:
+    """A change set that changes one, makes two, and takes three away."""
+
+    def __init__(self, shop: Shop) -> None:
+        self.shop = shop
+        one, three = (shop.server.request("GET", shop.path(name)) for name in ("one", "three"))
+        shop.server.delete(manifest("two", shop.namespace))
+        two = manifest("two", shop.namespace, labels={"made": "new"})
+        after = json.loads(json.dumps(one))
+        after["spec"]["http"][0]["timeout"] = "2s"
+        self.changes = ChangeSet(
+            tuple(
+                Step(resource(before or then), before, then, operations, (), ["why"])
+                for before, then, operations in (
+                    (one, after, difference(one, after)),
+                    (None, two, []),
+                    (three, None, []),
+                )
+            )
+        )
+        self.before = self.now()
+
+    def now(self) -> dict[str, Any]:
+        listed = self.shop.server.request("GET", self.shop.path("one").rpartition("/")[0])["items"]
+        return {each["metadata"]["name"]: content(each) for each in listed}
+
+    def apply(self) -> Run:
+        return self.shop.cluster().apply(self.changes, self.shop.journal, quiet)
+
+    def undo(self, *, force: bool = False) -> None:
+        self.shop.cluster().undo(self.shop.run(), self.shop.journal, quiet, force=force)
+
+
+def resource(document: dict[str, Any]) -> Resource:
+    metadata = document["metadata"]
+    key = ResourceId("VirtualService", metadata["namespace"], metadata["name"])
+    return Resource(key, document["apiVersion"], document, document, ClusterOrigin("a context"))
+
+
+@pytest.fixture
+def pair(shop: Shop) -> Pair:
+    return Pair(shop)
+
+
+def test_objects_are_made_and_deleted_and_that_is_taken_back(pair: Pair) -> None:
+    pair.shop.cluster().rehearse(pair.changes)
+    assert pair.now() == pair.before, "the server has only tried it"
+    pair.apply()
+    after = pair.now()
+    assert sorted(after) == ["one", "two"]
+    assert after["one"]["spec"]["http"][0]["timeout"] == "2s"
+    assert after["two"]["metadata"]["labels"] == {"made": "new"}
+    pair.undo()
+    assert pair.now() == pair.before
+    assert pair.shop.states() == [State.UNDONE] * 3
+
+
+def test_what_exists_already_is_not_made(pair: Pair) -> None:
+    pair.shop.server.create([manifest("two", pair.shop.namespace)])
+    before = pair.now()
+    with pytest.raises(Conflict, match="/two: it is there already"):
+        pair.shop.cluster().rehearse(pair.changes)
+    with pytest.raises(Stopped, match=r"it is there already; 1 of 3 steps are made: .*undo"):
+        pair.apply()
+    pair.undo()
+    assert pair.now() == before
+
+
+def test_what_somebody_has_changed_is_not_deleted(pair: Pair) -> None:
+    pair.shop.edit("three")
+    for attempt in (lambda: pair.shop.cluster().rehearse(pair.changes), pair.apply):
+        with pytest.raises(MeshError, match=r"/three: kubectl-patch .* has changed it since"):
+            attempt()
+    assert pair.shop.states() == [State.DONE, State.DONE, State.PLANNED]
+    pair.undo()
+    assert sorted(pair.now()) == ["one", "three"]
+    assert pair.now()["three"]["spec"]["http"][0]["timeout"] == "9s"
+
+
+def test_what_has_a_status_written_meanwhile_is_deleted_all_the_same(pair: Pair) -> None:
+    pair.shop.server.request(
+        "PATCH",
+        f"{pair.shop.path('three')}/status",
+        {"status": {"observedGeneration": 1}},
+        content_type="application/merge-patch+json",
+    )
+    pair.apply()
+    assert sorted(pair.now()) == ["one", "two"]
+
+
+def test_what_was_deleted_and_made_again_by_somebody_is_left_to_them(pair: Pair) -> None:
+    pair.apply()
+    pair.shop.server.create([manifest("three", pair.shop.namespace, labels={"whose": "theirs"})])
+    after = pair.now()
+    with pytest.raises(Conflict, match=r"/three: .* has changed it since; nothing is taken back"):
+        pair.undo()
+    assert pair.now() == after
+    pair.undo(force=True)
+    assert pair.now() == pair.before
+
+
+@pytest.mark.parametrize("step", [1, 2])
+@pytest.mark.parametrize("sent", [False, True])
+@pytest.mark.parametrize("how", ["undo", "finish"])
+def test_a_creation_or_deletion_of_which_nobody_knows(
+    pair: Pair, step: int, sent: bool, how: str
+) -> None:
+    """Killed about the time of its request, whether that was sent or not."""
+    run = pair.apply()
+    wanted = pair.now()
+    pair.undo()
+    run.entries[0].state = State.DONE
+    run.entries[1].state = State.DONE if step == 2 else State.STARTED
+    run.entries[2].state = State.STARTED if step == 2 else State.PLANNED
+    cluster, journal = pair.shop.cluster(), pair.shop.journal
+    for entry in run.entries[: step + sent]:
+        cluster._make(entry)
+    journal.write(run)
+    if how == "undo":
+        pair.undo()
+        assert pair.now() == pair.before
+        return
+    cluster.go_on(journal.run(run.id), journal, quiet)
+    assert pair.now() == wanted
+    assert pair.shop.states() == [State.DONE] * 3
+
+
+def deployment(name: str, namespace: str) -> dict[str, Any]:
+    labels = {"app": name}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {
+            "replicas": 2,
+            "selector": {"matchLabels": labels},
+            "template": {
+                "metadata": {"labels": labels},
+                "spec": {"containers": [{"name": "main", "image": "registry.example.com/it:1"}]},
+            },
+        },
+    }
+
+
+def restart(shop: Shop) -> ChangeSet:
+    """A Deployment gets new pods; once it has them, a VirtualService is changed."""
+    made = deployment("web", shop.namespace)
+    shop.server.create([made])
+    before = shop.server.request("GET", shop.server.path(made))
+    after = json.loads(json.dumps(before))
+    after["spec"]["template"]["metadata"]["annotations"] = {"restarted": "now"}
+    key = ResourceId("Deployment", shop.namespace, "web")
+    web = Resource(key, "apps/v1", before, before, ClusterOrigin("a context"))
+    first = Step(web, before, after, difference(before, after), (), ["why"], Then.ROLLED_OUT)
+    return ChangeSet((first, shop.changes().steps[0]))
+
+
+def test_the_next_step_waits_until_a_workload_is_rolled_out(shop: Shop) -> None:
+    changes = restart(shop)
+    said: list[str] = []
+    with rolled_out(shop.server):
+        shop.cluster().apply(changes, shop.journal, said.append)
+        where = f"Deployment {shop.namespace}/web"
+        assert said[0] == f"{where} patched"
+        assert said[-1] == f"VirtualService {shop.namespace}/one patched"
+        assert all(line.startswith(f"waiting for {where}: ") for line in said[1:-1])
+        shop.cluster().undo(shop.run(), shop.journal, quiet, force=False)
+    assert shop.states() == [State.UNDONE] * 2
+
+
+def test_a_workload_that_is_not_rolled_out_in_time(shop: Shop) -> None:
+    changes = restart(shop)
+    cluster = Cluster(client_of(shop.options), timeout=0.5)
+    with pytest.raises(Stopped, match=r"/web is not rolled out within 0.5 s: .*; 1 of 2 steps"):
+        cluster.apply(changes, shop.journal, quiet)
+    assert (shop.states(), shop.patched()) == ([State.DONE, State.PLANNED], [])
+    with pytest.raises(Stopped, match=r"/web is not rolled out within 0.5 s"):
+        cluster.go_on(shop.run(), shop.journal, quiet)
+    with rolled_out(shop.server):
+        shop.cluster().go_on(shop.run(), shop.journal, quiet)
+    assert (shop.states(), shop.patched()) == ([State.DONE] * 2, ["one"])
 
 
 @pytest.mark.parametrize("place", ["elsewhere", "there"])

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +15,8 @@ import yaml
 from kubectl_mesh.changes.patch import patched
 from kubectl_mesh.cli import main
 
-from .manifests import destination, to, virtual_service
+from .apiserver import ApiServer
+from .manifests import destination, prefix, says, to, virtual_service
 from .mesh import Mesh
 from .test_ingress import (
     GATEWAY_AND_SUBSETS,
@@ -24,6 +27,8 @@ from .test_ingress import (
     WaysIn,
     helloworld,
 )
+
+ROOT = Path(__file__).parents[2]
 
 __all__ = ["helloworld"]
 
@@ -148,3 +153,43 @@ def test_a_declared_protocol(mesh: Mesh, fix: Fix) -> None:
     mesh.settled()
     assert spec_of(mesh, "service", "web")["ports"][0]["appProtocol"] == "http"
     assert client.request("GET", "web:8000").version == "v1"
+
+
+def test_rules_behind_a_catch_all(mesh: Mesh, fix: Fix) -> None:
+    """KM603: kubectl moves the catch-all to the end, and the proxies have the other rules."""
+    mesh.service("web", ports={"http": 8000}, pods={})
+    client = mesh.sidecar("default", {"app": "client"})
+    rules = (says("all"), says("a", prefix("/a")), says("b", prefix("/b")))
+    mesh.apply(virtual_service("web", "web", *rules))
+    mesh.settled()
+    (line,) = fix("KM603", "-o", "kubectl")[1].splitlines()
+    before = {path: client.request("GET", "web:8000", path).body for path in ("/", "/a", "/b")}
+    assert fix.shell(line).returncode == 0
+    mesh.settled()
+    after = {path: client.request("GET", "web:8000", path).body for path in before}
+    assert (set(before.values()), list(after.values())) == ({b"all"}, [b"all", b"a", b"b"])
+    assert fix("KM603") == (0, "Nothing to repair.\n")
+
+
+@pytest.mark.parametrize("trouble", ["2-rules-without-effect-on-ingress", "citadel"])
+def test_kustomize_makes_the_objects_that_we_show(
+    apiserver: ApiServer, tmp_path: Path, capsys: pytest.CaptureFixture[str], trouble: str
+) -> None:
+    """The kustomize that is in kubectl, of patches and of a deletion."""
+    file = ROOT / "examples" / f"{trouble}.yaml"
+    if trouble == "citadel":
+        file = ROOT / "tests" / "rules" / "KM501" / "bad-mesh-policy.yaml"
+    shutil.copy(file, tmp_path / "it.yaml")
+    arguments = ["fix", "-f", str(file), "--accept-mtls-off", "-o"]
+
+    def shown(output: str) -> str:
+        assert main([*arguments, output]) == 1
+        return capsys.readouterr().out
+
+    (tmp_path / "kustomization.yaml").write_text("resources: [it.yaml]\n" + shown("kustomize"))
+    built = list(yaml.safe_load_all(apiserver.kubectl("kustomize", str(tmp_path)).stdout))
+    kinds = [each["kind"] for each in built]
+    assert ("MeshPolicy" in kinds) is False
+    for wanted in yaml.safe_load_all(shown("yaml")):
+        assert wanted is None or wanted in built
+    assert len(built) == file.read_text().count("\n---") + 1 - (trouble == "citadel")

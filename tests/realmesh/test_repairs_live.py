@@ -16,7 +16,8 @@ from tests.commands.test_fix import BAD, EVERYTHING, OUTLIVING, identities, repa
 from .apiserver import ApiServer
 from .conftest import built
 from .manifests import Object
-from .test_doctor_live import Trouble, create, doctor, namespace_of
+from .rollouts import rolled_out
+from .test_doctor_live import MESH_POLICY, Trouble, create, doctor, namespace_of
 
 LEFT_OUT = {
     "KM201/bad-oldest-of-two-wins": "nobody but the API server says when an object was made",
@@ -51,7 +52,12 @@ MOST_RUNS = 10
 @pytest.fixture(scope="module")
 def server() -> Iterator[ApiServer]:
     with built(ApiServer) as server:
-        yield server
+        server.apply(MESH_POLICY)
+        server.kubectl(
+            "wait", "--for=condition=Established", "crd/meshpolicies.authentication.istio.io"
+        )
+        with rolled_out(server):
+            yield server
 
 
 class Fixture:

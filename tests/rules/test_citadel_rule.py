@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from tests.rules.test_rules import HERE, run
 
 
@@ -16,3 +18,19 @@ def test_nothing_but_citadel_is_touched_where_mtls_is_off_already() -> None:
     finding = run(HERE / "KM501" / "bad-mtls-off.yaml").findings[0]
     assert finding.next.startswith("kubectl -n istio-system scale deployment/istio-citadel")
     assert "authPolicy" not in finding.next
+
+
+def test_mtls_stays_on_where_clients_would_speak_it_to_servers_that_do_not(tmp_path: Path) -> None:
+    """Istio 1.1 installs this DestinationRule beside the MeshPolicy."""
+    text = (HERE / "KM501" / "bad-mesh-policy.yaml").read_text()
+    file = tmp_path / "it.yaml"
+    file.write_text(
+        text + "---\napiVersion: networking.istio.io/v1alpha3\nkind: DestinationRule\n"
+        "metadata: {name: default, namespace: istio-system}\n"
+        "spec: {host: '*.local', trafficPolicy: {tls: {mode: ISTIO_MUTUAL}}}\n"
+    )
+    finding = run(file).findings[0]
+    assert finding.repairs == ()
+    assert "and the tls mode ISTIO_MUTUAL of all DestinationRules before it" in finding.next
+    (repair,) = run(HERE / "KM501" / "bad-mesh-policy.yaml").findings[0].repairs
+    assert [edit.is_deletion for edit in repair.edits] == [True]

@@ -9,6 +9,7 @@ import pytest
 from kubectl_mesh.mesh.resource import Resource
 from kubectl_mesh.rules import BY_CODE
 from tests.routing.given import deployment, service, snapshot, thing
+from tests.rules.test_rules import HERE, run
 
 DEPLOYMENT = thing(
     "apps/v1",
@@ -151,3 +152,16 @@ def test_of_several_connection_headers_none_is_chosen() -> None:
     two = ('proxy_set_header Connection "close";', 'proxy_set_header connection "upgrade";')
     assert repaired(server("location / {", *two, PASS, "}")) is None
     assert repaired(server("location / {", two[0], PASS, "}")) is not None
+
+
+def test_all_that_read_a_file_are_to_be_restarted() -> None:
+    found = run(HERE / "KM401" / "bad-two-workloads.yaml").findings
+    commands = "kubectl -n shop rollout restart deployment/web and kubectl -n shop rollout restart"
+    for finding in found:
+        assert commands in finding.next
+        assert (
+            finding.repairs[0]
+            .affects[0]
+            .startswith(f"nginx reads it once it is restarted: {commands}")
+        )
+    assert found

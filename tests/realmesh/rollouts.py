@@ -1,0 +1,56 @@
+"""What the controller manager does to Deployments, which does not run beside the API server."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+
+from .apiserver import ApiServer
+
+_PAUSE = 0.1
+
+
+@contextlib.contextmanager
+def rolled_out(server: ApiServer) -> Iterator[None]:
+    """While entered, all Deployments are soon said to have all their pods, new and ready."""
+    over = threading.Event()
+    failed: list[Exception] = []
+
+    def run() -> None:
+        try:
+            while not over.wait(_PAUSE):
+                _roll_out(server)
+        except Exception as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+    assert not failed
+
+
+def _roll_out(server: ApiServer) -> None:
+    for each in server.request("GET", "/apis/apps/v1/deployments")["items"]:
+        metadata, wanted = each["metadata"], each["spec"]["replicas"]
+        status = {
+            "observedGeneration": metadata["generation"],
+            "replicas": wanted,
+            "updatedReplicas": wanted,
+            "readyReplicas": wanted,
+            "availableReplicas": wanted,
+        }
+        if {key: each["status"].get(key, 0) for key in status} != status:
+            path = (
+                f"/apis/apps/v1/namespaces/{metadata['namespace']}/deployments/{metadata['name']}"
+            )
+            server.request(
+                "PATCH",
+                f"{path}/status",
+                {"status": status},
+                content_type="application/merge-patch+json",
+            )
