@@ -8,7 +8,7 @@ import io
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from kubectl_mesh import __version__
 from kubectl_mesh.errors import MeshError
@@ -16,12 +16,15 @@ from kubectl_mesh.errors import MeshError
 COMMANDS: Mapping[str, str] = {
     "doctor": "Find what is wrong with the routing of a mesh, in a cluster or in manifests",
     "fix": "Repair what the doctor finds: shown as a diff, written into manifests or applied",
-    "undo": "Take back what fix has applied to a cluster",
+    "merge-vs": "Make one VirtualService of several, and prove what that changes",
+    "undo": "Take back what was applied to a cluster",
     "route": "Say where a request or a connection goes, and why",
     "compare": "Say which requests two states of a mesh treat differently",
     "explain": "Say what a rule looks for, why it matters and how to repair it",
 }
-"""Each is a module of kubectl_mesh.commands with configure(parser) and run(args) -> int."""
+"""Each is a module of kubectl_mesh.commands, with _ for -, that has configure(parser) and
+run(args) -> int.
+"""
 
 INTERRUPTED = 130
 
@@ -57,8 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     try:
-        command = importlib.import_module(f"kubectl_mesh.commands.{args.command}")
-        return int(command.run(args))
+        return int(_module(args.command).run(args))
     except MeshError as error:
         if getattr(args, "verbose", 0):
             import traceback
@@ -68,6 +70,10 @@ def _run(args: argparse.Namespace) -> int:
 
         print(f"error: {safe(str(error))}", file=sys.stderr)
         return error.exit_status
+
+
+def _module(command: str) -> Any:
+    return importlib.import_module(f"kubectl_mesh.commands.{command.replace('-', '_')}")
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
@@ -91,7 +97,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
             allow_abbrev=False,
         )
         if name == chosen:
-            importlib.import_module(f"kubectl_mesh.commands.{name}").configure(command)
+            _module(name).configure(command)
     args, unknown = parser.parse_known_args(arguments)
     if args.command is None:
         parser.print_help()

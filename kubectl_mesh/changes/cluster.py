@@ -13,11 +13,11 @@ from typing import Any
 import jsonpatch
 from jsonpointer import JsonPointer
 
-from kubectl_mesh.changes import waiting
 from kubectl_mesh.changes.change_set import ChangeSet, Step
 from kubectl_mesh.changes.journal import Entry, Journal, Run, State, new_run
 from kubectl_mesh.changes.owners import FIELD_MANAGER
 from kubectl_mesh.changes.patch import Conflict, Operation, difference
+from kubectl_mesh.changes.waiting import Changed, Waiting
 from kubectl_mesh.errors import ClusterError, Forbidden, MeshError, NotInstalled
 from kubectl_mesh.kube.http import ApiError, Client
 from kubectl_mesh.mesh.resource import Path, field_at
@@ -38,12 +38,12 @@ class Cluster:
     """A cluster that change sets are made to."""
 
     def __init__(
-        self, client: Client, field_manager: str = FIELD_MANAGER, timeout: float | None = None
+        self, client: Client, waiting: Waiting, field_manager: str = FIELD_MANAGER
     ) -> None:
-        """`timeout` is how many seconds what must hold before the next step may take."""
+        """`waiting` is how to wait for what must hold before the next step."""
         self._client = client
         self._query = {"fieldManager": field_manager}
-        self._timeout = timeout
+        self._waiting = waiting
 
     @property
     def server(self) -> str:
@@ -83,6 +83,8 @@ class Cluster:
                 continue
             try:
                 self._await(done, told)
+                if entry.then is Then.PROXIES:
+                    self._waiting.prepare()
             except MeshError as error:
                 raise Stopped(_stopped(run, entry, error)) from error
             entry.state = State.STARTED
@@ -100,14 +102,33 @@ class Cluster:
             done = entry
 
     def _await(self, entry: Entry | None, told: Callable[[str], object]) -> None:
-        """Waits until what must hold after a step does. Raises waiting.TimedOut."""
+        """Waits until what must hold after a step does. Raises TimedOut and ClusterError."""
         if entry and entry.then is Then.ROLLED_OUT:
-            waiting.rolled_out(self._client, entry.target, entry.path, self._timeout, told)
+            self._waiting.rolled_out(self._client, entry.target, entry.path, told)
+        elif entry and entry.then is Then.PROXIES:
+            self._waiting.proxies([self._changed(entry)], told)
+
+    def _changed(self, entry: Entry) -> Changed:
+        current = self._current(entry)
+        return Changed(
+            entry.target, str(current["metadata"]["resourceVersion"]) if current else None
+        )
+
+    def _await_back(
+        self, undone: Sequence[Entry], entry: Entry, told: Callable[[str], object]
+    ) -> None:
+        """Waits, while going back, for what must hold before a step is taken back.
+
+        What the proxies had to have before the next step, they have to have again of what is
+        `undone`.
+        """
+        if undone and entry.then is Then.PROXIES:
+            self._waiting.proxies([self._changed(each) for each in undone], told)
 
     def undo(
         self, run: Run, journal: Journal, told: Callable[[str], object], *, force: bool
     ) -> None:
-        """Takes back the steps of a run, the last one first.
+        """Takes back the steps of a run, the last one first, but restarts after all others.
 
         Raises Conflict where somebody has changed or deleted an object since, and takes nothing
         back then, unless `force`: then what somebody has deleted stays so. Raises Stopped where
@@ -115,7 +136,9 @@ class Cluster:
         """
         standing: list[tuple[Entry, Mapping[str, Any] | None]] = []
         changed: list[str] = []
-        for entry in reversed(run.made):
+        back = run.made[::-1]
+        back.sort(key=lambda each: each.then is Then.ROLLED_OUT)
+        for entry in back:
             current = self._current(entry)
             standing.append((entry, current))
             if _is_either(current, entry.before, entry.after):
@@ -129,10 +152,10 @@ class Cluster:
                 f"{'; '.join(changed)}; nothing is taken back: look at it, and take back all the "
                 "same with --force"
             )
-        undone: Entry | None = None
+        undone: list[Entry] = []
         for entry, current in standing:
             try:
-                self._await(undone, told)
+                self._await_back(undone, entry, told)
                 self._restore(entry, current)
             except MeshError as error:
                 raise Stopped(
@@ -143,7 +166,7 @@ class Cluster:
             told(f"{entry.target} is {'gone' if gone else 'as it was'}")
             entry.state = State.UNDONE
             _note(run, entry, journal)
-            undone = entry
+            undone.append(entry)
 
     def _restore(self, entry: Entry, current: Mapping[str, Any] | None) -> None:
         """Makes an object what it was before a step; one that somebody has deleted stays so."""

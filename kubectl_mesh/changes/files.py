@@ -6,15 +6,17 @@ import contextlib
 import difflib
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from kubectl_mesh.changes.change_set import ChangeSet, Step
-from kubectl_mesh.changes.text import NotEditable, edited, removed
+from kubectl_mesh.changes.patch import operations_of
+from kubectl_mesh.changes.text import NotEditable, edited, item, removed
 from kubectl_mesh.errors import InputError, MeshError
 from kubectl_mesh.mesh.resource import Path as FieldPath
 from kubectl_mesh.mesh.resource import field_at
+from kubectl_mesh.rules.repair import Copied
 from kubectl_mesh.sources.files import FileOrigin, read_text
 from kubectl_mesh.sources.yaml import Document, read_documents
 
@@ -42,7 +44,7 @@ def file_changes(changes: ChangeSet) -> list[FileChange]:
     return [_changed(file, steps) for file, steps in by_file.items()]
 
 
-def _changed(file: str, steps: Iterable[Step]) -> FileChange:
+def _changed(file: str, steps: Sequence[Step]) -> FileChange:
     documents: dict[int, tuple[Document, list[tuple[FieldPath, Step]]]] = {}
     for step in steps:
         origin = step.resource.origin
@@ -51,7 +53,9 @@ def _changed(file: str, steps: Iterable[Step]) -> FileChange:
             (origin.base, step)
         )
     if not os.path.isfile(file):
-        raise NotEditable(f"{file}: it is no file that can be changed: use -o yaml")
+        failed = NotEditable(f"{file}: it is no file that can be changed: use -o yaml")
+        failed.resource = next(iter(steps)).resource.id
+        raise failed
     before = after = read_text(file)
     for document, parts in sorted(
         documents.values(),
@@ -63,13 +67,18 @@ def _changed(file: str, steps: Iterable[Step]) -> FileChange:
             raise InputError("it has changed since it was read: run it again", file)
         text = document.text
         for base, step in sorted(parts, key=_patches_first):
-            if step.after is not None:
-                text = _edited(text, base, step, document)
-            elif base:
-                text = _without_item(text, base, step, document)
-            else:
-                after = _without_document(after, start, document)
-                break
+            try:
+                if step.after is not None:
+                    text = _edited(text, base, step, document)
+                elif base:
+                    text = _without_item(text, base, document)
+                else:
+                    after = _without_document(after, start, document)
+                    break
+            except NotEditable as error:
+                failed = NotEditable(f"{document.file}: {step.resource}: {error}")
+                failed.resource = step.resource.id
+                raise failed from error
         else:
             after = after[:start] + text + after[start + len(document.text) :]
     left = any(isinstance(each, InputError) or each.value for each in _read(after, file))
@@ -87,18 +96,15 @@ def _read(text: str, file: str) -> list[Document | InputError]:
     return list(read_documents(text, file))
 
 
-def _without_item(text: str, base: FieldPath, step: Step, document: Document) -> str:
+def _without_item(text: str, base: FieldPath, document: Document) -> str:
     """The text of a List without one of its objects."""
-    try:
-        new = removed(text, base, is_json=document.is_json)
-    except NotEditable as error:
-        raise NotEditable(f"{document.file}: {step.resource}: {error}") from error
+    new = removed(text, base, is_json=document.is_json)
     *parents, number = base
     items = field_at(_value(text, document), tuple(parents))
     assert isinstance(number, int)
     left = [*items[:number], *items[number + 1 :]]
     if field_at(_value(new, document), tuple(parents)) != left:
-        raise NotEditable(f"{document.file}: {step.resource}: delete it by hand")
+        raise NotEditable("delete it by hand")
     return new
 
 
@@ -108,19 +114,39 @@ def _value(text: str, document: Document) -> object:
 
 
 def _without_document(text: str, start: int, document: Document) -> str:
-    """The text of a file without one of its documents, and without a separator that is left."""
+    """The text of a file without one of its documents, and without a separator that is left.
+
+    Comments stay that are not its own: those at its end, and above it those that a blank line parts
+    from it. So do separators with a comment.
+    """
+    kept = _others_comments(document.text)
     head, tail = text[:start], text[start + len(document.text) :]
-    cut = head.removesuffix("\n").rfind("\n") + 1
-    if head[cut:].startswith("---"):
-        head = head[:cut]
-    elif tail.startswith("---"):
+    above = head.removesuffix("\n").rfind("\n") + 1
+    if head[above:].rstrip() == "---":
+        head = head[:above]
+    elif tail.partition("\n")[0].rstrip() == "---":
         tail = tail.partition("\n")[2]
-    new = head + tail
+    new = head + kept + tail
     values = [each.value for each in _read(text, document.file) if isinstance(each, Document)]
     values.remove(document.value)
-    if values != [each.value for each in _read(new, document.file) if isinstance(each, Document)]:
-        raise NotEditable(f"{document.file}: line {document.first_line}: delete it by hand")
+    found = [each.value for each in _read(new, document.file) if isinstance(each, Document)]
+    if [each for each in values if each] != [each for each in found if each]:
+        raise NotEditable("delete it by hand")
     return new
+
+
+def _others_comments(text: str) -> str:
+    """The comments of a document that are not its object's."""
+    lines = text.splitlines(keepends=True)
+    written = [
+        number for number, line in enumerate(lines) if line.strip() and line.lstrip()[0] != "#"
+    ]
+    if not written:
+        return text
+    above = lines[: written[0]]
+    while above and above[-1].strip():
+        above.pop()
+    return "".join(above) + "".join(lines[written[-1] + 1 :])
 
 
 def _start(text: str, document: Document) -> int | None:
@@ -134,15 +160,39 @@ def _start(text: str, document: Document) -> int | None:
 
 
 def _edited(text: str, base: FieldPath, step: Step, document: Document) -> str:
+    """The text after a step. What is copied keeps its comments, unless it reads otherwise then."""
+    for written in (_written(step, document), {}):
+        try:
+            new = edited(text, step.operations, base, is_json=document.is_json, written=written)
+        except NotEditable:
+            if not written:
+                raise
+            continue
+        if field_at(_value(new, document), base) == step.after:
+            return new
+    raise NotEditable("its text cannot be changed in place: use -o yaml")
+
+
+def _written(step: Step, document: Document) -> dict[int, str]:
+    """The lines of what a step copies from other objects, by the number of its operation."""
+    if document.is_json:
+        return {}
+    found = {number: _copied(edit.copied) for number, edit in enumerate(step.edits) if edit.copied}
+    return {number: lines for number, lines in found.items() if lines}
+
+
+def _copied(copied: Copied) -> str | None:
+    """The lines of an item of an object; None where they cannot stand elsewhere."""
+    origin = copied.resource.origin
+    assert isinstance(origin, FileOrigin)
+    if origin.document.is_json:
+        return None
+    operations = operations_of(copied.resource.raw, copied.edits)
     try:
-        new = edited(text, step.operations, base, is_json=document.is_json)
-    except NotEditable as error:
-        raise NotEditable(f"{document.file}: {step.resource}: {error}") from error
-    if field_at(_value(new, document), base) != step.after:
-        raise NotEditable(
-            f"{document.file}: {step.resource}: its text cannot be changed in place: use -o yaml"
-        )
-    return new
+        text = edited(origin.document.text, operations, origin.base, is_json=False)
+        return item(text, (*origin.base, *copied.path))
+    except NotEditable:
+        return None
 
 
 def unified_diff(changes: Iterable[FileChange]) -> Iterator[str]:
@@ -175,6 +225,8 @@ def write(changes: Iterable[FileChange]) -> None:
         try:
             if change.after is None:
                 path.unlink()
+                if os.path.islink(change.file):
+                    os.unlink(change.file)
             else:
                 raw = path.read_bytes()
                 _replace(path, _with_line_ends(raw, change.before, change.after))

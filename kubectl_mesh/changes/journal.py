@@ -210,6 +210,9 @@ def _parsed_entry(step: Any) -> Entry:
         for key in ("op", "path"):
             _part(each, key, str)
     before, after = (_part(step, key, (dict, _NONE)) for key in ("before", "after"))
+    for document in (before, after):
+        if document is not None:
+            _part(document, "metadata", dict)
     if before is None and after is None:
         raise ValueError("before and after are not as they were written")
     then = _part(step, "then", (str, _NONE))

@@ -1,14 +1,17 @@
-"""Whether moving rules within a VirtualService does what was meant, and nothing else."""
+"""Whether moving rules within VirtualServices does what was meant, and nothing else."""
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from kubectl_mesh.changes import outlook
 from kubectl_mesh.changes.change_set import change_set
+from kubectl_mesh.mesh.gateways import MESH
 from kubectl_mesh.mesh.resource import ResourceId
 from kubectl_mesh.mesh.snapshot import Snapshot
+from kubectl_mesh.mesh.virtual_services import VirtualService
 from kubectl_mesh.routing.compare import Decision, compare
 from kubectl_mesh.routing.reach import reaches
 from kubectl_mesh.rules.repair import Repair
@@ -21,28 +24,58 @@ def unproven(snapshot: Snapshot, repairs: Sequence[Repair]) -> list[Repair]:
     """Those repairs that would change more than that rules get the requests they are for.
 
     That is proved by comparing all requests before and after: each that is treated differently met
-    a rule of the same object before, and meets one then that no request could meet. And no other
-    rule may have become one that none can meet.
+    a rule of the same object before, and meets one then that no request could meet. Each object has
+    fewer matches then that none can meet, and none that could be met before. What cannot be
+    compared, as a Gateway is not in the snapshot, is not proved. The proof is that of all repairs
+    that are not refused, together.
     """
-    if not repairs:
-        return []
+    left = [each for each in repairs if _is_comparable(snapshot, each)]
+    while left:
+        wrong = _wrong(snapshot, left)
+        refused = [each for each in left if _objects(each) & wrong]
+        if not refused:
+            break
+        left = [each for each in left if each not in refused]
+    return [each for each in repairs if each not in left]
+
+
+def _wrong(snapshot: Snapshot, repairs: Sequence[Repair]) -> set[ResourceId]:
+    """The objects of repairs for which the proof fails."""
     changes, _ = change_set(repairs, lambda resource: resource.raw)
     then = outlook.after(snapshot, changes)
-    freed = set(_dead(snapshot))
-    changed = {step.resource.id for step in changes.steps}
-    wrong = {each[0] for each in set(_dead(then)) - freed} & changed
+    changed: set[ResourceId] = set().union(*map(_objects, repairs))
+    dead, still_dead = Counter(_dead(snapshot)), Counter(_dead(then))
     comparison = compare(snapshot, then)
-    if comparison.undecided:
-        return list(repairs)
+    if comparison.undecided or any(each[0] not in changed for each in still_dead - dead):
+        return changed
+    wrong = {each[0] for each in still_dead - dead}
+    wrong |= changed - {each[0] for each in dead - still_dead}
     for difference in comparison.differences:
         before, after = _match(difference.before), _match(difference.after)
-        if before is None or after is None or before[0] != after[0] or after not in freed:
+        if before is None or after is None or before[0] != after[0] or after not in dead:
             wrong |= {each[0] for each in (before, after) if each}
-    return [repair for repair in repairs if _objects(repair) & wrong]
+    return wrong if wrong & changed or not wrong else changed
 
 
 def _objects(repair: Repair) -> set[ResourceId]:
     return {edit.resource.id for edit in repair.edits}
+
+
+def gateways_not_seen(snapshot: Snapshot, vs: VirtualService) -> set[str]:
+    """The Gateways that a VirtualService is bound to and that are not in the snapshot."""
+    return {name for name in vs.gateways if name != MESH and name not in snapshot.gateways.by_id}
+
+
+def _is_comparable(snapshot: Snapshot, repair: Repair) -> bool:
+    """Whether all ways in are known on which requests meet the rules that a repair changes."""
+    services = snapshot.virtual_services
+    for resource in _objects(repair):
+        vs = services.by_name[resource.namespace, resource.name]
+        above = services.delegating.get((vs.namespace, vs.resource.name), ())
+        roots = [rule.owner for rule in above] if vs.is_delegate else [vs]
+        if any(gateways_not_seen(snapshot, root) for root in roots):
+            return False
+    return True
 
 
 def _dead(snapshot: Snapshot) -> Iterator[_Match]:

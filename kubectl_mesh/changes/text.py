@@ -11,8 +11,10 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -20,17 +22,23 @@ from jsonpointer import JsonPointer
 
 from kubectl_mesh.changes.patch import Operation
 from kubectl_mesh.errors import InputError, MeshError
-from kubectl_mesh.mesh.resource import ABSENT, Path, dotted, field_at
+from kubectl_mesh.mesh.resource import ABSENT, Path, ResourceId, dotted, field_at
 from kubectl_mesh.sources.yaml import is_text, masked_json, read_documents
 
 _PARSER: Any = getattr(getattr(yaml, "cyaml", None), "CParser", yaml.SafeLoader)
 _REST_OF_LINE = re.compile(r"[^\n]*\n?")
+_COMMENTED = re.compile(r"\s#")
+_COMMENT = re.compile(r"( *)#")
 _DASH = re.compile(r"(?:\s|#[^\n]*)*-")
 _WIDE = 10_000
+_FIRST = ("match",)
+"""Keys that people write before the others of a mapping."""
 
 
 class NotEditable(MeshError):
-    """A text that cannot be changed in place, and why."""
+    """A text that cannot be changed in place, and why. `resource` is the object, where known."""
+
+    resource: ResourceId | None = None
 
 
 @dataclass
@@ -55,14 +63,21 @@ class _Node:
         return self.children[-1].last if self.children else self.end
 
 
-def edited(text: str, operations: Iterable[Operation], base: Path, *, is_json: bool) -> str:
+def edited(
+    text: str,
+    operations: Iterable[Operation],
+    base: Path,
+    *,
+    is_json: bool,
+    written: Mapping[int, str] = MappingProxyType({}),
+) -> str:
     """The text of a document after a patch of the object that stands at `base` in it.
 
-    Raises NotEditable where the text would have to be written anew.
+    `written` has the lines, as `item` gives them, of what some operations add: by their number,
+    tests left out. Raises NotEditable where the text would have to be written anew.
     """
-    for operation in operations:
-        if operation["op"] == "test":
-            continue
+    changing = (operation for operation in operations if operation["op"] != "test")
+    for number, operation in enumerate(changing):
         value = _value(text, is_json)
         path = (*base, *_steps(operation["path"], value, base))
         if operation["op"] == "move":
@@ -71,7 +86,8 @@ def edited(text: str, operations: Iterable[Operation], base: Path, *, is_json: b
         elif operation["op"] == "remove":
             text = removed(text, path, is_json=is_json)
         elif operation["op"] == "add" and _is_new(value, path):
-            text = added(text, path, operation["value"], is_json=is_json)
+            lines = written.get(number)
+            text = added(text, path, operation["value"], is_json=is_json, written=lines)
         else:
             text = replaced(text, path, operation["value"], is_json=is_json)
     return text
@@ -106,18 +122,32 @@ def replaced(text: str, path: Path, value: Any, *, is_json: bool = False) -> str
     return edit.replace(node, parents, value)
 
 
-def added(text: str, path: Path, value: Any, *, is_json: bool = False) -> str:
+def added(
+    text: str, path: Path, value: Any, *, is_json: bool = False, written: str | None = None
+) -> str:
     """The text with a value more: under a key that is new, or before an item of a list.
 
     The last step of the path is that key, or the item's index: the length of the list is its end.
-    Raises NotEditable.
+    `written` are the lines of such an item, as `item` gives them. Raises NotEditable.
     """
     edit = _Edit(text, is_json)
     parent, parents = edit.find(path[:-1])
     step = path[-1]
     if isinstance(step, int):
-        return edit.insert(parent, parents, step, value)
+        return edit.insert(parent, parents, step, value, written)
     return edit.add(parent, parents, step, value)
+
+
+def item(text: str, path: Path) -> str | None:
+    """The lines of an item of a list in block style, from its dash on and with the comments above.
+
+    None where it shares a line with something else, or is in flow style. Raises NotEditable.
+    """
+    edit = _Edit(text, False)
+    node, parents = edit.find(path[:-1])
+    index = path[-1]
+    assert isinstance(index, int)
+    return None if edit.is_flow(node, parents) else edit.item(node, index)
 
 
 def removed(text: str, path: Path, *, is_json: bool = False) -> str:
@@ -289,26 +319,42 @@ class _Edit:
         if node.kind != "mapping":
             raise NotEditable("it is no mapping")
         if self.is_flow(node, parents):
-            return self.into_flow(
-                node, len(node.children), f"{self._key(key)}: {self._flow(value)}"
-            )
+            place = 0 if key in _FIRST else len(node.children)
+            return self.into_flow(node, place, f"{self._key(key)}: {self._flow(value)}")
         column = node.children[0].column
-        return self._after(node.last, self._block({key: value}, column))
+        lines = self._block({key: value}, column)
+        if key in _FIRST:
+            start = node.children[0].start
+            return self._spliced(start, start, f"{lines.lstrip(' ')}\n{' ' * column}")
+        return self._after(node.last, lines)
 
-    def insert(self, node: _Node, parents: Sequence[_Node], index: int, value: Any) -> str:
+    def item(self, node: _Node, index: int) -> str | None:
+        if self._shares_line(self._dash(node, index)):
+            return None
+        start, end = self._lines_of(node, index)
+        return textwrap.dedent(self.text[start:end]).removesuffix("\n")
+
+    def insert(
+        self,
+        node: _Node,
+        parents: Sequence[_Node],
+        index: int,
+        value: Any,
+        written: str | None = None,
+    ) -> str:
         if node.kind != "list" or index > len(node.children):
             raise NotEditable("it is no list, or a shorter one")
         if self.is_flow(node, parents):
             return self.into_flow(node, index, self._flow(value))
-        lines = self._block([value], self._dash_column(node))
+        indent = " " * self._dash_column(node)
+        lines = textwrap.indent(written, indent) if written else self._block([value], len(indent))
         if index == len(node.children):
-            return self._after(node.last, lines)
+            end = self._behind(node, index - 1, len(indent)) if index else node.last
+            return self._after(max(node.last, end - 1), lines)
         dash = self._dash(node, index)
         if self._shares_line(dash):
-            return self._spliced(
-                dash, dash, f"{lines.lstrip(' ')}\n{' ' * self._dash_column(node)}"
-            )
-        start = self._line_start(dash)
+            return self._spliced(dash, dash, f"{lines.lstrip(' ')}\n{indent}")
+        start = self._lines_of(node, index)[0]
         return self._spliced(start, start, f"{lines}\n")
 
     def into_flow(self, node: _Node, index: int, new: str) -> str:
@@ -317,7 +363,9 @@ class _Edit:
         if not children:
             return self._spliced(node.start + 1, node.start + 1, new)
         lined = "\n" in self.text[node.start : children[0].start]
-        gap = "\n" + " " * children[0].column if lined else " "
+        begin = self._line_start(children[0].start)
+        indent = self.text[begin : children[0].start]
+        gap = f"\n{indent}" if lined and not indent.strip() else " "
         if index >= len(children):
             return self._after_in_flow(children[-1].last, f",{gap}{new}")
         before = children[index * step if step == 1 else index].start
@@ -346,10 +394,14 @@ class _Edit:
             return self.replace(node, parents, {} if node.kind == "mapping" else [])
         first, last = node.children[index], node.children[index + width - 1]
         if self.is_flow(node, parents):
+            if not self._is_json and _COMMENTED.search(self.text, node.start, node.end):
+                raise NotEditable("it is in flow style, with comments: edit it by hand")
             if index + width < len(node.children):
                 return self._spliced(first.start, node.children[index + width].start, "")
             return self._spliced(node.children[index - 1].last, last.last, "")
         start = first.start if node.kind == "mapping" else self._dash(node, index)
+        if node.kind == "list" and not self._shares_line(start):
+            return self._spliced(*self._lines_of(node, index), "")
         rest = _REST_OF_LINE.match(self.text, last.last)
         assert rest
         if self._shares_line(start):
@@ -374,16 +426,35 @@ class _Edit:
         return self._spliced(spans[0][0], spans[-1][1], new)
 
     def _lines_of(self, node: _Node, index: int) -> tuple[int, int]:
-        """Where the lines of an item begin, with the comments above it, and where they end."""
+        """Where the lines of an item begin and end, with the comments that belong to it.
+
+        That is those above its dash, and those below it that are indented further than the dash.
+        """
         dash = self._dash(node, index)
         if self._shares_line(dash):
             raise NotEditable("its list begins on the line of another one: edit it by hand")
+        column = self._dash_column(node)
         start = self._line_start(dash)
-        while start and self.text[self._line_start(start - 1) : start].lstrip(" ")[:1] == "#":
+        earliest = self._behind(node, index - 1, column) if index else 0
+        while start > earliest and self._is_comment(self._line_start(start - 1), 0, column):
             start = self._line_start(start - 1)
+        return start, self._behind(node, index, column)
+
+    def _behind(self, node: _Node, index: int, column: int) -> int:
+        """Where the lines of an item end, with the comments below that are part of it."""
         rest = _REST_OF_LINE.match(self.text, node.children[index].last)
         assert rest
-        return start, rest.end()
+        end = rest.end()
+        while self._is_comment(end, column + 1, _WIDE):
+            rest = _REST_OF_LINE.match(self.text, end)
+            assert rest
+            end = rest.end()
+        return end
+
+    def _is_comment(self, start: int, least: int, most: int) -> bool:
+        """Whether the line that begins at a place is a comment, from that column on."""
+        found = _COMMENT.match(self.text, start)
+        return found is not None and least <= len(found[1]) <= most
 
     def _dash(self, node: _Node, index: int) -> int:
         """Where the dash of an item stands."""

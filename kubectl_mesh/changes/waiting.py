@@ -1,42 +1,211 @@
-"""What must hold before the next step of a change set, and waiting for it."""
+"""What must hold before the next step of a change set, and waiting for it.
+
+That all proxies have a change is seen in istiod's own view. First it has read the object as the API
+server holds it. Then each proxy that it serves was sent something since, and has acknowledged all;
+or it was sent nothing while the others were, as istiod has nothing new for it. As what is sent may
+still be of before, it takes that nothing else is sent for a moment.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from kubectl_mesh.changes.patch import Target
+from kubectl_mesh.changes.wait_for import DELAY, For
 from kubectl_mesh.errors import MeshError
 from kubectl_mesh.kube.http import Client
+from kubectl_mesh.kube.istiod import Istiod, Proxy, Unreachable
 
 _PAUSE = 1.0
+_POLL = 0.1
+_SETTLED = 1.0
+"""Seconds without anything sent after which all that was sent something have the change: istiod
+gathers changes for 0.1 s, and for longer only while others come in."""
+_QUIET = 2.0
+"""The same where some proxies were sent nothing: istiod has nothing new for them."""
+_DEBOUNCE = 12.0
+"""The same where no proxy was sent anything; and whatever is sent, since istiod has read it: it
+gathers changes for 10 s at most."""
+_NAMED = 3
+
+Told = Callable[[str], object]
 
 
 class TimedOut(MeshError):
     """What was waited for does not hold in time."""
 
 
-def rolled_out(
-    client: Client, target: Target, path: str, timeout: float | None, told: Callable[[str], object]
-) -> None:
-    """Waits until all pods of a workload are of its newest template, and ready.
+@dataclass(frozen=True)
+class Changed:
+    """An object that was changed, and its resourceVersion; None where it was deleted."""
 
-    As `kubectl rollout status` has it. `told` hears how far it is, whenever that changes. Raises
-    TimedOut after `timeout` seconds (None: never), and ClusterError.
+    target: Target
+    version: str | None
+
+
+@dataclass
+class Waiting:
+    """How to wait: for at most `timeout` seconds (None: for ever), or for `delay` without proof.
+
+    `reach` gives the istiods, while it is entered.
     """
-    start = time.monotonic()
-    last = ""
-    while missing := _missing(client.get(path)):
-        if missing != last:
-            told(f"waiting for {target}: {missing}")
-            last = missing
-        if timeout is not None and time.monotonic() + _PAUSE > start + timeout:
+
+    reach: Callable[[], contextlib.AbstractContextManager[Sequence[Istiod]]]
+    what: For = For.EITHER
+    delay: float = DELAY
+    timeout: float | None = None
+    _exits: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+    _istiods: Sequence[Istiod] | None = None
+    _why: str = ""
+
+    def __enter__(self) -> Waiting:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._exits.close()
+
+    def prepare(self) -> None:
+        """Looks whether istiod can be asked. Raises Unreachable where it has to be."""
+        if self.what is For.DELAY or self._istiods is not None:
+            return
+        try:
+            istiods = self._exits.enter_context(self.reach())
+            _proxies(istiods)
+            self._istiods = istiods
+        except Unreachable as error:
+            if self.what is For.PROXIES:
+                raise
+            self._why = str(error)
+
+    def proxies(self, changed: Sequence[Changed], told: Told) -> None:
+        """Waits until all proxies have some changes. Raises TimedOut, and Unreachable."""
+        self.prepare()
+        if self._istiods is None:
+            why = f": {self._why}" if self._why else ""
+            told(f"waits {self.delay:g} s, without proof that the proxies have it{why}")
+            time.sleep(self.delay)
+            return
+        start = time.monotonic()
+        before = self._until_read(self._istiods, changed, start)
+        told(self._until_taken(self._istiods, before, start, told))
+
+    def _until_read(
+        self, istiods: Sequence[Istiod], changed: Iterable[Changed], start: float
+    ) -> Mapping[str, Proxy]:
+        """Returns what the proxies were sent just before."""
+        left = list(changed)
+        while True:
+            before = _proxies(istiods)
+            left = [each for each in left if not _is_read(istiods, each)]
+            if not left:
+                return before
+            named = ", ".join(str(each.target) for each in left)
+            self._check(start, f"istiod has not read {named} as the API server has it")
+            time.sleep(_POLL)
+
+    def _until_taken(
+        self, istiods: Sequence[Istiod], before: Mapping[str, Proxy], start: float, told: Told
+    ) -> str:
+        read = last_sent = time.monotonic()
+        previous, said = before, ""
+        while True:
+            now, moment = _proxies(istiods), time.monotonic()
+            if _fresh(previous, now):
+                last_sent, previous = moment, now
+            behind = [name for name, each in now.items() if not each.in_sync]
+            fresh = _fresh(before, now)
+            quiet = _SETTLED if len(fresh) == len(now) else _QUIET if fresh else _DEBOUNCE
+            is_quiet = moment - last_sent >= quiet or moment - read >= _DEBOUNCE
+            if is_quiet and not behind:
+                return _had(fresh, now)
+            text = f"{len(now) - len(behind)} of {len(now)} proxies have all that was sent to them"
+            if text != said:
+                told(f"waiting: {text}" + (f"; not {_listed(behind)}" if behind else ""))
+                said = text
+            self._check(start, f"{text}; not {_listed(behind)}" if behind else text)
+            time.sleep(_POLL)
+
+    def _check(self, start: float, missing: str) -> None:
+        if self.timeout is not None and time.monotonic() > start + self.timeout:
             raise TimedOut(
-                f"{target} is not rolled out within {timeout:g} s: {missing}: look at its pods "
-                "and events, or wait longer with --timeout"
+                f"within {self.timeout:g} s: {missing}: look at them with istioctl proxy-status, "
+                "or wait longer with --timeout"
             )
-        time.sleep(_PAUSE)
+
+    def rolled_out(self, client: Client, target: Target, path: str, told: Told) -> None:
+        """Waits until all pods of a workload are of its newest template, and ready.
+
+        As `kubectl rollout status` has it. `told` hears how far it is, whenever that changes.
+        Raises TimedOut and ClusterError.
+        """
+        start = time.monotonic()
+        last = ""
+        while missing := _missing(workload := client.get(path)):
+            if _has_failed(workload):
+                raise TimedOut(f"{target} is not rolled out: {missing}, and its deadline is over")
+            if missing != last:
+                told(f"waiting for {target}: {missing}")
+                last = missing
+            if self.timeout is not None and time.monotonic() + _PAUSE > start + self.timeout:
+                raise TimedOut(
+                    f"{target} is not rolled out within {self.timeout:g} s: {missing}: look at its "
+                    "pods and events, or wait longer with --timeout"
+                )
+            time.sleep(_PAUSE)
+
+
+def _proxies(istiods: Iterable[Istiod]) -> dict[str, Proxy]:
+    found: dict[str, Proxy] = {}
+    for istiod in istiods:
+        found |= istiod.proxies()
+    return found
+
+
+def _had(fresh: set[str], now: Mapping[str, Proxy]) -> str:
+    """What is known of the proxies in the end."""
+    if len(fresh) == len(now):
+        return f"all {len(now)} proxies have it"
+    nothing_new = (
+        "istiod has nothing new for the others" if fresh else "istiod has sent nothing new"
+    )
+    return f"{len(fresh)} of {len(now)} proxies have it, and {nothing_new}"
+
+
+def _fresh(before: Mapping[str, Proxy], now: Mapping[str, Proxy]) -> set[str]:
+    """The proxies that were sent something since; those that are new have all from the start."""
+    return {
+        name for name, each in now.items() if name not in before or each.sent != before[name].sent
+    }
+
+
+def _is_read(istiods: Iterable[Istiod], changed: Changed) -> bool:
+    target = changed.target
+    key = (target.kind, target.namespace, target.name)
+    return all(_is_version(istiod.versions().get(key), changed.version) for istiod in istiods)
+
+
+def _is_version(found: str | None, wanted: str | None) -> bool:
+    """Whether a resourceVersion is the wanted one, or one that came later."""
+    if found is None or wanted is None:
+        return found is wanted
+    if found.isdigit() and wanted.isdigit():
+        return int(found) >= int(wanted)
+    return found == wanted
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more
+
+
+def _has_failed(workload: Mapping[str, Any]) -> bool:
+    """Whether the controller has given a rollout up, as spec.progressDeadlineSeconds has it."""
+    conditions = (workload.get("status") or {}).get("conditions") or ()
+    return any(each.get("reason") == "ProgressDeadlineExceeded" for each in conditions)
 
 
 def _missing(workload: Mapping[str, Any]) -> str:

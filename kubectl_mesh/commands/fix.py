@@ -5,31 +5,39 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from kubectl_mesh.changes import files, outlook
-from kubectl_mesh.changes.change_set import ChangeSet, Step, change_set
-from kubectl_mesh.changes.journal import Journal, default_folder
-from kubectl_mesh.changes.owners import FIELD_MANAGER, owner_of
-from kubectl_mesh.changes.patch import Conflict
+from kubectl_mesh.changes import outlook
+from kubectl_mesh.changes.change_set import ChangeSet, change_set
+from kubectl_mesh.changes.files import file_changes
 from kubectl_mesh.changes.proof import unproven
+from kubectl_mesh.changes.text import NotEditable
+from kubectl_mesh.commands.changing import (
+    add_change_flags,
+    apply,
+    check_flags,
+    owned_steps,
+    show,
+    tell,
+    whole,
+    write,
+)
 from kubectl_mesh.commands.doctor import add_rule_flags, chosen_rules
-from kubectl_mesh.commands.inputs import cluster_options, take_snapshot
+from kubectl_mesh.commands.inputs import take_snapshot
 from kubectl_mesh.errors import UsageError
 from kubectl_mesh.flags import (
     add_cluster_flags,
     add_input_flags,
     add_output_flags,
     comma_separated,
-    duration,
 )
-from kubectl_mesh.mesh.resource import Resource
+from kubectl_mesh.mesh.resource import Resource, ResourceId
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.report import Layout
-from kubectl_mesh.report.changes import FORMATS, live_diff, paint_diff
+from kubectl_mesh.report.changes import FORMATS
 from kubectl_mesh.report.comparison import render
 from kubectl_mesh.report.table import failures, place, wrap
 from kubectl_mesh.routing.compare import compare
@@ -39,10 +47,10 @@ from kubectl_mesh.rules.ignore import Ignores, Selectors
 from kubectl_mesh.rules.repair import ACCEPT_MTLS_OFF, ALL_RULES, UNSAFE, Repair
 from kubectl_mesh.rules.rule import Finding
 from kubectl_mesh.sources.yaml import collector_paused
-from kubectl_mesh.term import Paint, emit, safe, use_color, width
+from kubectl_mesh.term import Paint, safe, use_color, width
 
 if TYPE_CHECKING:
-    from kubectl_mesh.changes.cluster import Cluster
+    pass
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
 
@@ -102,37 +110,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="let KM501 turn mTLS off for the whole mesh: pods talk in plain text from then on",
     )
-    group.add_argument("--write", action="store_true", help="change the files of -f")
-    group.add_argument("--apply", action="store_true", help="change the cluster, if you agree")
-    add_apply_flags(group)
-    group.add_argument(
-        "--dry-run",
-        choices=("none", "client", "server"),
-        default="none",
-        help="with --apply; server: have the API server try it and change nothing; client: do not "
-        "even ask it",
-    )
-    group.add_argument(
-        "--force-live",
-        action="store_true",
-        help="change objects, too, that a controller (Argo CD, Flux, Helm...) will set back",
-    )
+    add_change_flags(group)
     add_output_flags(parser, ("diff", *FORMATS))
     add_cluster_flags(parser)
-
-
-def add_apply_flags(group: argparse._ArgumentGroup) -> None:
-    """The flags of everything that changes a cluster."""
-    group.add_argument("--yes", action="store_true", help="do not ask")
-    group.add_argument(
-        "--timeout",
-        metavar="DURATION",
-        type=duration,
-        default=300.0,
-        help="how long to wait for what must hold before the next step (default 5m, 0: for ever)",
-    )
-    group.add_argument("--field-manager", metavar="NAME", default=FIELD_MANAGER)
-    group.add_argument("--journal", metavar="DIR", help="where to note what is done, for undo")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -141,16 +121,7 @@ def run(args: argparse.Namespace) -> int:
     Raises UsageError for flags that contradict each other, NotEditable for a text that cannot be
     changed in place, Conflict for an object that is not what was looked at or belongs to somebody.
     """
-    if args.write and not args.filename:
-        raise UsageError("--write changes the files of -f: name them")
-    if args.apply and args.filename:
-        raise UsageError("--apply changes the cluster, not the files of -f: those are for --write")
-    if not args.apply and (args.dry_run != "none" or args.force_live or args.yes):
-        raise UsageError("--yes, --dry-run and --force-live are for --apply")
-    if args.apply and args.output != "diff":
-        raise UsageError("--apply shows a diff: leave out -o")
-    if args.with_cluster:
-        raise UsageError("--with-cluster is for the doctor: here it is -f, or the cluster")
+    check_flags(args)
     rules = chosen_rules(args)
     kinds = {kind for rule in rules for kind in (*rule.needs, *rule.uses)} | set(ROUTING_KINDS)
     with collector_paused():
@@ -168,87 +139,26 @@ def run(args: argparse.Namespace) -> int:
     }
     meant = Selectors(args.finding or ("*",), "")
     findings = [finding for finding in report.findings if meant.meant(finding)]
-    plan = _proved(snapshot, _plan(findings, comma_separated(args.choose), accepted))
-    changes, waiting = change_set([each.repair for each in plan.chosen], _whole(args, snapshot))
-    texts = files.file_changes(changes) if args.filename and args.output == "diff" else []
-    if args.output != "diff":
-        emit(FORMATS[args.output](changes))
+    names = comma_separated(args.choose)
+    plan = _proved(snapshot, _plan(findings, names, accepted, snapshot.replaced.keys()))
+    plan = _editable(args, snapshot, plan)
+    changes, waiting = change_set([each.repair for each in plan.chosen], whole(args, snapshot))
     paint = Paint(use_color(args.color, sys.stdout))
-    if args.output == "diff":
-        lines = files.unified_diff(texts) if args.filename else live_diff(changes)
-        emit(paint_diff(lines, paint))
+    texts = show(args, changes, paint)
     if args.write:
-        files.write(texts or files.file_changes(changes))
+        write(changes, texts)
     told: list[str] = []
     if not args.no_headers:
         told += _told(args, snapshot, changes, plan, waiting, paint)
         if changes:
             then = examine(outlook.after(snapshot, changes), rules, ignores, namespaces)
             told.append(_revealed(report.findings, then.findings, paint))
-    told = list(filter(None, (*told, failures(report, width(), paint))))
-    if args.output == "diff" and not args.no_headers:
-        emit("\n\n".join(told) + "\n")
-    elif told:
-        print("\n\n".join(told), file=sys.stderr)
+    tell(args, [*told, failures(report, width(), paint)])
     if changes and args.apply:
-        _apply(args, changes)
+        apply(args, changes)
     elif waiting or (changes and not args.write):
         return 1
     return 3 if any(skip.failed for skip in report.skipped) else 0
-
-
-def _apply(args: argparse.Namespace, changes: ChangeSet) -> None:
-    """Makes a change set, once the server has tried it and the user agrees."""
-    owned = _owned(changes)
-    if owned and not args.force_live:
-        listed = "; ".join(f"{step.target} belongs to {owner}" for step, owner in owned)
-        raise Conflict(
-            f"{listed}, which will set it back; nothing is changed: change it where it is kept, by "
-            "fix -f FILES --write; leave it out with --ignore; or change it here all the same with "
-            "--force-live"
-        )
-    if args.dry_run == "client":
-        print("Nothing is changed: the API server was not asked, either.")
-        return
-    cluster = connect_to(args)
-    cluster.rehearse(changes)
-    if args.dry_run == "server":
-        print("The API server would accept every step; nothing is changed.")
-        return
-    agree(args, f"Patch {len(changes.steps)} objects?" if changes.steps[1:] else "Patch it?")
-    run = cluster.apply(changes, journal_of(args), say)
-    print(f"Taken back by: kubectl mesh undo {run.id}")
-
-
-def _owned(changes: ChangeSet) -> list[tuple[Step, str]]:
-    """The steps whose objects a controller would set back, and which."""
-    return [(step, owner) for step in changes.steps if (owner := owner_of(step.before or {}))]
-
-
-def say(text: str) -> None:
-    print(safe(text), flush=True)
-
-
-def connect_to(args: argparse.Namespace) -> Cluster:
-    from kubectl_mesh.changes.cluster import Cluster
-    from kubectl_mesh.sources.cluster import client_of
-
-    return Cluster(client_of(cluster_options(args)), args.field_manager, args.timeout)
-
-
-def journal_of(args: argparse.Namespace) -> Journal:
-    return Journal(Path(args.journal) if args.journal else default_folder())
-
-
-def agree(args: argparse.Namespace, question: str) -> None:
-    """Asks the user. Raises UsageError where there is nobody to ask, and for a no."""
-    if args.yes:
-        return
-    if sys.stdin is None or not sys.stdin.isatty():
-        raise UsageError("there is no terminal to ask on: say --yes")
-    print(f"{question} [y/N] ", end="", flush=True)
-    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-        raise UsageError("nothing is changed")
 
 
 @dataclass(frozen=True)
@@ -269,8 +179,15 @@ class _Plan:
     manual: Sequence[Finding]
 
 
-def _plan(findings: Sequence[Finding], names: Sequence[str], accepted: Collection[str]) -> _Plan:
+def _plan(
+    findings: Sequence[Finding],
+    names: Sequence[str],
+    accepted: Collection[str],
+    twice: Collection[ResourceId],
+) -> _Plan:
     """What is done about findings; `accepted` are the flags for what is unsafe.
+
+    Nothing is done about objects that stand `twice` in the input.
 
     Raises UsageError for a name that no repair has.
     """
@@ -281,7 +198,8 @@ def _plan(findings: Sequence[Finding], names: Sequence[str], accepted: Collectio
     for finding in findings:
         named = [repair for repair in finding.repairs if repair.name in names]
         ways = named or finding.repairs
-        if any(_is_malformed(edit.resource) for repair in ways for edit in repair.edits):
+        edited = [edit.resource for repair in ways for edit in repair.edits]
+        if any(_is_malformed(each) or each.id in twice for each in edited):
             manual.append(finding)
         elif len(ways) == 1:
             allowed = not ways[0].unsafe or ways[0].flag in accepted
@@ -306,6 +224,31 @@ def _proved(snapshot: Snapshot, plan: _Plan) -> _Plan:
     return replace(plan, chosen=chosen, manual=[*plan.manual, *refused])
 
 
+def _editable(args: argparse.Namespace, snapshot: Snapshot, plan: _Plan) -> _Plan:
+    """The plan without repairs of files that cannot be edited in place; says which those are."""
+    while args.filename and args.output == "diff":
+        changes, _ = change_set([each.repair for each in plan.chosen], whole(args, snapshot))
+        try:
+            file_changes(changes)
+        except NotEditable as error:
+            refused = [each for each in plan.chosen if _edits(each.repair, error.resource)]
+            if not refused:
+                raise
+            print(f"Warning: {safe(str(error))}", file=sys.stderr)
+            plan = replace(
+                plan,
+                chosen=[each for each in plan.chosen if each not in refused],
+                manual=[*plan.manual, *(each.finding for each in refused)],
+            )
+        else:
+            break
+    return plan
+
+
+def _edits(repair: Repair, resource: ResourceId | None) -> bool:
+    return any(edit.resource.id == resource for edit in repair.edits)
+
+
 def _is_malformed(resource: Resource) -> bool:
     """Whether the API server would refuse it as it is.
 
@@ -314,15 +257,6 @@ def _is_malformed(resource: Resource) -> bool:
     """
     names = (resource.name, resource.namespace or "cluster")
     return bool(resource.faults) or not all(map(_NAME.fullmatch, names))
-
-
-def _whole(args: argparse.Namespace, snapshot: Snapshot) -> Callable[[Resource], Mapping[str, Any]]:
-    """What gives an object with all its fields: of a cluster only those were kept that are read."""
-    if not snapshot.coverage.live:
-        return lambda resource: resource.raw
-    from kubectl_mesh.sources.cluster import whole
-
-    return whole(cluster_options(args))
 
 
 def _told(
@@ -345,7 +279,7 @@ def _told(
         yield _listed(paint(f"ONLY WITH {flag}", "bold", "yellow"), lines, room)
     manual = [f"{_name(each)}: {each.message}; {each.next}" for each in plan.manual]
     yield _listed(paint("BY HAND", "bold", "yellow"), manual, room)
-    owned = [f"{step.target} belongs to {owner}" for step, owner in _owned(changes)]
+    owned = [f"{step.target} belongs to {owner}" for step, owner in owned_steps(changes)]
     yield _listed(paint("WILL BE SET BACK, unless it is changed there", "bold", "red"), owned, room)
     later = [repair.title for repair in waiting]
     yield _listed(paint("LATER, when the others are made", "bold", "yellow"), later, room)
@@ -361,8 +295,13 @@ def _told(
 
 def _revealed(before: Sequence[Finding], after: Sequence[Finding], paint: Paint) -> str:
     """What the doctor will find that it does not find now."""
-    known = {(finding.rule.code, finding.resource.id) for finding in before}
-    new = [each for each in after if (each.rule.code, each.resource.id) not in known]
+    known = Counter((finding.rule.code, finding.resource.id) for finding in before)
+    new = []
+    for each in after:
+        key = (each.rule.code, each.resource.id)
+        known[key] -= 1
+        if known[key] < 0:
+            new.append(each)
     lines = [f"{each.rule.code} {each.resource}: {each.message}" for each in new]
     return _listed(paint("WILL BE FOUND THEN", "bold", "yellow"), lines, width())
 

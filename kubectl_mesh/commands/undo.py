@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import argparse
 import sys
+from typing import TYPE_CHECKING
 
-from kubectl_mesh.changes.journal import JournalError, Run, State, told_runs
-from kubectl_mesh.commands.fix import add_apply_flags, agree, connect_to, journal_of, say
+from kubectl_mesh.changes.journal import Journal, JournalError, Run, State, told_runs
+from kubectl_mesh.commands.changing import add_apply_flags, agree, connected, journal_of, say
 from kubectl_mesh.errors import UsageError
 from kubectl_mesh.flags import add_cluster_flags
 from kubectl_mesh.term import emit, safe
+
+if TYPE_CHECKING:
+    from kubectl_mesh.changes.cluster import Cluster
 
 _EPILOG = """\
 examples:
@@ -54,15 +58,21 @@ def run(args: argparse.Namespace) -> int:
         errors = [each for each in listed if isinstance(each, JournalError)]
         for error in errors:
             print(f"error: {safe(str(error))}", file=sys.stderr)
-        emit(text or f"Nothing was applied, as far as {journal.folder} knows.\n")
+        if text or not errors:
+            emit(text or f"Nothing was applied, as far as {journal.folder} knows.\n")
         return JournalError.exit_status if errors else 0
     found = journal.run(args.id) if args.id else _last(args)
-    cluster = connect_to(args)
-    if cluster.server != found.server:
-        raise UsageError(
-            f"{found.id} was applied to {found.server} (context {found.context}), and this is "
-            f"{cluster.server}: name it with --context or --kubeconfig"
-        )
+    with connected(args) as cluster:
+        if cluster.server != found.server:
+            raise UsageError(
+                f"{found.id} was applied to {found.server} (context {found.context}), and this is "
+                f"{cluster.server}: name it with --context or --kubeconfig"
+            )
+        _go(args, cluster, found, journal)
+    return 0
+
+
+def _go(args: argparse.Namespace, cluster: Cluster, found: Run, journal: Journal) -> None:
     left = [each for each in found.entries if each.state in (State.PLANNED, State.STARTED)]
     concerned = left if args.finish else found.made
     if args.finish and any(each.state is State.UNDONE for each in found.entries):
@@ -76,7 +86,6 @@ def run(args: argparse.Namespace) -> int:
         cluster.go_on(found, journal, say)
     else:
         cluster.undo(found, journal, say, force=args.force)
-    return 0
 
 
 def _last(args: argparse.Namespace) -> Run:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -16,6 +17,8 @@ from kubectl_mesh.rules.repair import Then
 from kubectl_mesh.term import Paint, safe
 
 _SERVERS_OWN = ("managedFields", "resourceVersion", "uid", "generation", "creationTimestamp")
+_HARMLESS = re.compile(r"[^\t\u00a0\ufeff]+")
+"""What does not print and does a terminal no harm; a diff without it cannot be applied."""
 _COLORS = {"+": "green", "-": "red", "@": "cyan"}
 
 
@@ -25,7 +28,7 @@ def paint_diff(lines: Iterable[str], paint: Paint) -> str:
 
 
 def _painted(line: str, paint: Paint) -> str:
-    text = safe(line.rstrip("\n"))
+    text = _HARMLESS.sub(lambda found: safe(found[0]), line.rstrip("\n"))
     if line.startswith(("---", "+++")):
         text = paint(text, "bold")
     elif line[:1] in _COLORS:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from kubectl_mesh.mesh.resource import Unreadable, dotted
@@ -19,11 +19,19 @@ MAX_SHOWN = 20
 MAX_PLACES = 3
 
 
-def render(comparison: Comparison, unreadable: Sequence[Unreadable], layout: Layout) -> str:
-    """Each class with an example, what was not compared, and the verdict at the end."""
+def render(
+    comparison: Comparison,
+    unreadable: Sequence[Unreadable],
+    layout: Layout,
+    remark: Callable[[Difference], str] = lambda difference: "",
+) -> str:
+    """Each class with an example, what was not compared, and the verdict at the end.
+
+    `remark` is what is said of a class besides.
+    """
     paint = Paint(layout.color)
     parts = [
-        "\n".join(_class(number, each, paint))
+        "\n".join(_class(number, each, remark(each), paint))
         for number, each in enumerate(comparison.differences[:MAX_SHOWN], 1)
     ]
     hidden = len(comparison.differences) - MAX_SHOWN
@@ -42,7 +50,7 @@ def render(comparison: Comparison, unreadable: Sequence[Unreadable], layout: Lay
     return "".join(f"{part}\n\n" for part in parts)[:-1]
 
 
-def _class(number: int, difference: Difference, paint: Paint) -> Iterator[str]:
+def _class(number: int, difference: Difference, remark: str, paint: Paint) -> Iterator[str]:
     first = difference.places[0]
     example = difference.example
     yield paint(safe(f"{number}. {example}"), "bold")
@@ -54,6 +62,8 @@ def _class(number: int, difference: Difference, paint: Paint) -> Iterator[str]:
     yield f"   after   {safe(_decision(difference.after))}"
     if difference.aspects not in (["destinations"], ["answer"]):
         yield f"   differs {safe(', '.join(difference.aspects))}"
+    if remark:
+        yield f"   why     {safe(remark)}"
     others = _others(difference.places)
     if others:
         yield f"   also    {safe(others)}"

@@ -95,7 +95,10 @@ class Decision:
 
 @dataclass(frozen=True)
 class Place:
-    """Where requests are decided: the proxies, the port and the hosts."""
+    """Where requests are decided: the proxies, the port and the hosts.
+
+    `gateways` are the Gateways that configure the proxies; none for sidecars.
+    """
 
     proxy: str
     gateway: bool
@@ -103,6 +106,7 @@ class Place:
     labels: Mapping[str, str]
     port: int
     host: str
+    gateways: tuple[str, ...] = ()
 
 
 @dataclass
@@ -552,7 +556,7 @@ def _gateway_place(
     names = {gateway.id: None for proxy in proxies for gateway in proxy.gateways}
     kind = "Gateway" if len(names) == 1 else "Gateways"
     title = f"the proxies of {kind} {', '.join(names)} in namespace {vantage.namespace}"
-    return Place(title, True, vantage.namespace, dict(vantage.labels), port, pattern)
+    return Place(title, True, vantage.namespace, dict(vantage.labels), port, pattern, tuple(names))
 
 
 def _unrouted(kind: str) -> Decision:

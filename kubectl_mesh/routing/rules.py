@@ -132,21 +132,25 @@ def merged_rules(virtual_services: VirtualServices, root: VirtualService) -> tup
     A delegate that does not exist, is no delegate or is not exported to the root's namespace
     gives no rule; nor does a rule of it whose match is not within the root's.
     """
-    return tuple(_merged(virtual_services, root))
+    return tuple(
+        rule for own in own_rules(root) for rule in handed_over(virtual_services, root, own)
+    )
 
 
-def _merged(virtual_services: VirtualServices, root: VirtualService) -> Iterator[Rule]:
-    for rule in own_rules(root):
-        named = rule.data.get("delegate")
-        if named is None:
-            yield rule
-            continue
-        key = (named.get("namespace") or root.namespace, named.get("name") or "")
-        delegate = virtual_services.by_name.get(key)
-        if delegate and delegate.is_delegate and delegate.export.reaches(root.namespace):
-            for inner in own_rules(delegate):
-                if (joined := merge(rule, inner)) is not None:
-                    yield joined
+def handed_over(
+    virtual_services: VirtualServices, root: VirtualService, rule: Rule
+) -> Iterator[Rule]:
+    """What a rule of a root comes to: itself, or the rules of its delegate. See merged_rules."""
+    named = rule.data.get("delegate")
+    if named is None:
+        yield rule
+        return
+    key = (named.get("namespace") or root.namespace, named.get("name") or "")
+    delegate = virtual_services.by_name.get(key)
+    if delegate and delegate.is_delegate and delegate.export.reaches(root.namespace):
+        for inner in own_rules(delegate):
+            if (joined := merge(rule, inner)) is not None:
+                yield joined
 
 
 def merge(root: Rule, delegate: Rule) -> Rule | None:

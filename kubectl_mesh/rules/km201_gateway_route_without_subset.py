@@ -8,6 +8,7 @@ from functools import cache, partial
 from typing import Any
 
 from kubectl_mesh.mesh.clients import gateway_namespaces
+from kubectl_mesh.mesh.hosts import namespace_of
 from kubectl_mesh.mesh.resource import dotted, field_at
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.mesh.virtual_services import Destination
@@ -118,7 +119,7 @@ def _known(snapshot: Snapshot, bypass: Bypass) -> set[str]:
     """The subsets of the host that all of the gateways' proxies know."""
     host = bypass.to.host
     providers = snapshot.registry.providers(host)
-    home = providers[0].namespace if providers else None
+    home = providers[0].namespace if providers else namespace_of(host, snapshot.config.domain)
     known = [
         snapshot.destination_rules.lookup(host, namespace, home).subsets
         for gateway in bypass.gateways

@@ -11,6 +11,8 @@ from kubectl_mesh.rules.repair import Edit, Repair
 NAME_IS_REFERRED_TO = (
     "what refers to the port by its name (an Ingress, a ServiceMonitor) has to follow"
 )
+_LONGEST = 63
+"""Characters of the name of a Service's port."""
 
 
 def declared(service: Service, port: Port, protocol: str, *, sure: bool) -> Repair:
@@ -61,4 +63,6 @@ def renamed(service: Service, port: Port, protocol: str) -> str:
     rest = port.name.partition("-")[2]
     name = f"{protocol}-{rest}" if rest else protocol
     others = {each.name for each in service.ports if each is not port}
-    return f"{name}-{port.number}" if name in others else name
+    if name in others:
+        name = f"{name[: _LONGEST - 6]}-{port.number}"
+    return name[:_LONGEST].rstrip("-")

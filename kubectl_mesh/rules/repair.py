@@ -18,6 +18,8 @@ class Then(enum.Enum):
 
     ROLLED_OUT = "rolled-out"
     """All pods of the workload are of its new template, and ready."""
+    PROXIES = "proxies"
+    """All proxies that istiod knows have what they need of the change."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +29,7 @@ class Edit:
     What does not stand there is added, resource.ABSENT takes away; at the path () that is the whole
     object. With `insert` it comes before the item of a list that stands at `path`, or at its end.
     With `source` it is the item that stands there, of the same list, which is moved: `path` is
-    where it stands then.
+    where it stands then. `copied` tells of a value that is an item of another object.
     """
 
     resource: Resource
@@ -36,11 +38,21 @@ class Edit:
     insert: bool = False
     source: Path = ()
     then: Then | None = None
+    copied: Copied | None = None
 
     @property
     def is_deletion(self) -> bool:
         """Whether the whole object is taken away."""
         return self.path == () and self.value is ABSENT
+
+
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """The item of a list that stands at `path` of an object, once `edits` are made there."""
+
+    resource: Resource
+    path: Path
+    edits: tuple[Edit, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,9 +17,10 @@ The `istio` ConfigMap is always looked for. Secrets are never asked for.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import threading
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -27,6 +28,7 @@ from typing import Any
 from kubectl_mesh.errors import ClusterError, Forbidden, NotInstalled, UsageError
 from kubectl_mesh.kube.config import POOL_SIZE, connect
 from kubectl_mesh.kube.http import ApiError, Client
+from kubectl_mesh.kube.istiod import Istiod, forwarded
 from kubectl_mesh.kube.kubeconfig import ClusterOptions, namespace_of_context
 from kubectl_mesh.kube.workers import in_parallel
 from kubectl_mesh.mesh.config import MeshConfig
@@ -544,6 +546,21 @@ def whole(options: ClusterOptions) -> Callable[[Resource], Mapping[str, Any]]:
 def client_of(options: ClusterOptions) -> Client:
     """What talks to the cluster that the options name. Raises ClusterError."""
     return Client(connect(options))
+
+
+@contextlib.contextmanager
+def istiods(
+    client: Client, options: ClusterOptions, namespace: str, url: str | None
+) -> Iterator[Sequence[Istiod]]:
+    """The istiods of a cluster while it is entered: at a URL, or those that run in a namespace.
+
+    Raises istiod.Unreachable.
+    """
+    if url:
+        yield [Istiod(url)]
+    else:
+        with forwarded(client, options, namespace) as found:
+            yield found
 
 
 def path_of(resource: Resource) -> str:

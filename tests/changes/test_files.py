@@ -232,3 +232,32 @@ def test_a_file_of_which_nothing_is_left_goes(tmp_path: Path) -> None:
         assert ("+++ /dev/null\n" in unified_diff([change])) is not left
         write([change])
         assert file.exists() is left
+
+
+POLICY = "kind: Service\napiVersion: v1\nmetadata: {name: a}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        (f"{POLICY}--- # the next: ask\nother: 1\n", "--- # the next: ask\nother: 1\n"),
+        (f"x: 1\n---\n{POLICY}# below\n---\ny: 1\n", "x: 1\n# below\n---\ny: 1\n"),
+        (f"# Copyright\n\n# a\n{POLICY}", "# Copyright\n\n"),
+        (f"# a\n{POLICY}---\ny: 1\n", "y: 1\n"),
+    ],
+)
+def test_comments_that_are_not_of_a_deleted_object_stay(
+    tmp_path: Path, text: str, left: str
+) -> None:
+    file = tmp_path / "it.yaml"
+    file.write_text(text)
+    write(file_changes(changes_of(gone(resources(file)["a"]))))
+    assert file.read_text() == left
+
+
+def test_a_link_goes_with_its_file(tmp_path: Path) -> None:
+    file, link = tmp_path / "it.yaml", tmp_path / "link.yaml"
+    file.write_text(POLICY)
+    link.symlink_to(file)
+    write(file_changes(changes_of(gone(resources(link)["a"]))))
+    assert list(tmp_path.iterdir()) == []

@@ -25,15 +25,13 @@ from kubectl_mesh.changes.patch import Target
 TARGET = Target("networking.istio.io/v1", "VirtualService", "shop", "web")
 
 
+OBJECT: dict[str, Any] = {"metadata": {}}
 NOTHING = {"op": "test", "path": "", "value": {}}
 
 
 def run_of(*states: State) -> Run:
     entries = [
-        Entry(
-            TARGET, "/path", ["why"], [{"op": "test", "path": "", "value": {}}], {}, {}, None, state
-        )
-        for state in states
+        Entry(TARGET, "/path", ["why"], [NOTHING], OBJECT, OBJECT, None, state) for state in states
     ]
     return new_run("a context", "https://server", entries)
 
@@ -166,3 +164,13 @@ def test_who_owns_an_object() -> None:
     assert owner_of({"metadata": {"labels": {"app.kubernetes.io/managed-by": "me"}}}) is None
     owner = {"kind": "Rollout", "name": "r"}
     assert owner_of({"metadata": {"ownerReferences": [owner]}}) == "Argo Rollouts (Rollout r)"
+
+
+@pytest.mark.parametrize("metadata", [[1], "x", None])
+def test_an_object_of_an_unknown_shape_is_not_read(tmp_path: Path, metadata: object) -> None:
+    journal = Journal(tmp_path)
+    run = run_of(State.DONE)
+    run.entries[0].before = {"metadata": metadata}
+    journal.write(run)
+    with pytest.raises(JournalError, match="metadata is not as it was written"):
+        journal.run(run.id)

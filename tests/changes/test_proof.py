@@ -71,3 +71,42 @@ def test_requests_of_another_object_may_not_change() -> None:
     assert unproven(mesh, [repair]) == [repair]
     alone = snapshot(*SERVICES, front, old)
     assert unproven(alone, [repair]) == []
+
+
+def test_nothing_is_proved_of_a_gateway_that_is_not_there() -> None:
+    mesh = snapshot(*SERVICES, virtual_service("shop", ["shop"], to("shop"), CART, gateways=["x"]))
+    found = mesh.get("VirtualService", "a", "shop")
+    assert found
+    repair = moved(found, 0, 1)
+    assert unproven(mesh, [repair]) == [repair]
+
+
+def test_a_move_has_to_cure_something() -> None:
+    """Of two catch-alls that do the same either hides the other one."""
+    mesh = snapshot(*SERVICES, virtual_service("shop", ["shop"], to("cart"), to("cart")))
+    found = mesh.get("VirtualService", "a", "shop")
+    assert found
+    repair = moved(found, 0, 1)
+    assert unproven(mesh, [repair]) == [repair]
+
+
+def test_what_is_proved_only_together_with_what_is_refused_is_refused() -> None:
+    """The younger one's catch-all is hidden by the older one's, and /a of it by /.* then."""
+    front = gateway("front", server("*"))
+    every = {"match": [{"uri": {"regex": "/.*"}}], "redirect": {"uri": "/x"}}
+    old = virtual_service("old", ["shop"], to("shop"), every, gateways=["front"], age=2)
+    young = virtual_service(
+        "young",
+        ["shop"],
+        {**to("shop"), "headers": {"request": {"set": {"x": "y"}}}},
+        to("cart", prefix("/a")),
+        gateways=["front"],
+        age=1,
+    )
+    mesh = snapshot(*SERVICES, front, old, young)
+    repairs = []
+    for name in ("old", "young"):
+        found = mesh.get("VirtualService", "a", name)
+        assert found
+        repairs.append(moved(found, 0, 1))
+    assert unproven(mesh, repairs) == repairs

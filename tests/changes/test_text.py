@@ -7,12 +7,13 @@ import difflib
 import json
 import os
 import random
+import textwrap
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from kubectl_mesh.changes.text import NotEditable, added, moved, removed, replaced
+from kubectl_mesh.changes.text import NotEditable, added, item, moved, removed, replaced
 from kubectl_mesh.mesh.resource import Path
 from kubectl_mesh.sources.yaml import Document, read_documents
 
@@ -164,7 +165,7 @@ SERVICE, ROUTES, CONFIG, PRETTY, DENSE = TEXTS
         (SERVICE, added(SERVICE, ("spec", "type"), "ClusterIP"), 1),
         (SERVICE, added(SERVICE, ("spec", "ports", 3), {"name": "x", "port": 2}), 2),
         (SERVICE, removed(SERVICE, ("spec", "ports", 0, "port")), 1),
-        (SERVICE, removed(SERVICE, ("spec", "ports", 1)), 1),
+        (SERVICE, removed(SERVICE, ("spec", "ports", 1)), 2),
         (
             ROUTES,
             replaced(ROUTES, ("spec", "http", 0, "route", 0, "destination", "subset"), "v2"),
@@ -223,7 +224,7 @@ def test_a_dash_in_a_comment_is_none_of_the_list() -> None:
     text = "a:\n-  # one - two\n  x\n# three - four\n- y\n"
     assert added(text, ("a", 0), "m") == "a:\n- m\n" + text[3:]
     assert removed(text, ("a", 0)) == "a:\n# three - four\n- y\n"
-    assert removed(text, ("a", 1)) == "a:\n-  # one - two\n  x\n# three - four\n"
+    assert removed(text, ("a", 1)) == "a:\n-  # one - two\n  x\n"
 
 
 def test_characters_beyond_the_basic_plane_are_one_in_json_too() -> None:
@@ -240,3 +241,27 @@ def test_what_is_moved_takes_its_comments_along() -> None:
     assert moved(text, (2,), (0,)) == f"{c}\n{a}\n{b}"
     assert moved(text, (1,), (1,)) == text
     assert moved("[a, {b: 1} , c]", (1,), (2,)) == "[a, c, {b: 1}]"
+
+
+def test_comments_belong_to_the_item_above_or_below() -> None:
+    """Those indented further than the dash are of the item above; a text's lines are none."""
+    a, b = "- x: |\n    y\n    # text\n  # x: 2\n", "# b\n- {z: 1}\n"
+    assert moved(a + b, (0,), (1,)) == b + a
+    assert removed(a + b, (0,)) == b
+    assert removed(a + b, (1,)) == a
+    assert added(a + b, (1,), 5) == f"{a}- 5\n{b}"
+    assert item(a + b, (1,)) == b.removesuffix("\n")
+    nested = "l:\n" + textwrap.indent(a, "  ")
+    assert added(nested, ("l", 1), 5) == f"{nested}  - 5\n"
+    for edit in (lambda text: moved(text, (0,), (1,)), lambda text: removed(text, (0,))):
+        with pytest.raises(NotEditable, match="in flow style, with comments"):
+            edit("[ # a\n  a, # about a\n  b]")
+
+
+def test_a_copied_item_keeps_its_comments() -> None:
+    lines = item(
+        "http:\n    # mine\n    - a: 1  # one\n      b: |\n        x\n\n        y\n", ("http", 0)
+    )
+    assert added("l:\n- z\n", ("l", 0), {"a": 1, "b": "x\n\ny\n"}, written=lines) == (
+        "l:\n# mine\n- a: 1  # one\n  b: |\n    x\n\n    y\n- z\n"
+    )

@@ -373,3 +373,32 @@ def test_moved_rules_are_proved_or_left_to_people(run: Run) -> None:
     )
     status, out, _ = run("fix", "-f", str(rules / "KM601" / "bad-same-twice-on-both.yaml"))
     assert (status, out.startswith("BY HAND\n  KM601 VirtualService shops/shop")) == (0, True)
+
+
+def test_objects_that_stand_twice_are_left_to_people(run: Run, tmp_path: Path) -> None:
+    """Else one of two MeshPolicies is left, and mTLS on without a citadel."""
+    text = (ROOT / "tests" / "rules" / "KM501" / "bad-mesh-policy.yaml").read_text()
+    policy = next(part for part in text.split("---\n") if "kind: MeshPolicy" in part)
+    (tmp_path / "one.yaml").write_text(text)
+    (tmp_path / "two.yaml").write_text(policy)
+    status, out, _ = run("fix", "-f", str(tmp_path), "--accept-mtls-off")
+    assert (status, "BY HAND\n  KM501 Service data/mysql" in out) == (0, True)
+
+
+def test_a_file_that_cannot_be_edited_stops_no_other(run: Run, tmp_path: Path) -> None:
+    rule = "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: %s}\nspec:\n"
+    (tmp_path / "good.yaml").write_text(
+        rule % "a" + "  hosts: [a, a]\n  http: [{directResponse: {}}]\n"
+    )
+    shared = "  hosts: &hosts [b, b]\n  http: [{directResponse: {status: 200}}]\n"
+    (tmp_path / "shared.yaml").write_text(rule % "b" + shared)
+    status, out, err = run("fix", "KM609", "-f", str(tmp_path), "--write")
+    assert (status, "shared.yaml: VirtualService default/b: " in err) == (0, True)
+    assert "BY HAND\n  KM609 VirtualService default/b" in out
+    assert "hosts: [a]" in (tmp_path / "good.yaml").read_text()
+
+
+def test_a_diff_with_tabs_can_be_applied(run: Run, example: Path) -> None:
+    example.write_text(example.read_text().replace("    route:", "    #\t\u00a0here\n    route:"))
+    _, out, _ = run("fix", "-f", str(example))
+    assert "     #\t\u00a0here\n" in out

@@ -10,7 +10,7 @@ import pytest
 
 from kubectl_mesh.changes.journal import Journal, State
 from kubectl_mesh.cli import main
-from kubectl_mesh.commands import fix
+from kubectl_mesh.commands import changing
 from kubectl_mesh.errors import UsageError
 from tests.changes.test_journal import run_of
 
@@ -71,15 +71,15 @@ def test_the_user_is_asked(
     monkeypatch.setattr("sys.stdin", Terminal(answer))
     args = argparse.Namespace(yes=False)
     if agreed:
-        fix.agree(args, "Sure?")
+        changing.agree(args, "Sure?")
     else:
         with pytest.raises(UsageError, match="nothing is changed"):
-            fix.agree(args, "Sure?")
+            changing.agree(args, "Sure?")
     assert capsys.readouterr().out == "Sure? [y/N] "
 
 
 def test_where_nobody_can_be_asked_nothing_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
     with pytest.raises(UsageError, match="say --yes"):
-        fix.agree(argparse.Namespace(yes=False), "Sure?")
-    fix.agree(argparse.Namespace(yes=True), "Sure?")
+        changing.agree(argparse.Namespace(yes=False), "Sure?")
+    changing.agree(argparse.Namespace(yes=True), "Sure?")

@@ -5,12 +5,13 @@ In every case the journal says what is so, and `undo` brings back the very specs
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,10 @@ from kubectl_mesh.changes.change_set import ChangeSet, Step, change_set
 from kubectl_mesh.changes.cluster import Cluster, Stopped, content
 from kubectl_mesh.changes.journal import Journal, JournalError, Run, State
 from kubectl_mesh.changes.patch import Conflict, difference
+from kubectl_mesh.changes.waiting import Waiting
 from kubectl_mesh.cli import main
 from kubectl_mesh.errors import MeshError
+from kubectl_mesh.kube.istiod import Istiod
 from kubectl_mesh.mesh.resource import Resource, ResourceId
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.rules import BY_CODE
@@ -76,8 +79,11 @@ class Shop:
         assert len(found.steps) == len(NAMES)
         return found
 
-    def cluster(self) -> Cluster:
-        return Cluster(client_of(self.options))
+    def cluster(
+        self, timeout: float | None = None, options: ClusterOptions | None = None
+    ) -> Cluster:
+        """Without an istiod, as no step waits for the proxies."""
+        return Cluster(client_of(options or self.options), Waiting(nowhere, timeout=timeout))
 
     def patched(self) -> list[str]:
         """The names of those that are not as they were."""
@@ -101,6 +107,11 @@ class Shop:
 @pytest.fixture
 def shop(apiserver: ApiServer, namespace: str, tmp_path: Path) -> Shop:
     return Shop(apiserver, namespace, tmp_path / "journal")
+
+
+@contextlib.contextmanager
+def nowhere() -> Iterator[Sequence[Istiod]]:
+    yield []
 
 
 def quiet(_: str) -> None:
@@ -497,7 +508,7 @@ def test_the_next_step_waits_until_a_workload_is_rolled_out(shop: Shop) -> None:
 
 def test_a_workload_that_is_not_rolled_out_in_time(shop: Shop) -> None:
     changes = restart(shop)
-    cluster = Cluster(client_of(shop.options), timeout=0.5)
+    cluster = shop.cluster(timeout=0.5)
     with pytest.raises(Stopped, match=r"/web is not rolled out within 0.5 s: .*; 1 of 2 steps"):
         cluster.apply(changes, shop.journal, quiet)
     assert (shop.states(), shop.patched()) == ([State.DONE, State.PLANNED], [])
@@ -600,7 +611,7 @@ def test_a_user_who_may_not_patch(shop: Shop) -> None:
         *("create", "rolebinding", "bob", "-n", shop.namespace, "--role=reader", "--user=bob")
     )
     changes = shop.changes()
-    bob = Cluster(client_of(ClusterOptions(kubeconfig=str(shop.server.user("bob")))))
+    bob = shop.cluster(options=ClusterOptions(kubeconfig=str(shop.server.user("bob"))))
     with pytest.raises(MeshError, match='User "bob" cannot patch resource'):
         bob.rehearse(changes)
     with pytest.raises(Stopped, match="nothing is changed"):

@@ -288,7 +288,7 @@ def test_envoy_refuses_what_the_model_says(mesh: Mesh, tried: Tried) -> None:
         while not _is_refused(list(_states(refused))[-1], number):
             refused = configuration(rng, number, tried.own)
         with contextlib.ExitStack() as exits:
-            with pytest.raises(NotSettled, match="overlapping matching rules are defined"):
+            with pytest.raises(NotSettled, match=r"(overlapping|same) matching rules"):
                 exits.enter_context(applied(mesh, [refused]))
             mesh.server.delete(*refused.services, *refused.objects)
         mesh.settled()

@@ -1,0 +1,200 @@
+"""What every command does that changes something: flags, preview, files, cluster."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kubectl_mesh.changes import files
+from kubectl_mesh.changes.change_set import ChangeSet, Step
+from kubectl_mesh.changes.journal import Journal, default_folder
+from kubectl_mesh.changes.owners import FIELD_MANAGER, owner_of
+from kubectl_mesh.changes.patch import Conflict
+from kubectl_mesh.changes.wait_for import DELAY, For
+from kubectl_mesh.commands.inputs import cluster_options
+from kubectl_mesh.errors import UsageError
+from kubectl_mesh.flags import duration
+from kubectl_mesh.mesh.resource import Resource
+from kubectl_mesh.mesh.snapshot import Snapshot
+from kubectl_mesh.report.changes import FORMATS, live_diff, paint_diff
+from kubectl_mesh.term import Paint, emit, safe
+
+if TYPE_CHECKING:
+    from kubectl_mesh.changes.cluster import Cluster
+
+
+def add_change_flags(group: argparse._ArgumentGroup) -> None:
+    """--write for the files of -f, --apply for the cluster, and how."""
+    group.add_argument("--write", action="store_true", help="change the files of -f")
+    group.add_argument("--apply", action="store_true", help="change the cluster, if you agree")
+    add_apply_flags(group)
+    group.add_argument(
+        "--dry-run",
+        choices=("none", "client", "server"),
+        default="none",
+        help="with --apply; server: have the API server try it and change nothing; client: do not "
+        "even ask it",
+    )
+    group.add_argument(
+        "--force-live",
+        action="store_true",
+        help="change objects, too, that a controller (Argo CD, Flux, Helm...) will set back",
+    )
+
+
+def add_apply_flags(group: argparse._ArgumentGroup) -> None:
+    """The flags of everything that changes a cluster."""
+    group.add_argument("--yes", action="store_true", help="do not ask")
+    group.add_argument(
+        "--timeout",
+        metavar="DURATION",
+        type=duration,
+        default=300.0,
+        help="how long to wait for what must hold before the next step (default 5m, 0: for ever)",
+    )
+    group.add_argument(
+        "--wait-for",
+        metavar="proxies|delay[=5s]",
+        type=wait_for,
+        default=(For.EITHER, DELAY),
+        help="between steps: until istiod says that all proxies have it, or for some seconds "
+        "without proof; default: the proxies, and the delay where istiod is out of reach",
+    )
+    group.add_argument(
+        "--istiod-url",
+        metavar="URL",
+        help="where istiod's debug pages are; default: its pods, through kubectl port-forward",
+    )
+    group.add_argument(
+        "--istio-namespace", metavar="NAMESPACE", default="istio-system", help="where istiod runs"
+    )
+    group.add_argument("--field-manager", metavar="NAME", default=FIELD_MANAGER)
+    group.add_argument("--journal", metavar="DIR", help="where to note what is done, for undo")
+
+
+def check_flags(args: argparse.Namespace) -> None:
+    """Raises UsageError for flags of add_change_flags that contradict each other."""
+    if args.write and not args.filename:
+        raise UsageError("--write changes the files of -f: name them")
+    if args.apply and args.filename:
+        raise UsageError("--apply changes the cluster, not the files of -f: those are for --write")
+    if not args.apply and (args.dry_run != "none" or args.force_live or args.yes):
+        raise UsageError("--yes, --dry-run and --force-live are for --apply")
+    if args.apply and args.output != "diff":
+        raise UsageError("--apply shows a diff: leave out -o")
+    if args.with_cluster:
+        raise UsageError("--with-cluster is for the doctor: here it is -f, or the cluster")
+
+
+def whole(args: argparse.Namespace, snapshot: Snapshot) -> Callable[[Resource], Mapping[str, Any]]:
+    """What gives an object with all its fields: of a cluster only those were kept that are read."""
+    if not snapshot.coverage.live:
+        return lambda resource: resource.raw
+    from kubectl_mesh.sources.cluster import whole
+
+    return whole(cluster_options(args))
+
+
+def show(args: argparse.Namespace, changes: ChangeSet, paint: Paint) -> list[files.FileChange]:
+    """Prints a change set as --output says; returns what it makes of the files, if that is shown.
+
+    Raises NotEditable and InputError as files.file_changes does.
+    """
+    if args.output != "diff":
+        emit(FORMATS[args.output](changes))
+        return []
+    texts = files.file_changes(changes) if args.filename else []
+    lines = files.unified_diff(texts) if args.filename else live_diff(changes)
+    emit(paint_diff(lines, paint))
+    return texts
+
+
+def write(changes: ChangeSet, texts: list[files.FileChange]) -> None:
+    """Changes the files that the objects stand in; `texts` is what `show` returned."""
+    files.write(texts or files.file_changes(changes))
+
+
+def tell(args: argparse.Namespace, parts: list[str]) -> None:
+    """Prints what is said of a change set: below its diff, or beside what a program reads."""
+    text = "\n\n".join(filter(None, parts))
+    if args.output == "diff" and not args.no_headers:
+        emit(text + "\n")
+    elif text:
+        print(text, file=sys.stderr)
+
+
+def apply(args: argparse.Namespace, changes: ChangeSet) -> None:
+    """Makes a change set, once the server has tried it and the user agrees."""
+    owned = owned_steps(changes)
+    if owned and not args.force_live:
+        listed = "; ".join(f"{step.target} belongs to {owner}" for step, owner in owned)
+        raise Conflict(
+            f"{listed}, which will set it back; nothing is changed: change it where it is kept, "
+            "with -f FILES --write; or change it here all the same with --force-live"
+        )
+    if args.dry_run == "client":
+        print("Nothing is changed: the API server was not asked, either.")
+        return
+    with connected(args) as cluster:
+        cluster.rehearse(changes)
+        if args.dry_run == "server":
+            print("The API server would accept every step; nothing is changed.")
+            return
+        count = len(changes.steps)
+        agree(args, f"Make {count} changes?" if count > 1 else "Make the change?")
+        run = cluster.apply(changes, journal_of(args), say)
+    print(f"Taken back by: kubectl mesh undo {run.id}")
+
+
+def owned_steps(changes: ChangeSet) -> list[tuple[Step, str]]:
+    """The steps whose objects a controller would set back, and which."""
+    return [(step, owner) for step in changes.steps if (owner := owner_of(step.before or {}))]
+
+
+def say(text: str) -> None:
+    print(safe(text), flush=True)
+
+
+def wait_for(text: str) -> tuple[For, float]:
+    """What --wait-for says, and the seconds of the delay. Raises argparse.ArgumentTypeError."""
+    word, separator, length = text.partition("=")
+    if word == For.DELAY.value:
+        return For.DELAY, (duration(length) or 0.0) if separator else DELAY
+    if text == For.PROXIES.value:
+        return For.PROXIES, DELAY
+    raise argparse.ArgumentTypeError(f"{text!r}: expected proxies, delay or delay=5s")
+
+
+@contextlib.contextmanager
+def connected(args: argparse.Namespace) -> Iterator[Cluster]:
+    """The cluster that the flags name, to be changed. Raises ClusterError."""
+    from kubectl_mesh.changes.cluster import Cluster
+    from kubectl_mesh.changes.waiting import Waiting
+    from kubectl_mesh.sources.cluster import client_of, istiods
+
+    options = cluster_options(args)
+    client = client_of(options)
+    what, delay = args.wait_for
+    reach = partial(istiods, client, options, args.istio_namespace, args.istiod_url)
+    with Waiting(reach, what, delay, args.timeout) as waiting:
+        yield Cluster(client, waiting, args.field_manager)
+
+
+def journal_of(args: argparse.Namespace) -> Journal:
+    return Journal(Path(args.journal) if args.journal else default_folder())
+
+
+def agree(args: argparse.Namespace, question: str) -> None:
+    """Asks the user. Raises UsageError where there is nobody to ask, and for a no."""
+    if args.yes:
+        return
+    if sys.stdin is None or not sys.stdin.isatty():
+        raise UsageError("there is no terminal to ask on: say --yes")
+    print(f"{question} [y/N] ", end="", flush=True)
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise UsageError("nothing is changed")

@@ -1,0 +1,267 @@
+"""`kubectl mesh merge-vs`: one VirtualService from several, and the proof of what that changes."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+
+from kubectl_mesh.changes import outlook
+from kubectl_mesh.changes.change_set import ChangeSet, change_set
+from kubectl_mesh.changes.judgement import Judgement, judge
+from kubectl_mesh.changes.merge import Merge, Refusal, merge
+from kubectl_mesh.changes.mergeable import Candidate, candidates, concerning
+from kubectl_mesh.commands.changing import (
+    add_change_flags,
+    apply,
+    check_flags,
+    owned_steps,
+    show,
+    tell,
+    whole,
+    write,
+)
+from kubectl_mesh.commands.inputs import take_snapshot
+from kubectl_mesh.errors import MeshError, UsageError
+from kubectl_mesh.flags import add_cluster_flags, add_input_flags, add_output_flags
+from kubectl_mesh.mesh.snapshot import Snapshot
+from kubectl_mesh.mesh.virtual_services import VirtualService
+from kubectl_mesh.report import Layout
+from kubectl_mesh.report.changes import FORMATS
+from kubectl_mesh.report.comparison import render
+from kubectl_mesh.report.table import wrap
+from kubectl_mesh.routing.compare import Comparison, compare
+from kubectl_mesh.routing.scope import KINDS as ROUTING_KINDS
+from kubectl_mesh.sources.context import namespace_on_disk
+from kubectl_mesh.sources.yaml import collector_paused
+from kubectl_mesh.term import Paint, emit, safe, use_color, width
+
+_KINDS = {*ROUTING_KINDS, "Rollout"}
+
+_EPILOG = """\
+examples:
+  {prog}                               what could be merged, and what that would change
+  {prog} myapp helloworld -n shop      shows one VirtualService instead of two, and the proof
+  {prog} myapp helloworld --share-routes    the gateway's routes take the mesh's subsets, too
+  {prog} --host reviews.shop.svc.cluster.local    all VirtualServices that concern it
+  {prog} myapp helloworld -f manifests/ --write    changes the files
+  {prog} myapp helloworld -n shop --apply    asks, and changes the cluster; `undo` takes it back
+
+The oldest survives and is changed in place, so that it wins on the mesh throughout; the others are
+deleted once the proxies have its rules. Every rule is bound to the gateways, or the mesh, where it
+held before. A change that is not what the merge is for stops it, unless --allow-differences.
+
+exit status:
+  0  there is nothing to merge, or it is written or applied
+  1  there is something to change
+  2  the command line is at fault, or you did not agree
+  3  it cannot be merged, or something could not be read or changed
+"""
+
+
+class Unmergeable(MeshError):
+    """VirtualServices that are not merged, and why."""
+
+    exit_status = 3
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = _EPILOG.format(prog=parser.prog)
+    parser.add_argument(
+        "names", nargs="*", metavar="[NAMESPACE/]NAME", help="the VirtualServices to be merged"
+    )
+    add_input_flags(parser)
+    group = parser.add_argument_group("how to merge")
+    group.add_argument(
+        "--host", metavar="HOST", help="all VirtualServices that concern a host, in place of names"
+    )
+    group.add_argument(
+        "--share-routes",
+        action="store_true",
+        help="give routes of gateways the subsets that the rules for the mesh choose",
+    )
+    group.add_argument(
+        "--allow-differences",
+        action="store_true",
+        help="merge although requests are treated differently, other than it is meant for",
+    )
+    add_change_flags(group)
+    add_output_flags(parser, ("diff", *FORMATS))
+    add_cluster_flags(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Previews a merge, or makes it; without names, lists what could be merged.
+
+    Raises UsageError for names that are not there, Unmergeable where something stands in the way,
+    and what changing.show and changing.apply raise.
+    """
+    check_flags(args)
+    if args.names and args.host:
+        raise UsageError("name VirtualServices, or a --host: not both")
+    chosen = bool(args.names or args.host)
+    if not chosen and (args.write or args.apply or args.output != "diff"):
+        raise UsageError("name the VirtualServices to be merged, or a --host")
+    with collector_paused():
+        snapshot, _ = take_snapshot(_everywhere(args), _KINDS)
+    paint = Paint(use_color(args.color, sys.stdout))
+    if not chosen:
+        only = {args.namespace} if args.namespace and not args.all_namespaces else None
+        emit(_listing(snapshot, candidates(snapshot, only), paint))
+        return 0
+    members = _named(args, snapshot) if args.names else concerning(snapshot, args.host)
+    if len(members) < 2:
+        emit(f"There is nothing to merge: {_told_alone(args, members)}.\n")
+        return 0
+    found = merge(snapshot, members, share_routes=args.share_routes)
+    if not isinstance(found, Merge):
+        raise Unmergeable(_refused(members, found))
+    changes, _ = change_set([found.repair], whole(args, snapshot))
+    comparison = compare(snapshot, outlook.after(snapshot, changes))
+    texts = show(args, changes, paint)
+    tell(args, list(_told(args, snapshot, found, changes, comparison, paint)))
+    stopping = _stopping(found, comparison)
+    if stopping and not args.allow_differences:
+        raise Unmergeable(
+            f"{stopping}; nothing is changed: leave them apart (fix KM201 copies the mesh's subset "
+            "into a gateway's route), or merge all the same with --allow-differences"
+        )
+    if args.write:
+        write(changes, texts)
+        return 0
+    if args.apply:
+        apply(args, changes)
+        return 0
+    return 1
+
+
+def _everywhere(args: argparse.Namespace) -> argparse.Namespace:
+    """The flags, but for the whole mesh: a proof needs all that could be treated differently."""
+    return argparse.Namespace(**{**vars(args), "all_namespaces": True})
+
+
+def _named(args: argparse.Namespace, snapshot: Snapshot) -> list[VirtualService]:
+    """The VirtualServices of the command line, the oldest first where that is known."""
+    known = snapshot.virtual_services.by_name
+    found: list[VirtualService] = []
+    for name in dict.fromkeys(args.names):
+        namespace, _, short = name.rpartition("/")
+        if namespace:
+            matching = [vs for vs in (known.get((namespace, short)),) if vs]
+        elif args.namespace or snapshot.coverage.live:
+            matching = [vs for vs in (known.get((_namespace(args), short)),) if vs]
+        else:
+            matching = [vs for (_, each), vs in known.items() if each == short]
+        if not matching:
+            where = (
+                f" in namespace {namespace or _namespace(args)}" if snapshot.coverage.live else ""
+            )
+            raise UsageError(f"there is no VirtualService {name}{where}")
+        if matching[1:]:
+            listed = ", ".join(str(vs.resource.id) for vs in matching)
+            raise UsageError(f"{name} may be {listed}: say NAMESPACE/NAME")
+        found += matching
+    if all(vs.resource.metadata.get("creationTimestamp") for vs in found):
+        found.sort(key=lambda vs: vs.resource.age_key)
+    return found
+
+
+def _namespace(args: argparse.Namespace) -> str:
+    from kubectl_mesh.commands.inputs import cluster_options
+
+    return args.namespace or namespace_on_disk(cluster_options(args))
+
+
+def _told_alone(args: argparse.Namespace, members: Sequence[VirtualService]) -> str:
+    if not members:
+        return f"no VirtualService concerns {args.host}"
+    what = f"concerns {args.host} alone" if args.host else "is the only one"
+    return f"{members[0].resource} {what}"
+
+
+def _refused(members: Sequence[VirtualService], refusals: Sequence[Refusal]) -> str:
+    names = " and ".join(str(vs.resource) for vs in members)
+    return f"{names} cannot be merged: " + "; ".join(map(str, refusals))
+
+
+def _stopping(found: Merge, comparison: Comparison) -> str:
+    """What is in the way of a merge that could be made."""
+    other = sum(judge(found, each) is Judgement.OTHER for each in comparison.differences)
+    parts = []
+    if other:
+        what = "a class of requests is" if other == 1 else f"{other} classes of requests are"
+        parts.append(f"{what} treated differently, which is not intended")
+    if comparison.undecided:
+        parts.append("not all requests could be compared")
+    return " and ".join(parts)
+
+
+def _told(
+    args: argparse.Namespace,
+    snapshot: Snapshot,
+    found: Merge,
+    changes: ChangeSet,
+    comparison: Comparison,
+    paint: Paint,
+) -> Iterator[str]:
+    room = width()
+    lines = [
+        found.repair.title,
+        *found.notes,
+        *_exposed(found, comparison),
+        *(f"{step.target} belongs to {owner}" for step, owner in owned_steps(changes)),
+    ]
+    if not snapshot.coverage.live and len({vs.resource.age_key[0] for vs in found.members}) == 1:
+        lines.append(
+            "manifests do not say which is the oldest: in a cluster the oldest survives, and its "
+            "rules come first"
+        )
+    heading = paint("MERGED" if args.write else "TO BE MERGED", "bold", "green")
+    yield heading + "\n" + "\n".join(wrap(safe(line), room, "  ", "    ") for line in lines)
+    layout = Layout(room, paint.enabled)
+    proof = render(comparison, (), layout, lambda each: judge(found, each).text)
+    yield paint("HOW REQUESTS WILL BE ROUTED", "bold") + "\n" + proof.rstrip()
+
+
+def _exposed(found: Merge, comparison: Comparison) -> Iterator[str]:
+    """Hosts that are served where they were not, as one VirtualService has one list of hosts."""
+    places = [
+        place
+        for each in comparison.differences
+        if judge(found, each) is Judgement.EXPOSED
+        for place in each.places
+    ]
+    failing = any(
+        judge(found, each) is Judgement.EXPOSED and "(503" in each.after.treatment.summary
+        for each in comparison.differences
+    )
+    for gateway in (True, False):
+        hosts = ", ".join(dict.fromkeys(each.host for each in places if each.gateway is gateway))
+        if hosts and gateway:
+            yield (
+                f"{hosts} can be called through the gateways then: take it out of the hosts of "
+                "the Gateway's servers, or match the authority, if that must not be"
+            )
+        elif hosts:
+            yield (
+                f"sidecars route {hosts} by these rules then, and answer 404 where none matches"
+                + (", 503 where the destination has no such port" if failing else "")
+                + "; fix KM201 copies subsets without that"
+            )
+
+
+def _listing(snapshot: Snapshot, found: Sequence[Candidate], paint: Paint) -> str:
+    """What could be merged, what each merge would change, and what stands in the way."""
+    if not found:
+        return "No VirtualServices share a host, or route from a gateway to a host with rules.\n"
+    room = width()
+    parts = []
+    for each in found:
+        names = ", ".join(f"{vs.namespace}/{vs.resource.name}" for vs in each.members)
+        lines = [each.why, *each.changes, *(f"in the way: {line}" for line in each.obstacles)]
+        if not each.obstacles:
+            words = " ".join(f"{vs.namespace}/{vs.resource.name}" for vs in each.members)
+            lines.append(f"kubectl mesh merge-vs {words}")
+        told = "\n".join(wrap(safe(line), room, "  ", "    ") for line in lines)
+        parts.append(paint(safe(names), "bold") + "\n" + told)
+    return "\n\n".join(parts) + "\n"

@@ -1,0 +1,155 @@
+"""istiod's own view: which proxies it serves, what they have acknowledged, what it has read.
+
+Its debug pages answer on port 15014, to callers on its own machine alone: they are reached through
+`kubectl port-forward`, or at an address that the user gives.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import urllib3
+
+from kubectl_mesh.errors import ClusterError, MeshError
+from kubectl_mesh.kube.http import Client
+from kubectl_mesh.kube.kubeconfig import ClusterOptions
+
+PORT = 15014
+_TIMEOUT = urllib3.Timeout(connect=5.0, read=30.0)
+_PARTS = ("cluster", "listener", "route")
+_ENDPOINT = "endpoint"
+"""Is sent for every pod that comes and goes, whatever else changes."""
+_FORWARDING = re.compile(r"Forwarding from 127\.0\.0\.1:(\d+) -> ")
+
+
+class Unreachable(MeshError):
+    """istiod's debug pages cannot be read, and why."""
+
+
+@dataclass(frozen=True)
+class Proxy:
+    """What istiod says of a proxy: the marks of the clusters, listeners and routes that it was last
+    sent, and whether it has acknowledged all, endpoints too.
+    """
+
+    sent: tuple[str, ...]
+    in_sync: bool
+
+
+class Istiod:
+    """One istiod. Every method raises Unreachable."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url.rstrip("/")
+        self._pool = urllib3.PoolManager(timeout=_TIMEOUT, retries=False)
+
+    def proxies(self) -> dict[str, Proxy]:
+        """The proxies that it serves, by name and namespace: web-7d4b.shop."""
+        return {str(each.get("proxy")): _proxy(each) for each in self._list("syncz")}
+
+    def versions(self) -> dict[tuple[str, str, str], str]:
+        """The resourceVersions of Istio's objects that it has read, by kind, namespace and name."""
+        found = {}
+        for each in self._list("configz"):
+            metadata = each.get("metadata") or {}
+            where = str(metadata.get("namespace") or "")
+            key = (str(each.get("kind")), where, str(metadata.get("name")))
+            found[key] = str(metadata.get("resourceVersion") or "")
+        return found
+
+    def _list(self, page: str) -> list[dict[str, Any]]:
+        url = f"{self.url}/debug/{page}"
+        try:
+            answer = self._pool.request("GET", url)
+            found = json.loads(answer.data) if answer.status == 200 else None
+        except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+            raise Unreachable(f"istiod at {url} does not answer: {error}") from error
+        if answer.status != 200:
+            raise Unreachable(f"istiod at {url} answers with {answer.status}")
+        if found is None:
+            return []
+        if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
+            raise Unreachable(f"istiod at {url} answers with something else than a list")
+        return found
+
+
+def _proxy(state: Mapping[str, Any]) -> Proxy:
+    sent = tuple(str(state.get(f"{part}_sent") or "") for part in _PARTS)
+    return Proxy(
+        sent,
+        all(
+            state.get(f"{part}_sent") == state.get(f"{part}_acked") for part in (*_PARTS, _ENDPOINT)
+        ),
+    )
+
+
+@contextlib.contextmanager
+def forwarded(
+    client: Client, options: ClusterOptions, namespace: str
+) -> Iterator[Sequence[Istiod]]:
+    """All istiods of a cluster, through `kubectl port-forward`, while it is entered.
+
+    Raises Unreachable where there is none, or one of them cannot be reached.
+    """
+    path = f"/api/v1/namespaces/{namespace}/pods"
+    try:
+        pods = client.items(path, lambda pod: pod, {"labelSelector": "app=istiod"})
+    except ClusterError as error:
+        raise Unreachable(f"the pods of istiod cannot be listed: {error}") from error
+    names = [
+        str(pod["metadata"]["name"])
+        for pod in pods
+        if (pod.get("status") or {}).get("phase") == "Running"
+    ]
+    if not names:
+        raise Unreachable(f"no pod of istiod (app=istiod) runs in namespace {namespace}")
+    with contextlib.ExitStack() as exits:
+        yield [Istiod(exits.enter_context(_forward(options, namespace, name))) for name in names]
+
+
+@contextlib.contextmanager
+def _forward(options: ClusterOptions, namespace: str, pod: str) -> Iterator[str]:
+    command = ["kubectl", "port-forward", f"pod/{pod}", f":{PORT}", "-n", namespace]
+    command += ["--address", "127.0.0.1", *_flags(options)]
+    try:
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+    except OSError as error:
+        raise Unreachable(f"kubectl cannot be run: {error.strerror}") from error
+    try:
+        assert process.stdout
+        found = _FORWARDING.search(process.stdout.readline())
+        if not found:
+            process.kill()
+            _, said = process.communicate()
+            raise Unreachable(f"kubectl port-forward to {pod} failed: {' '.join(said.split())}")
+        yield f"http://127.0.0.1:{found[1]}"
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def _flags(options: ClusterOptions) -> Iterator[str]:
+    for flag, value in (
+        ("kubeconfig", options.kubeconfig),
+        ("context", options.context),
+        ("cluster", options.cluster),
+        ("user", options.user),
+        ("server", options.server),
+        ("token", options.token),
+        ("as", options.as_user),
+        ("as-uid", options.as_uid),
+        ("tls-server-name", options.tls_server_name),
+    ):
+        if value:
+            yield f"--{flag}={value}"
+    yield from (f"--as-group={group}" for group in options.as_groups)
+    if options.insecure_skip_tls_verify:
+        yield "--insecure-skip-tls-verify"

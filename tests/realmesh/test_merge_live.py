@@ -1,0 +1,156 @@
+"""`kubectl mesh merge-vs` on the real mesh: Istio's own example of it, under load."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from kubectl_mesh.cli import main
+
+from .debug_pages import debug_pages
+from .mesh import Mesh
+from .test_ingress import GATEWAY_AND_SUBSETS, INSIDE, WaysIn
+
+MYAPP = """\
+apiVersion: networking.istio.io/v1alpha3
+kind: VirtualService
+metadata:
+  name: myapp
+spec:
+  hosts:
+  - "myapp.com" # or maybe "*" if you are testing without DNS using the ingress-gateway IP (e.g., http://1.2.3.4/hello)
+  gateways:
+  - myapp-gateway
+  http:
+  - match:
+    - uri:
+        prefix: /hello
+    route:
+    - destination:
+        host: helloworld.default.svc.cluster.local
+  - match:
+    - uri:
+        prefix: /other
+    route:
+    - destination:
+        host: helloworld.default.svc.cluster.local
+"""
+HELLOWORLD = """\
+apiVersion: networking.istio.io/v1alpha3
+kind: VirtualService
+metadata:
+  name: helloworld
+spec:
+  hosts:
+  - helloworld.default.svc.cluster.local
+  http:
+  - route:
+    - destination:
+        host: helloworld.default.svc.cluster.local
+        subset: v1
+"""
+"""As Istio's text on the trouble has them; the second match stands for its dots."""
+
+MERGED = """\
+apiVersion: networking.istio.io/v1alpha3
+kind: VirtualService
+metadata:
+  name: myapp
+spec:
+  hosts:
+  - "myapp.com" # or maybe "*" if you are testing without DNS using the ingress-gateway IP (e.g., http://1.2.3.4/hello)
+  - helloworld.default.svc.cluster.local
+  gateways:
+  - mesh
+  - myapp-gateway
+  http:
+  - match:
+    - uri:
+        prefix: /hello
+      gateways:
+      - myapp-gateway
+    route:
+    - destination:
+        host: helloworld.default.svc.cluster.local
+        subset: v1
+  - match:
+    - uri:
+        prefix: /other
+      gateways:
+      - myapp-gateway
+    route:
+    - destination:
+        host: helloworld.default.svc.cluster.local
+        subset: v1
+  - match:
+    - gateways:
+      - mesh
+    route:
+    - destination:
+        host: helloworld.default.svc.cluster.local
+        subset: v1
+"""
+"""What Istio's text makes of them: hosts of both, both gateways, per-match gateways."""
+
+
+def test_the_listing_itself(tmp_path: Path) -> None:
+    file = tmp_path / "it.yaml"
+    file.write_text(f"{GATEWAY_AND_SUBSETS}---\n{MYAPP}---\n{HELLOWORLD}")
+    assert (
+        main(["merge-vs", "myapp", "helloworld", "--share-routes", "-f", str(file), "--write"]) == 0
+    )
+    assert file.read_text() == f"{GATEWAY_AND_SUBSETS}---\n{MERGED}"
+    assert main(["merge-vs", "myapp", "--host", "myapp.com", "-f", str(file)]) == 2
+    assert main(["merge-vs", "--host", "myapp.com", "-f", str(file), "--write"]) == 0
+
+
+def test_under_load_no_request_fails(
+    mesh: Mesh, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Preview, apply, undo: no 5xx, no 404, and from inside never anything but v1."""
+    ways_in = WaysIn.to(mesh, "helloworld", 5000)
+    mesh.apply(GATEWAY_AND_SUBSETS, MYAPP)
+    mesh.next_second()
+    mesh.apply(HELLOWORLD)
+    mesh.settled()
+
+    def command(*arguments: str) -> str:
+        capsys.readouterr()
+        kubeconfig = ["--kubeconfig", str(mesh.server.kubeconfig)]
+        status = main([*arguments, *kubeconfig])
+        assert status == (0 if "--yes" in arguments else 1), capsys.readouterr()
+        return capsys.readouterr().out
+
+    merge = ("merge-vs", "myapp", "helloworld", "--share-routes")
+    with (
+        debug_pages(mesh.istiod) as url,
+        mesh.load(ways_in.client, INSIDE, "/hello") as inside,
+        mesh.load(ways_in.ingress, "myapp.com", "/hello") as outside,
+    ):
+        changing = ("--yes", "--journal", str(tmp_path), "--istiod-url", url)
+        outside.more(200)
+        assert {version for _, version in outside.counts} == {"v1", "v2"}
+        preview = command(*merge)
+        assert "intended: the gateway's route takes the subset of the mesh's rules" in preview
+        assert "NOT INTENDED" not in preview
+        said = command(*merge, "--apply", *changing)
+        assert "all 2 proxies have it" in said
+        mesh.settled()
+        assert {version for _, version in outside.fresh(200)} == {"v1"}
+        assert names(mesh) == ["myapp"]
+        live = mesh.server.kubectl("get", "virtualservice", "myapp", "-o", "yaml").stdout
+        assert yaml.safe_load(live)["spec"] == yaml.safe_load(MERGED)["spec"]
+        said = command("undo", *changing)
+        assert "all 2 proxies have it" in said
+        mesh.settled()
+        assert {version for _, version in outside.fresh(200)} == {"v1", "v2"}
+        assert names(mesh) == ["helloworld", "myapp"]
+    assert inside.counts.keys() == {(200, "v1")}
+    assert outside.counts.keys() == {(200, "v1"), (200, "v2")}
+
+
+def names(mesh: Mesh) -> list[str]:
+    listed = mesh.server.kubectl("get", "virtualservices", "-o", "name").stdout.split()
+    return sorted(each.rpartition("/")[2] for each in listed)
