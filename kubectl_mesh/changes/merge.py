@@ -132,6 +132,8 @@ class _Merging:
                 yield Refusal(
                     f"{resource} has fields of a wrong type", "kubectl mesh doctor names them"
                 )
+            if resource.id in self._snapshot.replaced:
+                yield Refusal(f"{resource} stands twice in the input", "leave one of them")
         if len(self._members) < 2:
             return
         yield from self._different_exports()
@@ -252,7 +254,7 @@ class _Merging:
         edits += self._http(survivor, sources)
         for protocol in ("tls", "tcp"):
             edits += self._appended(survivor, protocol)
-        edits[-1:] = [_then(edits[-1])]
+        edits[-1:] = map(_then, edits[-1:])
         gone = [Edit(vs.resource, (), ABSENT) for vs in self._others]
         for vs in self._others:
             told = ", ".join(sorted(vs.resource.annotations))

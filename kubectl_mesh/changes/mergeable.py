@@ -11,6 +11,7 @@ from kubectl_mesh.changes.change_set import change_set
 from kubectl_mesh.changes.judgement import Judgement, judge
 from kubectl_mesh.changes.merge import Merge, merge
 from kubectl_mesh.changes.owners import owner_of
+from kubectl_mesh.changes.proof import gateways_not_seen
 from kubectl_mesh.mesh.gateways import MESH
 from kubectl_mesh.mesh.hosts import hosts_called, overlap
 from kubectl_mesh.mesh.resource import ResourceId
@@ -71,8 +72,10 @@ def candidates(snapshot: Snapshot, namespaces: Collection[str] | None) -> list[C
     for each in found:
         made = merge(snapshot, each.members)
         if isinstance(made, Merge):
-            waiting.append((each, made))
             each.obstacles += _owned(made)
+            unseen = sorted(set().union(*(gateways_not_seen(snapshot, vs) for vs in made.members)))
+            each.obstacles += [f"Gateway {name} is not in the input" for name in unseen]
+            waiting.append((each, made))
         else:
             each.obstacles += map(str, made)
     for _ in range(MAX_ROUNDS):

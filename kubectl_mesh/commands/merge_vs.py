@@ -11,6 +11,7 @@ from kubectl_mesh.changes.change_set import ChangeSet, change_set
 from kubectl_mesh.changes.judgement import Judgement, judge
 from kubectl_mesh.changes.merge import Merge, Refusal, merge
 from kubectl_mesh.changes.mergeable import Candidate, candidates, concerning
+from kubectl_mesh.changes.proof import gateways_not_seen
 from kubectl_mesh.commands.changing import (
     add_change_flags,
     apply,
@@ -120,7 +121,7 @@ def run(args: argparse.Namespace) -> int:
     comparison = compare(snapshot, outlook.after(snapshot, changes))
     texts = show(args, changes, paint)
     tell(args, list(_told(args, snapshot, found, changes, comparison, paint)))
-    stopping = _stopping(found, comparison)
+    stopping = _stopping(snapshot, found, comparison)
     if stopping and not args.allow_differences:
         raise Unmergeable(
             f"{stopping}; nothing is changed: leave them apart (fix KM201 copies the mesh's subset "
@@ -153,10 +154,9 @@ def _named(args: argparse.Namespace, snapshot: Snapshot) -> list[VirtualService]
         else:
             matching = [vs for (_, each), vs in known.items() if each == short]
         if not matching:
-            where = (
-                f" in namespace {namespace or _namespace(args)}" if snapshot.coverage.live else ""
-            )
-            raise UsageError(f"there is no VirtualService {name}{where}")
+            place = namespace or args.namespace or (snapshot.coverage.live and _namespace(args))
+            where = f"in namespace {place}" if place else "in the manifests"
+            raise UsageError(f"there is no VirtualService {short} {where}")
         if matching[1:]:
             listed = ", ".join(str(vs.resource.id) for vs in matching)
             raise UsageError(f"{name} may be {listed}: say NAMESPACE/NAME")
@@ -184,7 +184,7 @@ def _refused(members: Sequence[VirtualService], refusals: Sequence[Refusal]) -> 
     return f"{names} cannot be merged: " + "; ".join(map(str, refusals))
 
 
-def _stopping(found: Merge, comparison: Comparison) -> str:
+def _stopping(snapshot: Snapshot, found: Merge, comparison: Comparison) -> str:
     """What is in the way of a merge that could be made."""
     other = sum(judge(found, each) is Judgement.OTHER for each in comparison.differences)
     parts = []
@@ -193,6 +193,13 @@ def _stopping(found: Merge, comparison: Comparison) -> str:
         parts.append(f"{what} treated differently, which is not intended")
     if comparison.undecided:
         parts.append("not all requests could be compared")
+    unseen = sorted(set().union(*(gateways_not_seen(snapshot, vs) for vs in found.members)))
+    if unseen:
+        parts.append(
+            f"Gateway {', '.join(unseen)} is not in the input, so that requests cannot be compared"
+        )
+    if other:
+        parts += found.unbound
     return " and ".join(parts)
 
 

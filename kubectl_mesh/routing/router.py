@@ -129,10 +129,7 @@ class Router:
     def _on_gateway(self, gateway: str, domain: str, namespace: str) -> Iterator[VirtualService]:
         """The VirtualServices of a gateway that may share a host, as its proxies order them."""
         by_host = self._by_gateway.get(gateway, {})
-        if is_wildcard(domain):
-            candidates = chain.from_iterable(by_host.values())
-        else:
-            candidates = chain.from_iterable(by_host.get(p, ()) for p in patterns_for(domain))
+        candidates = chain.from_iterable(by_host.get(each, ()) for each in patterns_for(domain))
         ordered = sorted(set(candidates), key=lambda vs: vs.resource.age_key)
         return iter(as_seen_from(namespace, ordered))
 

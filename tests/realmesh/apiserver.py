@@ -34,7 +34,7 @@ import ssl
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
@@ -173,11 +173,15 @@ class ApiServer:
         for item in objects(*manifests):
             self.request("DELETE", f"{self.path(item)}?gracePeriodSeconds=0")
 
+    def patch(self, path: str, operations: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Applies a JSON Patch as the administrator. Raises RuntimeError as `request` does."""
+        return self.request("PATCH", path, operations, content_type="application/json-patch+json")
+
     def request(
         self,
         method: str,
         path: str,
-        body: Mapping[str, Any] | None = None,
+        body: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
         *,
         content_type: str = "application/json",
     ) -> dict[str, Any]:

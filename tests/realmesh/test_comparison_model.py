@@ -62,17 +62,17 @@ def _compare_on_the_mesh(
         now, answers_after = tried.snapshot(), tried.answers(asked)
         reported = compare(was, now)
         assert not reported.undecided
-        examples = list(_examples(tried, reported))
-        examples_after = [tried.say(*example) for example in examples]
+        shown = list(examples(tried, reported))
+        shown_after = [tried.say(*example) for example in shown]
         _change(mesh, before)
-        examples_before = [tried.say(*example) for example in examples]
-    for example, one, other in zip(examples, examples_before, examples_after, strict=True):
+        shown_before = [tried.say(*example) for example in shown]
+    for example, one, other in zip(shown, shown_before, shown_after, strict=True):
         assert one != other, f"KUBECTL_MESH_SEED={SEED}: reported, and answered alike: {example}"
     found = 0
     for (place, ask), one in answers_before.items():
         if one != answers_after[place, ask]:
             found += 1
-            assert _is_reported(tried, reported, was, now, place, ask), (
+            assert is_reported(tried, reported, was, now, place, ask), (
                 f"KUBECTL_MESH_SEED={SEED}: not reported: {place} {ask}: {one}, then "
                 f"{answers_after[place, ask]}"
             )
@@ -84,7 +84,7 @@ def _change(mesh: Mesh, to: list[Configuration]) -> None:
     mesh.settled()
 
 
-def _examples(tried: Tried, reported: Comparison) -> Iterator[tuple[Proxy, Ask, str]]:
+def examples(tried: Tried, reported: Comparison) -> Iterator[tuple[Proxy, Ask, str]]:
     """The example of each class, its Host header, and a proxy that it is for, if one is tried."""
     for difference in reported.differences:
         request, place = difference.example, difference.places[0]
@@ -97,7 +97,7 @@ def _examples(tried: Tried, reported: Comparison) -> Iterator[tuple[Proxy, Ask, 
             yield proxy, ask, request.authority
 
 
-def _is_reported(
+def is_reported(
     tried: Tried, reported: Comparison, was: Snapshot, now: Snapshot, proxy: str, ask: Ask
 ) -> bool:
     """Whether a class is reported of what the two rules that answered treat differently."""

@@ -1,0 +1,135 @@
+"""When all proxies have a change: what istiod has to say for it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+
+import pytest
+
+from kubectl_mesh.changes import waiting as module
+from kubectl_mesh.changes.patch import Target
+from kubectl_mesh.changes.wait_for import For
+from kubectl_mesh.changes.waiting import Changed, TimedOut, Waiting
+from kubectl_mesh.kube.istiod import Istiod, Proxy, Unreachable
+
+TARGET = Target("networking.istio.io/v1", "VirtualService", "shop", "web")
+KEY = ("VirtualService", "shop", "web")
+CHANGED = [Changed(TARGET, "7")]
+
+
+@pytest.fixture(autouse=True)
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, seconds in (("_POLL", 0.0), ("_SETTLED", 0.02), ("_QUIET", 0.04), ("_DEBOUNCE", 0.3)):
+        monkeypatch.setattr(module, name, seconds)
+
+
+class Fake(Istiod):
+    """An istiod that answers by a script: what it has read and what it has sent, poll by poll."""
+
+    def __init__(
+        self, read: Callable[[int], str | None], proxies: Callable[[int], dict[str, Proxy]]
+    ) -> None:
+        super().__init__("http://127.0.0.1:1")
+        self._read = read
+        self._proxies = proxies
+        self.polls = self.asked = 0
+
+    def versions(self) -> dict[tuple[str, str, str], str]:
+        self.asked += 1
+        found = self._read(self.asked)
+        return {} if found is None else {KEY: found}
+
+    def proxies(self) -> dict[str, Proxy]:
+        self.polls += 1
+        return self._proxies(self.polls)
+
+
+def waited(*istiods: Istiod, changed: Sequence[Changed] = CHANGED, **how: object) -> list[str]:
+    @contextlib.contextmanager
+    def reach() -> Iterator[Sequence[Istiod]]:
+        yield istiods
+
+    said: list[str] = []
+    with Waiting(reach, **how) as waiting:  # type: ignore[arg-type]
+        waiting.prepare()
+        waiting.proxies(changed, said.append)
+    return said
+
+
+def proxy(mark: str, in_sync: bool = True) -> Proxy:
+    return Proxy((mark,), in_sync)
+
+
+def test_all_proxies_were_sent_something_and_have_acknowledged_it() -> None:
+    def proxies(poll: int) -> dict[str, Proxy]:
+        late = proxy("b", poll > 8) if poll > 5 else proxy("a")
+        return {"x": proxy("b" if poll > 4 else "a"), "y": late}
+
+    istiod = Fake(lambda asked: "7" if asked > 2 else "6", proxies)
+    assert waited(istiod)[-1] == "all 2 proxies have it"
+    assert istiod.polls > 8
+
+
+def test_a_proxy_that_is_sent_nothing_needs_nothing() -> None:
+    istiod = Fake(
+        lambda _: "7", lambda poll: {"x": proxy("b" if poll > 3 else "a"), "y": proxy("c")}
+    )
+    said = waited(istiod)[-1]
+    assert said == "1 of 2 proxies have it, and istiod has nothing new for the others"
+
+
+def test_where_nothing_is_sent_it_takes_longer_to_be_sure() -> None:
+    istiod = Fake(lambda _: "8", lambda _: {"x": proxy("a")})
+    assert waited(istiod)[-1] == "0 of 1 proxies have it, and istiod has sent nothing new"
+
+
+@pytest.mark.parametrize(
+    ("read", "changed", "said"),
+    [
+        (None, CHANGED, "istiod has not read VirtualService shop/web as the API server has it"),
+        ("6", CHANGED, "istiod has not read VirtualService shop/web"),
+        ("7", [Changed(TARGET, None)], "istiod has not read VirtualService shop/web"),
+    ],
+)
+def test_what_istiod_has_not_read(read: str | None, changed: list[Changed], said: str) -> None:
+    with pytest.raises(TimedOut, match=f"within 0.1 s: {said}"):
+        waited(Fake(lambda _: read, lambda _: {}), changed=changed, timeout=0.1)
+
+
+def test_a_deleted_object_is_read_when_it_is_gone() -> None:
+    istiod = Fake(lambda asked: "6" if asked < 3 else None, lambda _: {})
+    assert waited(istiod, changed=[Changed(TARGET, None)])
+
+
+def test_a_proxy_that_never_acknowledges_is_named() -> None:
+    istiod = Fake(lambda _: "7", lambda _: {"x.shop": proxy("b"), "slow.shop": proxy("b", False)})
+    with pytest.raises(TimedOut, match=r"1 of 2 proxies have all .*; not slow\.shop: look at them"):
+        waited(istiod, timeout=0.1)
+
+
+def test_all_istiods_have_to_have_read_it() -> None:
+    one = Fake(lambda _: "7", lambda poll: {"x": proxy(str(poll > 2))})
+    other = Fake(lambda asked: "7" if asked > 3 else "6", lambda poll: {"y": proxy(str(poll > 6))})
+    assert waited(one, other)[-1].startswith(("all 2", "1 of 2"))
+    assert other.asked > 3
+
+
+@contextlib.contextmanager
+def nowhere() -> Iterator[Sequence[Istiod]]:
+    raise Unreachable("no pod of istiod runs")
+    yield []
+
+
+def test_without_istiod_it_waits_and_says_that_this_proves_nothing() -> None:
+    said: list[str] = []
+    with Waiting(nowhere, delay=0.01) as waiting:
+        waiting.prepare()
+        waiting.proxies(CHANGED, said.append)
+    assert said == ["waits 0.01 s, without proof that the proxies have it: no pod of istiod runs"]
+    with Waiting(nowhere, For.PROXIES) as waiting, pytest.raises(Unreachable, match="no pod"):
+        waiting.prepare()
+    with Waiting(nowhere, For.DELAY, delay=0.0) as waiting:
+        waiting.prepare()
+        waiting.proxies(CHANGED, said.append)
+    assert said[-1] == "waits 0 s, without proof that the proxies have it"

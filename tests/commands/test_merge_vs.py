@@ -1,0 +1,165 @@
+"""`kubectl mesh merge-vs` on manifests."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.commands.test_fix import ROOT, Run, run
+
+__all__ = ["run"]
+
+EXAMPLE = ROOT / "examples" / "2-rules-without-effect-on-ingress.yaml"
+HEAD = "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: %s}\nspec:\n"
+SPLIT = (
+    HEAD % "api"
+    + """\
+  hosts: [shop]
+  http:
+  # the api, of team A
+  - match:
+    - uri: {prefix: /api}  # all of it
+    route:
+    - destination: {host: shop}
+---
+# the front, of team B
+"""
+    + HEAD % "front"
+    + """\
+  hosts: [shop]
+  http:
+    # all else
+    -   route:
+        -   destination: {host: front}   # team B's
+---
+apiVersion: v1
+kind: Service
+metadata: {name: shop}
+spec: {selector: {app: shop}, ports: [{name: http, port: 80}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: front}
+spec: {selector: {app: front}, ports: [{name: http, port: 80}]}
+"""
+)
+
+
+@pytest.fixture
+def split(tmp_path: Path) -> Path:
+    file = tmp_path / "it.yaml"
+    file.write_text(SPLIT)
+    return file
+
+
+def test_what_could_be_merged(run: Run, split: Path) -> None:
+    status, out, err = run("merge-vs", "-f", str(split))
+    assert (status, err) == (0, "")
+    assert out == (
+        "default/api, default/front\n"
+        "  for shop.default.svc.cluster.local in the mesh only the oldest has effect, for\n"
+        "    clients and ports for which it has rules\n"
+        "  intended: a rule comes alive that another VirtualService hid: GET\n"
+        "    http://shop.default.svc.cluster.local/\n"
+        "  kubectl mesh merge-vs default/api default/front\n"
+    )
+    split.write_text(SPLIT.replace("{name: api}", "{name: api, namespace: shop}"))
+    status, out, _ = run("merge-vs", "-f", str(split))
+    assert (status, out[:29]) == (0, "No VirtualServices share a ho")
+    _, out, _ = run("merge-vs", "-f", str(EXAMPLE))
+    assert "--share-routes gives its\n    routes their subsets" in out
+
+
+def test_split_rules_are_joined_with_their_comments(run: Run, split: Path) -> None:
+    status, out, _ = run("merge-vs", "api", "front", "-f", str(split))
+    assert status == 1
+    assert "   why     intended: a rule comes alive that another VirtualService hid\n" in out
+    assert split.read_text() == SPLIT, "a preview changes nothing"
+    status, out, _ = run("merge-vs", "api", "front", "-f", str(split), "--write")
+    assert (status, "MERGED\n  merge front into VirtualService default/api\n" in out) == (0, True)
+    assert split.read_text() == (
+        SPLIT.partition("---\n")[0]
+        + "  # all else\n  -   route:\n      -   destination: {host: front}   # team B's\n"
+        + "---\n"
+        + SPLIT[SPLIT.index("apiVersion: v1\nkind: Service") :]
+    )
+    status, out, _ = run("merge-vs", "--host", "shop", "-f", str(split))
+    assert (status, out) == (
+        0,
+        "There is nothing to merge: VirtualService default/api concerns shop alone.\n",
+    )
+    assert run("merge-vs", "-f", str(split))[1].startswith("No VirtualServices share a host")
+
+
+def test_every_format(run: Run, split: Path) -> None:
+    def shown(output: str) -> str:
+        return run("merge-vs", "api", "front", "-f", str(split), "-o", output)[1]
+
+    patch, gone = json.loads(shown("jsonpatch"))
+    assert [each["op"] for each in patch["patch"]] == ["test", "add"]
+    assert gone["delete"] is True
+    assert "kubectl delete virtualservices.v1.networking.istio.io front" in shown("kubectl")
+    assert [len(each["spec"]["http"]) for each in yaml.safe_load_all(shown("yaml")) if each] == [2]
+    assert len(yaml.safe_load(shown("kustomize"))["patches"]) == 2
+
+
+def test_the_mesh_and_a_gateway(run: Run, tmp_path: Path) -> None:
+    file = Path(shutil.copy(EXAMPLE, tmp_path))
+    merge = ("merge-vs", "myapp", "helloworld", "-f", str(file))
+    _, out, _ = run(*merge)
+    assert "sidecars route myapp.com by these rules then, and answer 404" in " ".join(out.split())
+    assert "   why     exposed: the host was not served there by any of them\n" in out
+    assert "intended" not in out
+    _, out, _ = run(*merge, "--share-routes")
+    assert "   why     intended: the gateway's route takes the subset of the mesh's rules\n" in out
+    assert run(*merge, "--share-routes", "--write")[0] == 0
+    assert run.findings(file) == []
+
+
+def test_other_requests_may_not_change(run: Run, split: Path) -> None:
+    """Here the other host gets the rules of the first one, too."""
+    text = SPLIT.replace("hosts: [shop]\n  http:\n    # all", "hosts: [front]\n  http:\n    # all")
+    split.write_text(text)
+    merge = ("merge-vs", "api", "front", "-f", str(split), "--write")
+    status, out, err = run(*merge)
+    assert (status, split.read_text()) == (3, text)
+    assert "   why     NOT INTENDED\n" in out
+    assert "treated differently, which is not intended; nothing is changed: leave them" in err
+    assert run(*merge, "--allow-differences")[0] == 0
+    assert split.read_text() != text
+
+
+def test_a_gateway_that_is_not_seen(run: Run, split: Path) -> None:
+    text = SPLIT.replace("hosts: [shop]", "hosts: [shop.com]\n  gateways: [front]")
+    split.write_text(text)
+    status, _, err = run("merge-vs", "api", "front", "-f", str(split), "--write")
+    assert (status, split.read_text()) == (3, text)
+    assert "Gateway default/front is not in the input, so that requests cannot be compared" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["api", "--host", "shop"], "name VirtualServices, or a --host: not both"),
+        (["--write"], "name the VirtualServices to be merged, or a --host"),
+        (["-o", "yaml"], "name the VirtualServices to be merged, or a --host"),
+        (["api", "nothing"], "there is no VirtualService nothing in the manifests"),
+        (["api", "x/front"], "there is no VirtualService front in namespace x"),
+        (["api", "y", "-n", "x"], "there is no VirtualService y in namespace x"),
+    ],
+)
+def test_command_lines_that_make_no_sense(
+    run: Run, split: Path, arguments: list[str], said: str
+) -> None:
+    status, _, err = run("merge-vs", *arguments, "-f", str(split))
+    assert (status, said in err) == (2, True), err
+
+
+def test_one_that_stands_twice_is_not_merged(run: Run, split: Path) -> None:
+    split.write_text(SPLIT + "---\n" + SPLIT.partition("---\n")[0])
+    status, _, err = run("merge-vs", "api", "front", "-f", str(split), "--write")
+    assert (status, "VirtualService default/api stands twice in the input" in err) == (3, True)
