@@ -184,9 +184,13 @@ def _of_one_host(snapshot: Snapshot) -> Iterator[Candidate]:
             together[vs] = joined
         why[members[0]].append(key)
     for group in {id(each): each for each in together.values()}.values():
-        members = [vs for vs in snapshot.virtual_services.roots if vs in group]
+        members = _by_age(group)
         keys = [key for vs in members for key in why[vs]]
         yield Candidate(members, _why(keys))
+
+
+def _by_age(members: Iterable[VirtualService]) -> list[VirtualService]:
+    return sorted(members, key=lambda vs: vs.resource.age_key)
 
 
 def _why(keys: Sequence[tuple[str, str]]) -> str:
@@ -216,7 +220,7 @@ def _of_two_ways_in(snapshot: Snapshot) -> Iterator[Candidate]:
     for gateway, others in missed.items():
         ids = {gateway, *others}
         if gateway in by_id and others:
-            members = [vs for key, vs in by_id.items() if key in ids]
+            members = _by_age(by_id[key] for key in ids)
             named = ", ".join(sorted(map(str, others)))
             yield Candidate(
                 members,

@@ -126,7 +126,8 @@ class Waiting:
             if text != said:
                 told(f"waiting: {text}" + (f"; not {_listed(behind)}" if behind else ""))
                 said = text
-            self._check(start, f"{text}; not {_listed(behind)}" if behind else text)
+            left = f"not {_listed(behind)}" if behind else "istiod may have something left to send"
+            self._check(start, f"{text}; {left}")
             time.sleep(_POLL)
 
     def _check(self, start: float, missing: str) -> None:

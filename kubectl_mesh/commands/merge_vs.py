@@ -103,13 +103,14 @@ def run(args: argparse.Namespace) -> int:
     chosen = bool(args.names or args.host)
     if not chosen and (args.write or args.apply or args.output != "diff"):
         raise UsageError("name the VirtualServices to be merged, or a --host")
+    paint = Paint(use_color(args.color, sys.stdout))
     with collector_paused():
         snapshot, _ = take_snapshot(_everywhere(args), _KINDS)
-    paint = Paint(use_color(args.color, sys.stdout))
-    if not chosen:
-        only = {args.namespace} if args.namespace and not args.all_namespaces else None
-        emit(_listing(snapshot, candidates(snapshot, only), paint))
-        return 0
+        if not chosen:
+            everything = args.all_namespaces or (args.filename and not args.namespace)
+            only = None if everything else {_namespace(args)}
+            emit(_listing(candidates(snapshot, only), paint))
+            return 0
     members = _named(args, snapshot) if args.names else concerning(snapshot, args.host)
     if len(members) < 2:
         emit(f"There is nothing to merge: {_told_alone(args, members)}.\n")
@@ -257,7 +258,7 @@ def _exposed(found: Merge, comparison: Comparison) -> Iterator[str]:
             )
 
 
-def _listing(snapshot: Snapshot, found: Sequence[Candidate], paint: Paint) -> str:
+def _listing(found: Sequence[Candidate], paint: Paint) -> str:
     """What could be merged, what each merge would change, and what stands in the way."""
     if not found:
         return "No VirtualServices share a host, or route from a gateway to a host with rules.\n"

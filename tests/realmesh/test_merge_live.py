@@ -151,6 +151,35 @@ def test_under_load_no_request_fails(
     assert outside.counts.keys() == {(200, "v1"), (200, "v2")}
 
 
+def test_a_proxy_that_acknowledges_nothing(
+    mesh: Mesh, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The merge stops with both there, and goes on once the proxy does."""
+    ways_in = WaysIn.to(mesh, "helloworld", 5000)
+    mesh.apply(GATEWAY_AND_SUBSETS, MYAPP)
+    mesh.next_second()
+    mesh.apply(HELLOWORLD)
+    mesh.settled()
+    with debug_pages(mesh.istiod) as url:
+        changing = (
+            *("--yes", "--journal", str(tmp_path), "--istiod-url", url, "--timeout", "3s"),
+            *("--kubeconfig", str(mesh.server.kubeconfig)),
+        )
+        with ways_in.client.frozen():
+            status = main(["merge-vs", "myapp", "helloworld", "--apply", *changing])
+            out, err = capsys.readouterr()
+            assert status == 3
+            assert f"not {ways_in.client.identity.name}.default" in err
+            assert "1 of 2 steps are made: kubectl mesh undo --finish" in err
+            assert "waiting: 1 of 2 proxies have all that was sent to them" in out
+            assert names(mesh) == ["helloworld", "myapp"]
+        assert ways_in.from_inside(INSIDE) == {"v1"}
+        assert main(["undo", "--finish", *changing, "--timeout", "1m"]) == 0
+        assert names(mesh) == ["myapp"]
+    mesh.settled()
+    assert ways_in.from_inside(INSIDE) == {"v1"}
+
+
 def names(mesh: Mesh) -> list[str]:
     listed = mesh.server.kubectl("get", "virtualservices", "-o", "name").stdout.split()
     return sorted(each.rpartition("/")[2] for each in listed)
