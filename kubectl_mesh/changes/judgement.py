@@ -28,7 +28,7 @@ class Judgement(enum.IntEnum):
 _TEXTS = {
     Judgement.ALIVE: "intended: a rule comes alive that another VirtualService hid",
     Judgement.SHARED: "intended: the gateway's route takes the subset of the mesh's rules",
-    Judgement.EXPOSED: "exposed: the host was not served there by any of them",
+    Judgement.EXPOSED: "side effect: the host was not served there by any of them (exposed)",
     Judgement.OTHER: "NOT INTENDED",
 }
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from kubectl_mesh.changes.patch import operations_of, patched
@@ -94,9 +95,9 @@ class _Member:
     shared: set[int] = field(default_factory=set)
     dropped: set[tuple[str, int]] = field(default_factory=set)
 
-    @property
+    @cached_property
     def spec(self) -> Mapping[str, Any]:
-        """Its spec with the edits made."""
+        """Its spec with the edits made; to be asked for once all of them are known."""
         raw = self.vs.resource.raw
         found: Mapping[str, Any] = patched(raw, operations_of(raw, self.edits))["spec"]
         return found

@@ -31,11 +31,12 @@ class Candidate:
     """VirtualServices that could be merged, the oldest first.
 
     `why` says what they share; `changes` what would be treated differently; `obstacles` what stands
-    in the way.
+    in the way. With `has_routes_to_share` routes of gateways miss the mesh's subsets.
     """
 
     members: Sequence[VirtualService]
     why: str
+    has_routes_to_share: bool = False
     changes: list[str] = field(default_factory=list)
     obstacles: list[str] = field(default_factory=list)
 
@@ -70,7 +71,10 @@ def candidates(snapshot: Snapshot, namespaces: Collection[str] | None) -> list[C
     ]
     waiting: list[tuple[Candidate, Merge]] = []
     for each in found:
-        made = merge(snapshot, each.members)
+        made = merge(snapshot, each.members, share_routes=each.has_routes_to_share)
+        if not isinstance(made, Merge) and each.has_routes_to_share:
+            each.has_routes_to_share = False
+            made = merge(snapshot, each.members)
         if isinstance(made, Merge):
             each.obstacles += _owned(made)
             unseen = sorted(set().union(*(gateways_not_seen(snapshot, vs) for vs in made.members)))
@@ -160,7 +164,11 @@ def _tell(candidate: Candidate, judged: _Judged) -> None:
         classes = [difference for each, difference in judged if each is judgement]
         if classes:
             more = f" and {len(classes) - 1} more" if classes[1:] else ""
-            text = f"{judgement.text}: {classes[0].example}{more}"
+            failing = [each for each in classes if each.after.treatment.fails]
+            first = (failing or classes)[0]
+            text = f"{judgement.text}: {first.example}{more}"
+            if failing:
+                text += f", which fails then: {first.after.treatment.summary}"
             if judgement is Judgement.OTHER:
                 candidate.obstacles.append(f"requests would change that should not: {text}")
             else:
@@ -212,11 +220,9 @@ def _of_two_ways_in(snapshot: Snapshot) -> Iterator[Candidate]:
     """VirtualServices of gateways, and those of the mesh whose rules their requests miss."""
     by_id = {vs.resource.id: vs for vs in snapshot.virtual_services.roots}
     missed: dict[ResourceId, set[ResourceId]] = defaultdict(set)
-    for code in _WAYS_IN:
-        for finding in BY_CODE[code].check(snapshot):
-            if isinstance(finding, Finding):
-                related = (each for each in finding.related if each in by_id)
-                missed[finding.resource.id].update(related)
+    for finding in bypassing(snapshot):
+        related = (each for each in finding.related if each in by_id)
+        missed[finding.resource.id].update(related)
     for gateway, others in missed.items():
         ids = {gateway, *others}
         if gateway in by_id and others:
@@ -224,6 +230,14 @@ def _of_two_ways_in(snapshot: Snapshot) -> Iterator[Candidate]:
             named = ", ".join(sorted(map(str, others)))
             yield Candidate(
                 members,
-                f"requests that come in through the gateways of {gateway} miss rules of {named}; "
-                "--share-routes gives its routes their subsets",
+                f"requests that come in through the gateways of {gateway} miss rules of {named}",
+                has_routes_to_share=True,
             )
+
+
+def bypassing(snapshot: Snapshot) -> Iterator[Finding]:
+    """What the doctor says of rules that requests of one way in miss."""
+    for code in _WAYS_IN:
+        for finding in BY_CODE[code].check(snapshot):
+            if isinstance(finding, Finding):
+                yield finding

@@ -119,11 +119,16 @@ def write(changes: ChangeSet, texts: list[files.FileChange]) -> None:
     files.write(texts or files.file_changes(changes))
 
 
-def tell(args: argparse.Namespace, parts: list[str]) -> None:
-    """Prints what is said of a change set: below its diff, or beside what a program reads."""
+def tell(args: argparse.Namespace, changes: ChangeSet, parts: list[str]) -> None:
+    """Prints what is said of a change set: below its diff, or beside what a program reads.
+
+    Below commands it is comments.
+    """
     text = "\n\n".join(filter(None, parts))
     if args.output == "diff" and not args.no_headers:
         emit(text + "\n")
+    elif args.output == "kubectl" and changes:
+        emit("".join(f"# {line}".rstrip() + "\n" for line in text.splitlines()))
     elif text:
         print(text, file=sys.stderr)
 

@@ -25,7 +25,7 @@ from kubectl_mesh.commands.changing import (
     whole,
     write,
 )
-from kubectl_mesh.commands.doctor import add_rule_flags, chosen_rules
+from kubectl_mesh.commands.doctor import add_rule_flags, choose, chosen_rules
 from kubectl_mesh.commands.inputs import take_snapshot
 from kubectl_mesh.errors import UsageError
 from kubectl_mesh.flags import (
@@ -122,6 +122,10 @@ def run(args: argparse.Namespace) -> int:
     changed in place, Conflict for an object that is not what was looked at or belongs to somebody.
     """
     check_flags(args)
+    for text in args.finding:
+        code = text.partition("=")[0]
+        if code.startswith("KM"):
+            choose([code], ())
     rules = chosen_rules(args)
     kinds = {kind for rule in rules for kind in (*rule.needs, *rule.uses)} | set(ROUTING_KINDS)
     with collector_paused():
@@ -149,11 +153,12 @@ def run(args: argparse.Namespace) -> int:
         write(changes, texts)
     told: list[str] = []
     if not args.no_headers:
-        told += _told(args, snapshot, changes, plan, waiting, paint)
+        unread = any(skip.failed for skip in report.skipped)
+        told += _told(args, snapshot, changes, plan, waiting, paint, unread=unread)
         if changes:
             then = examine(outlook.after(snapshot, changes), rules, ignores, namespaces)
             told.append(_revealed(report.findings, then.findings, paint))
-    tell(args, [*told, failures(report, width(), paint)])
+    tell(args, changes, [*told, failures(report, width(), paint)])
     if changes and args.apply:
         apply(args, changes)
     elif waiting or (changes and not args.write):
@@ -266,6 +271,8 @@ def _told(
     plan: _Plan,
     waiting: Sequence[Repair],
     paint: Paint,
+    *,
+    unread: bool,
 ) -> Iterator[str]:
     room = width()
     done = "REPAIRED" if args.write else "TO BE REPAIRED"
@@ -289,8 +296,9 @@ def _told(
         yield (
             paint("HOW REQUESTS WILL BE ROUTED", "bold") + "\n" + render(found, (), layout).rstrip()
         )
-    if not (changes or plan.open or plan.unsafe or plan.manual):
-        yield paint("Nothing to repair.", "bold", "green")
+    if not (changes or plan.open or plan.unsafe or plan.manual or unread):
+        named = "None of these findings is there: nothing" if args.finding else "Nothing"
+        yield paint(f"{named} to repair.", "bold", "green")
 
 
 def _revealed(before: Sequence[Finding], after: Sequence[Finding], paint: Paint) -> str:

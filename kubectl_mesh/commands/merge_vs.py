@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 
@@ -10,7 +11,7 @@ from kubectl_mesh.changes import outlook
 from kubectl_mesh.changes.change_set import ChangeSet, change_set
 from kubectl_mesh.changes.judgement import Judgement, judge
 from kubectl_mesh.changes.merge import Merge, Refusal, merge
-from kubectl_mesh.changes.mergeable import Candidate, candidates, concerning
+from kubectl_mesh.changes.mergeable import Candidate, bypassing, candidates, concerning
 from kubectl_mesh.changes.proof import gateways_not_seen
 from kubectl_mesh.commands.changing import (
     add_change_flags,
@@ -53,7 +54,7 @@ deleted once the proxies have its rules. Every rule is bound to the gateways, or
 held before. A change that is not what the merge is for stops it, unless --allow-differences.
 
 exit status:
-  0  there is nothing to merge, or it is written or applied
+  0  there is nothing to merge, or it is written or applied; of the listing
   1  there is something to change
   2  the command line is at fault, or you did not agree
   3  it cannot be merged, or something could not be read or changed
@@ -109,7 +110,7 @@ def run(args: argparse.Namespace) -> int:
         if not chosen:
             everything = args.all_namespaces or (args.filename and not args.namespace)
             only = None if everything else {_namespace(args)}
-            emit(_listing(candidates(snapshot, only), paint))
+            emit(_listing(args, candidates(snapshot, only), paint))
             return 0
     members = _named(args, snapshot) if args.names else concerning(snapshot, args.host)
     if len(members) < 2:
@@ -120,9 +121,9 @@ def run(args: argparse.Namespace) -> int:
         raise Unmergeable(_refused(members, found))
     changes, _ = change_set([found.repair], whole(args, snapshot))
     comparison = compare(snapshot, outlook.after(snapshot, changes))
-    texts = show(args, changes, paint)
-    tell(args, list(_told(args, snapshot, found, changes, comparison, paint)))
     stopping = _stopping(snapshot, found, comparison)
+    texts = show(args, changes, paint)
+    tell(args, changes, list(_told(args, snapshot, found, changes, comparison, paint)))
     if stopping and not args.allow_differences:
         raise Unmergeable(
             f"{stopping}; nothing is changed: leave them apart (fix KM201 copies the mesh's subset "
@@ -216,6 +217,7 @@ def _told(
     lines = [
         found.repair.title,
         *found.notes,
+        *_missed(args, snapshot, found),
         *_exposed(found, comparison),
         *(f"{step.target} belongs to {owner}" for step, owner in owned_steps(changes)),
     ]
@@ -226,9 +228,30 @@ def _told(
         )
     heading = paint("MERGED" if args.write else "TO BE MERGED", "bold", "green")
     yield heading + "\n" + "\n".join(wrap(safe(line), room, "  ", "    ") for line in lines)
+    failing = [
+        f"{each.example} from {each.places[0].proxy}, port {each.places[0].port}: "
+        f"{each.after.treatment.summary}; before: {each.before.treatment.summary}"
+        for each in comparison.differences
+        if each.after.treatment.fails and not each.before.treatment.fails
+    ]
+    if failing:
+        heading = paint("REQUESTS THAT WILL FAIL", "bold", "red")
+        yield heading + "\n" + "\n".join(wrap(safe(line), room, "  ", "    ") for line in failing)
     layout = Layout(room, paint.enabled)
     proof = render(comparison, (), layout, lambda each: judge(found, each).text)
     yield paint("HOW REQUESTS WILL BE ROUTED", "bold") + "\n" + proof.rstrip()
+
+
+def _missed(args: argparse.Namespace, snapshot: Snapshot, found: Merge) -> Iterator[str]:
+    """Routes of gateways that still miss the subsets of the mesh's rules."""
+    members = {vs.resource.id for vs in found.members}
+    missing = [each for each in bypassing(snapshot) if {each.resource.id, *each.related} <= members]
+    if missing and not args.share_routes:
+        yield (
+            "requests that come in through gateways do not meet the subsets of the mesh's rules "
+            f"({', '.join(dict.fromkeys(each.rule.code for each in missing))}), and the doctor "
+            "takes that to be meant in one VirtualService: --share-routes gives them those subsets"
+        )
 
 
 def _exposed(found: Merge, comparison: Comparison) -> Iterator[str]:
@@ -239,10 +262,6 @@ def _exposed(found: Merge, comparison: Comparison) -> Iterator[str]:
         if judge(found, each) is Judgement.EXPOSED
         for place in each.places
     ]
-    failing = any(
-        judge(found, each) is Judgement.EXPOSED and "(503" in each.after.treatment.summary
-        for each in comparison.differences
-    )
     for gateway in (True, False):
         hosts = ", ".join(dict.fromkeys(each.host for each in places if each.gateway is gateway))
         if hosts and gateway:
@@ -253,13 +272,14 @@ def _exposed(found: Merge, comparison: Comparison) -> Iterator[str]:
         elif hosts:
             yield (
                 f"sidecars route {hosts} by these rules then, and answer 404 where none matches"
-                + (", 503 where the destination has no such port" if failing else "")
-                + "; fix KM201 copies subsets without that"
+                "; to repair the gateway's route without that: kubectl mesh fix KM201"
             )
 
 
-def _listing(found: Sequence[Candidate], paint: Paint) -> str:
+def _listing(args: argparse.Namespace, found: Sequence[Candidate], paint: Paint) -> str:
     """What could be merged, what each merge would change, and what stands in the way."""
+    flags = [word for name in args.filename or () for word in ("-f", name)]
+    flags += ["-R"] if args.recursive else []
     if not found:
         return "No VirtualServices share a host, or route from a gateway to a host with rules.\n"
     room = width()
@@ -268,8 +288,9 @@ def _listing(found: Sequence[Candidate], paint: Paint) -> str:
         names = ", ".join(f"{vs.namespace}/{vs.resource.name}" for vs in each.members)
         lines = [each.why, *each.changes, *(f"in the way: {line}" for line in each.obstacles)]
         if not each.obstacles:
-            words = " ".join(f"{vs.namespace}/{vs.resource.name}" for vs in each.members)
-            lines.append(f"kubectl mesh merge-vs {words}")
+            words = [f"{vs.namespace}/{vs.resource.name}" for vs in each.members]
+            words += ["--share-routes"] if each.has_routes_to_share else []
+            lines.append(f"next: kubectl mesh merge-vs {shlex.join([*words, *flags])}")
         told = "\n".join(wrap(safe(line), room, "  ", "    ") for line in lines)
         parts.append(paint(safe(names), "bold") + "\n" + told)
     return "\n\n".join(parts) + "\n"

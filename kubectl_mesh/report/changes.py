@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from kubectl_mesh.changes.change_set import Action, ChangeSet, Step
+from kubectl_mesh.changes.wait_for import DELAY
 from kubectl_mesh.errors import UsageError
 from kubectl_mesh.mesh.schema import KINDS
 from kubectl_mesh.report.yaml_ import dump
@@ -120,7 +121,11 @@ def as_kustomize(changes: ChangeSet) -> str:
 
 
 def as_kubectl(changes: ChangeSet) -> str:
-    """Lines of kubectl for a shell, which stops at the first that fails."""
+    """Lines of kubectl for a shell, which stops at the first that fails.
+
+    Where proxies have to have something before the next one, it is the few seconds of Istio's
+    guidelines.
+    """
     return "".join(f"{line}\n" for line in " &&\n".join(_commands(changes)).splitlines())
 
 
@@ -141,6 +146,8 @@ def _commands(changes: ChangeSet) -> Iterator[str]:
             yield shlex.join(
                 ["kubectl", "patch", resource, target.name, *where, "--type=json", "-p", patch]
             )
+        if step.then is Then.PROXIES and step is not changes.steps[-1]:
+            yield f"sleep {DELAY:g}"
         if step.then is Then.ROLLED_OUT and step is not changes.steps[-1]:
             kind = target.kind.lower()
             yield shlex.join(["kubectl", "rollout", "status", f"{kind}/{target.name}", *where])

@@ -39,6 +39,20 @@ class Treatment:
     summary: str
     aspects: Mapping[str, Any]
 
+    @property
+    def fails(self) -> bool:
+        """Whether some of the requests are refused on the way, as far as configuration says."""
+        fault = self.aspects.get("fault") or {}
+        return (
+            self.aspects.get("answer") in _FAILING
+            or "(503" in self.summary
+            or "(closed" in self.summary
+            or (isinstance(fault, Mapping) and "abort" in fault)
+        )
+
+
+_FAILING = ("404", "blackhole", "closed", "rejected")
+
 
 def fixed(name: str, summary: str) -> Treatment:
     """A treatment that no rule decides."""

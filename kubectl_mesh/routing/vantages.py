@@ -2,12 +2,13 @@
 
 Sidecars are told apart by namespace (exportTo, DestinationRules, Sidecars, sourceNamespace) and by
 labels (sourceLabels, workload selectors); gateways by the Gateways that select their pods.
-Where pods are known only they count; where none are, every combination of labels might come.
+In a cluster its pods count. Of manifests, which may be a part of the mesh, their pods do and every
+combination of labels that rules ask for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from kubectl_mesh.mesh.hosts import patterns_for
@@ -118,25 +119,23 @@ def _clients(snapshots: Sequence[Snapshot], told_apart: Distinctions) -> Iterato
     live = any(snapshot.coverage.live for snapshot in snapshots)
     elsewhere: dict[frozenset[Selector], Client] = {}
     for namespace in sorted(told_apart.namespaces):
-        classes = _classes(snapshots, namespace, told_apart.selectors)
-        if classes:
-            yield from classes
-        elif not live:
-            yield from _imagined(namespace, told_apart)
+        known = _classes(snapshots, namespace, told_apart.selectors)
+        yield from known.values()
+        if not live:
+            yield from _imagined(namespace, told_apart, known)
     for namespace in sorted({ns for snapshot in snapshots for ns in snapshot.sidecar_namespaces}):
         if namespace not in told_apart.namespaces:
-            for client in _classes(snapshots, namespace, told_apart.selectors):
-                elsewhere.setdefault(_satisfied(client.labels, told_apart.selectors), client)
-    if elsewhere:
-        yield from elsewhere.values()
-    elif not live:
+            for satisfied, client in _classes(snapshots, namespace, told_apart.selectors).items():
+                elsewhere.setdefault(satisfied, client)
+    yield from elsewhere.values()
+    if not live:
         names = ("default", "other", *(f"other-{number}" for number in range(1000)))
         taken = told_apart.namespaces | {
             ns for each in snapshots for ns in _object_namespaces(each)
         }
         free = [name for name in names if name not in told_apart.namespaces]
         yield from _imagined(
-            next((name for name in free if name not in taken), free[0]), told_apart
+            next((name for name in free if name not in taken), free[0]), told_apart, elsewhere
         )
 
 
@@ -146,7 +145,7 @@ def _object_namespaces(snapshot: Snapshot) -> Iterator[str]:
 
 def _classes(
     snapshots: Sequence[Snapshot], namespace: str, selectors: Iterable[Selector]
-) -> list[Client]:
+) -> dict[frozenset[Selector], Client]:
     """The pods of a namespace that have a sidecar, or may have one, one for each class."""
     found: dict[frozenset[Selector], Client] = {}
     for snapshot in snapshots:
@@ -154,7 +153,7 @@ def _classes(
             satisfied = _satisfied(workload.labels, selectors)
             if satisfied not in found and _is_client(snapshot, workload):
                 found[satisfied] = Client(namespace, _telling(workload.labels, selectors))
-    return list(found.values())
+    return found
 
 
 def _is_client(snapshot: Snapshot, workload: Workload) -> bool:
@@ -171,8 +170,10 @@ def _satisfied(labels: Mapping[str, str], selectors: Iterable[Selector]) -> froz
     return frozenset(selector for selector in selectors if selector <= labels.items())
 
 
-def _imagined(namespace: str, told_apart: Distinctions) -> Iterator[Client]:
-    """A client for each combination of selectors that one pod can satisfy."""
+def _imagined(
+    namespace: str, told_apart: Distinctions, known: Collection[frozenset[Selector]]
+) -> Iterator[Client]:
+    """A client for each combination of selectors that one pod can satisfy, less what is known."""
     found: dict[frozenset[Selector], dict[str, str]] = {frozenset(): {}}
     for selector in sorted(told_apart.selectors, key=sorted):
         for labels in list(found.values()):
@@ -182,8 +183,9 @@ def _imagined(namespace: str, told_apart: Distinctions) -> Iterator[Client]:
         if len(found) > MAX_COMBINATIONS:
             told_apart.complete = False
             break
-    for labels in found.values():
-        yield Client(namespace, labels)
+    for satisfied, labels in found.items():
+        if satisfied not in known:
+            yield Client(namespace, labels)
 
 
 @dataclass(frozen=True)

@@ -112,8 +112,8 @@ def _repairs(
         if pilot
         else (
             "istio-pilot is not in the input: restart it, with "
-            f"kubectl -n {citadel.namespace} rollout restart deployment/istio-pilot, before "
-            "citadel is scaled to 0",
+            f"kubectl -n {citadel.namespace} rollout restart deployment/istio-pilot; then run it "
+            "again, and citadel is scaled to 0, which is what ends the restarts",
         ),
     )
 

@@ -56,8 +56,9 @@ def split(tmp_path: Path) -> Path:
     return file
 
 
-def test_what_could_be_merged(run: Run, split: Path) -> None:
-    status, out, err = run("merge-vs", "-f", str(split))
+def test_what_could_be_merged(run: Run, split: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(split.parent)
+    status, out, err = run("merge-vs", "-f", split.name)
     assert (status, err) == (0, "")
     assert out == (
         "default/api, default/front\n"
@@ -65,13 +66,14 @@ def test_what_could_be_merged(run: Run, split: Path) -> None:
         "    clients and ports for which it has rules\n"
         "  intended: a rule comes alive that another VirtualService hid: GET\n"
         "    http://shop.default.svc.cluster.local/\n"
-        "  kubectl mesh merge-vs default/api default/front\n"
+        "  next: kubectl mesh merge-vs default/api default/front -f it.yaml\n"
     )
     split.write_text(SPLIT.replace("{name: api}", "{name: api, namespace: shop}"))
     status, out, _ = run("merge-vs", "-f", str(split))
     assert (status, out[:29]) == (0, "No VirtualServices share a ho")
     _, out, _ = run("merge-vs", "-f", str(EXAMPLE))
-    assert "--share-routes gives its\n    routes their subsets" in out
+    assert "--share-routes -f" in " ".join(out.split())
+    assert "which fails then: helloworld.greetings.svc" in " ".join(out.split())
 
 
 def test_split_rules_are_joined_with_their_comments(run: Run, split: Path) -> None:
@@ -112,7 +114,9 @@ def test_the_mesh_and_a_gateway(run: Run, tmp_path: Path) -> None:
     merge = ("merge-vs", "myapp", "helloworld", "-f", str(file))
     _, out, _ = run(*merge)
     assert "sidecars route myapp.com by these rules then, and answer 404" in " ".join(out.split())
-    assert "   why     exposed: the host was not served there by any of them\n" in out
+    assert "   why     side effect: the host was not served there by any of them (exposed)\n" in out
+    assert "REQUESTS THAT WILL FAIL\n  GET http://myapp.com/ from pods of namespace" in out
+    assert "(KM201), and the doctor takes that to be meant" in " ".join(out.split())
     assert "intended" not in out
     _, out, _ = run(*merge, "--share-routes")
     assert "   why     intended: the gateway's route takes the subset of the mesh's rules\n" in out

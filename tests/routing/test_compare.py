@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from kubectl_mesh.mesh.config import MeshConfig
-from kubectl_mesh.mesh.snapshot import Snapshot
+from kubectl_mesh.mesh.snapshot import Coverage, Snapshot
 from kubectl_mesh.routing import compare as module
 from kubectl_mesh.routing.compare import Comparison, Decision, Difference, compare
 from kubectl_mesh.routing.scope import changed
@@ -175,14 +175,22 @@ def test_only_chosen_clients_see_a_change() -> None:
     } == {("team", (("app", "a"),))}
 
 
-def test_known_pods_are_the_only_clients() -> None:
+def test_in_a_cluster_its_pods_are_the_clients_and_of_manifests_any_may_come() -> None:
     match = {"sourceLabels": {"app": "a"}}
     pods = [workload("b", "shop", app="b"), workload("c", "team", app="c")]
-    rules = web(answer(201, match), to())
-    assert of([service(), web(to()), *pods], [service(), rules, *pods]).verdict == SAME
-    pods.append(workload("a", "team", app="a"))
-    found = of([service(), web(to()), *pods], [service(), rules, *pods])
-    assert [place.namespace for place in found.differences[0].places] == ["team"]
+    sides = [service(), web(to()), *pods], [service(), web(answer(201, match), to()), *pods]
+    live = [
+        Snapshot([resource(each) for each in side], coverage=Coverage(live=True)) for side in sides
+    ]
+    assert compare(*live).verdict == SAME
+    (found,) = of(*sides).differences
+    assert all(place.labels == {"app": "a"} for place in found.places)
+    for side in sides:
+        side.append(workload("a", "team", app="a"))
+    live = [
+        Snapshot([resource(each) for each in side], coverage=Coverage(live=True)) for side in sides
+    ]
+    assert [place.namespace for place in compare(*live).differences[0].places] == ["team"]
 
 
 def test_an_export_that_is_taken_back() -> None:
