@@ -26,13 +26,24 @@ class Action(enum.Enum):
 
 
 @dataclass(frozen=True)
+class Ready:
+    """Pods, by their labels, of which one at least has to be ready. `what` names them to people."""
+
+    namespace: str
+    labels: Mapping[str, str]
+    what: str
+
+
+@dataclass(frozen=True)
 class Step:
     """What is done to one object.
 
     `before` and `after` are the whole object, as it was looked at and as it is then; None stands
     for an object that is not there. `operations` is the patch that makes one of the other.
     `reasons` say what it is for, a line each; `edits` are what it was made of. `then` is what must
-    hold before the next step.
+    hold before the next step. Of one that is applied on the server, `applied` is the configuration,
+    in place of operations. `path` is where the API server has the object, if it is of a kind that
+    is not read. `ready` has to hold before it is made.
     """
 
     resource: Resource
@@ -42,6 +53,9 @@ class Step:
     edits: Sequence[Edit]
     reasons: Sequence[str]
     then: Then | None = None
+    applied: Mapping[str, Any] | None = None
+    path: str = ""
+    ready: Sequence[Ready] = ()
 
     @property
     def target(self) -> Target:

@@ -7,27 +7,29 @@ the journal before it is done.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jsonpatch
 from jsonpointer import JsonPointer
 
-from kubectl_mesh.changes.change_set import ChangeSet, Step
+from kubectl_mesh.changes.change_set import Action, ChangeSet, Step
 from kubectl_mesh.changes.journal import Entry, Journal, Run, State, new_run
 from kubectl_mesh.changes.owners import FIELD_MANAGER
-from kubectl_mesh.changes.patch import Conflict, Operation, difference
+from kubectl_mesh.changes.patch import Conflict, Operation, Target, content, difference, same
 from kubectl_mesh.changes.waiting import Changed, Waiting
 from kubectl_mesh.errors import ClusterError, Forbidden, MeshError, NotInstalled
 from kubectl_mesh.kube.http import ApiError, Client
+from kubectl_mesh.kube.managed_fields import abandoned, handed_over, is_client_sides, without
 from kubectl_mesh.mesh.resource import Path, field_at
 from kubectl_mesh.rules.repair import Then
 from kubectl_mesh.sources.cluster import path_of
 
 _CONFLICT = 409
+_A_SECOND = 1.1
 _INVALID = (_CONFLICT, 422)
 """What the API server answers to a patch whose test fails."""
-_SERVERS_OWN = ("managedFields", "resourceVersion", "generation", "uid", "creationTimestamp")
 
 
 class Stopped(MeshError):
@@ -38,10 +40,19 @@ class Cluster:
     """A cluster that change sets are made to."""
 
     def __init__(
-        self, client: Client, waiting: Waiting, field_manager: str = FIELD_MANAGER
+        self,
+        client: Client,
+        waiting: Waiting,
+        field_manager: str = FIELD_MANAGER,
+        *,
+        force_conflicts: bool = False,
     ) -> None:
-        """`waiting` is how to wait for what must hold before the next step."""
-        self._client = client
+        """`waiting` is how to wait for what must hold before the next step.
+
+        With `force_conflicts` fields that others have are taken over where manifests are applied.
+        """
+        self.client = self._client = client
+        self._force_conflicts = force_conflicts
         self._query = {"fieldManager": field_manager}
         self._waiting = waiting
 
@@ -53,11 +64,21 @@ class Cluster:
     def rehearse(self, changes: ChangeSet) -> None:
         """Has the API server try every step, without making one.
 
+        What can only be tried once another step is made is left out: a second step for one object,
+        objects in a namespace, or of a kind, that is yet to be made.
+
         Raises Conflict for an object that somebody has changed, ClusterError for a step that is
         refused: by a rule of admission, for want of rights, as it is no longer there.
         """
+        tried: set[str] = set()
+        coming: set[str] = set()
         for step in changes.steps:
-            self._make(_entry(step), dry=True)
+            entry = _entry(step)
+            if step.action is Action.CREATE and step.resource.kind == "Namespace":
+                coming.add(step.resource.name)
+            if entry.path not in tried and step.resource.namespace not in coming:
+                self._make(entry, dry=True)
+            tried.add(entry.path)
 
     def apply(self, changes: ChangeSet, journal: Journal, told: Callable[[str], object]) -> Run:
         """Makes the steps one after the other. `told` hears of each.
@@ -72,19 +93,22 @@ class Cluster:
 
     def go_on(self, run: Run, journal: Journal, told: Callable[[str], object]) -> None:
         """Makes the steps of a run that are not made yet. Raises Stopped as `apply` does."""
-        done: Entry | None = None
+        done: list[Entry] = []
         for entry in run.entries:
             if entry.state is State.STARTED and self._is_made(entry):
                 entry.state = State.DONE
                 _note(run, entry, journal)
             if entry.state is State.DONE:
-                done = entry
+                done.append(entry)
             if entry.state in (State.DONE, State.UNDONE):
                 continue
             try:
                 self._await(done, told)
+                self._waiting.ready(self._client, entry.ready, told)
                 if entry.then is Then.PROXIES:
                     self._waiting.prepare()
+                if entry.after is None:
+                    self._still_made(run)
             except MeshError as error:
                 raise Stopped(_stopped(run, entry, error)) from error
             entry.state = State.STARTED
@@ -99,14 +123,34 @@ class Cluster:
             entry.state = State.DONE
             _note(run, entry, journal)
             told(f"{entry.target} {entry.action.done}")
-            done = entry
+            done.append(entry)
 
-    def _await(self, entry: Entry | None, told: Callable[[str], object]) -> None:
-        """Waits until what must hold after a step does. Raises TimedOut and ClusterError."""
-        if entry and entry.then is Then.ROLLED_OUT:
-            self._waiting.rolled_out(self._client, entry.target, entry.path, told)
-        elif entry and entry.then is Then.PROXIES:
-            self._waiting.proxies([self._changed(entry)], told)
+    def _still_made(self, run: Run) -> None:
+        """What was made has to be so before something goes that it stands in for.
+
+        Raises Conflict where somebody has changed or deleted it since.
+        """
+        made = {each.path: each for each in run.entries if each.state is State.DONE}
+        for entry in made.values():
+            if entry.after is None:
+                continue
+            current = self._current(entry)
+            if current is None:
+                raise Conflict(f"{entry.target} is gone; somebody has deleted it")
+            if not same(current, entry.after):
+                raise Conflict(f"{entry.target}: {_who(current)} has changed it since")
+
+    def _await(self, done: list[Entry], told: Callable[[str], object]) -> None:
+        """Waits until what must hold after the last of some steps does, and forgets them then.
+
+        The proxies have to have all of them. Raises TimedOut and ClusterError.
+        """
+        last = done[-1] if done else None
+        if last and last.then is Then.ROLLED_OUT:
+            self._waiting.rolled_out(self._client, last.target, last.path, told)
+        elif last and last.then is Then.PROXIES:
+            self._waiting.proxies([self._changed(each) for each in _of_istio(done)], told)
+            done.clear()
 
     def _changed(self, entry: Entry) -> Changed:
         current = self._current(entry)
@@ -123,7 +167,7 @@ class Cluster:
         `undone`.
         """
         if undone and entry.then is Then.PROXIES:
-            self._waiting.proxies([self._changed(each) for each in undone], told)
+            self._waiting.proxies([self._changed(each) for each in _of_istio(undone)], told)
 
     def undo(
         self, run: Run, journal: Journal, told: Callable[[str], object], *, force: bool
@@ -134,13 +178,12 @@ class Cluster:
         back then, unless `force`: then what somebody has deleted stays so. Raises Stopped where
         one fails: those behind it are taken back.
         """
-        standing: list[tuple[Entry, Mapping[str, Any] | None]] = []
-        changed: list[str] = []
         back = run.made[::-1]
         back.sort(key=lambda each: each.then is Then.ROLLED_OUT)
-        for entry in back:
+        newest = {each.path: each for each in reversed(back)}
+        changed: list[str] = []
+        for entry in newest.values():
             current = self._current(entry)
-            standing.append((entry, current))
             if _is_either(current, entry.before, entry.after):
                 continue
             if current is None:
@@ -153,9 +196,12 @@ class Cluster:
                 "same with --force"
             )
         undone: list[Entry] = []
-        for entry, current in standing:
+        for entry in _by_age(back):
             try:
                 self._await_back(undone, entry, told)
+                current = self._current(entry)
+                if current is None and entry.after is None and _is_older(undone, entry):
+                    time.sleep(_A_SECOND)
                 self._restore(entry, current)
             except MeshError as error:
                 raise Stopped(
@@ -164,6 +210,11 @@ class Cluster:
                 ) from error
             gone = entry.before is None or (current is None and entry.after is not None)
             told(f"{entry.target} is {'gone' if gone else 'as it was'}")
+            if entry.after is None and entry.target.kind == "VirtualService":
+                told(
+                    f"{entry.target} is made anew, and so the youngest: other VirtualServices of "
+                    "its hosts come before it, which they may not have before"
+                )
             entry.state = State.UNDONE
             _note(run, entry, journal)
             undone.append(entry)
@@ -201,7 +252,9 @@ class Cluster:
             return (current is None) is (entry.after is None)
         if current is None:
             raise Conflict(f"{entry.target}: it is gone; somebody has deleted it")
-        places = list(_places(entry.before, entry.operations))
+        if entry.applied is not None and same(current, entry.after):
+            return True
+        places = list(_places(entry.before, entry.operations)) or [("spec",)]
         for document, made in ((entry.before, False), (entry.after, True)):
             if all(field_at(current, place) == field_at(document, place) for place in places):
                 return made
@@ -212,18 +265,80 @@ class Cluster:
 
     def _make(self, entry: Entry, *, dry: bool = False) -> Mapping[str, Any] | None:
         """Makes a step, and returns the object as it is then. Raises Conflict and ClusterError."""
+        if entry.applied is not None:
+            return self._apply(entry, entry.applied, dry=dry)
         if entry.before is None:
             assert entry.after is not None
             return self._create(entry, entry.after, dry=dry)
         if entry.after is not None:
             return self._patch(entry, entry.operations, dry=dry)
+        self._delete(entry, self._unchanged(entry), dry=dry)
+        return None
+
+    def _unchanged(self, entry: Entry) -> Mapping[str, Any]:
+        """The object of a step, which has to be as it was looked at. Raises Conflict."""
         current = self._current(entry)
         if current is None:
             raise Conflict(f"{entry.target}: it is gone; somebody has deleted it")
-        if not same(current, entry.before):
+        if not same(current, entry.before or {}):
             raise Conflict(f"{entry.target}: {_who(current)} has changed it since it was read")
-        self._delete(entry, current, dry=dry)
-        return None
+        return current
+
+    def _apply(
+        self, entry: Entry, applied: Mapping[str, Any], *, dry: bool = False
+    ) -> Mapping[str, Any]:
+        """Applies a configuration on the server, to the object as it was looked at."""
+        metadata = dict(applied["metadata"])
+        if entry.before is not None:
+            metadata["resourceVersion"] = self._unchanged(entry)["metadata"]["resourceVersion"]
+        elif self._current(entry) is not None:
+            raise Conflict(f"{entry.target}: it is there already")
+        if entry.before is not None and not dry:
+            metadata["resourceVersion"] = self._hand_over(entry, metadata["resourceVersion"])
+        query = self._applying(dry)
+        body = {**applied, "metadata": metadata}
+        try:
+            found = self._client.apply(entry.path, body, query)
+        except ApiError as error:
+            if error.status != _CONFLICT:
+                raise
+            if not (dry and is_client_sides(error.reason)):
+                raise Conflict(
+                    f"{entry.target}: {error.reason}: take these fields over with "
+                    "--force-conflicts, or leave them out"
+                ) from error
+            found = self._client.apply(entry.path, body, {**query, "force": "true"})
+        if not dry:
+            _check(found, str(entry.target))
+        return found
+
+    def would_be(
+        self, target: Target, path: str, applied: Mapping[str, Any], live: Mapping[str, Any] | None
+    ) -> Mapping[str, Any]:
+        """What would become of an object if a configuration were applied to it on the server.
+
+        The server is asked; of what client-side kubectl has applied, fields that are no longer in
+        the configuration are taken off. Raises Conflict and ClusterError.
+        """
+        entry = Entry(target, path, (), (), live, applied, applied=applied)
+        found = dict(self._apply(entry, applied, dry=True))
+        for place in abandoned(live or {}, applied):
+            found = without(found, place)
+        return found
+
+    def _hand_over(self, entry: Entry, version: str) -> str:
+        """Makes fields that client-side kubectl has ours; returns the resourceVersion then."""
+        fields = handed_over(self._unchanged(entry), self._query["fieldManager"])
+        if fields is None:
+            return version
+        operations: list[Operation] = [
+            {"op": "test", "path": "/metadata/resourceVersion", "value": version},
+            {"op": "replace", "path": "/metadata/managedFields", "value": fields},
+        ]
+        return str(self._patch(entry, operations)["metadata"]["resourceVersion"])
+
+    def _applying(self, dry: bool) -> Mapping[str, str]:
+        return {**self._options(dry), "force": "true" if self._force_conflicts else "false"}
 
     def _create(
         self, entry: Entry, value: Mapping[str, Any], *, dry: bool = False
@@ -284,6 +399,36 @@ def _check(found: Mapping[str, Any], name: str) -> None:
         raise ClusterError(f"{name}: the API server answered with something else")
 
 
+def _by_age(entries: Sequence[Entry]) -> list[Entry]:
+    """Steps in the order in which they are taken back: what is made anew, the oldest first."""
+    found = list(entries)
+    places = [number for number, each in enumerate(found) if each.after is None]
+    again = sorted((found[number] for number in places), key=_made_at)
+    for number, entry in zip(places, again, strict=True):
+        found[number] = entry
+    return found
+
+
+def _made_at(entry: Entry) -> str:
+    metadata = (entry.before or {}).get("metadata") or {}
+    return str(metadata.get("creationTimestamp") or "")
+
+
+def _is_older(undone: Sequence[Entry], entry: Entry) -> bool:
+    """Whether what was made anew last was older: the seconds of their making tell them apart."""
+    return any(each.after is None and _made_at(each) < _made_at(entry) for each in undone)
+
+
+def _of_istio(entries: Iterable[Entry]) -> list[Entry]:
+    """The newest step of each object that istiod reads as configuration."""
+    found = {
+        each.path: each
+        for each in entries
+        if each.target.api_version.partition("/")[0].endswith(".istio.io")
+    }
+    return list(found.values())
+
+
 def _note(run: Run, entry: Entry, journal: Journal) -> None:
     """Writes down what has just become so. Raises Stopped where that cannot be written."""
     try:
@@ -325,25 +470,15 @@ def _fits(current: Mapping[str, Any], operations: Sequence[Operation]) -> bool:
 def _entry(step: Step) -> Entry:
     return Entry(
         step.target,
-        path_of(step.resource),
+        step.path or path_of(step.resource),
         step.reasons,
         step.operations,
         step.before,
         step.after,
         step.then,
+        applied=step.applied,
+        ready=step.ready,
     )
-
-
-def content(document: Mapping[str, Any]) -> dict[str, Any]:
-    """What people write of an object: without status, and what the API server keeps."""
-    found = {key: value for key, value in document.items() if key != "status"}
-    metadata = found.get("metadata") or {}
-    found["metadata"] = {key: each for key, each in metadata.items() if key not in _SERVERS_OWN}
-    return found
-
-
-def same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    return content(one) == content(other)
 
 
 def _is_either(current: Mapping[str, Any] | None, *others: Mapping[str, Any] | None) -> bool:

@@ -215,23 +215,32 @@ def _lines(text: str) -> list[str]:
 def write(changes: Iterable[FileChange]) -> None:
     """Writes the files, each at once: it is the old one or the new one at any moment.
 
-    Raises InputError where a file has changed since it was read, MeshError where it cannot be
-    written; the files before it are written then.
+    Raises InputError where a file has changed since it was read, MeshError where one cannot be
+    written; those before it are put back then.
     """
+    changes = list(changes)
     for change in changes:
-        path = Path(os.path.realpath(change.file))
         if read_text(change.file) != change.before:
             raise InputError("it has changed since it was read: run it again", change.file)
+    done: list[tuple[Path, bytes, int]] = []
+    for change in changes:
+        path = Path(os.path.realpath(change.file))
         try:
+            raw, mode = path.read_bytes(), path.stat().st_mode
             if change.after is None:
                 path.unlink()
-                if os.path.islink(change.file):
-                    os.unlink(change.file)
             else:
-                raw = path.read_bytes()
-                _replace(path, _with_line_ends(raw, change.before, change.after))
+                _replace(path, _with_line_ends(raw, change.before, change.after), mode)
+            done.append((path, raw, mode))
         except OSError as error:
-            raise MeshError(f"{change.file} cannot be written: {error.strerror}") from error
+            for written, old, its_mode in done:
+                _replace(written, old, its_mode)
+            raise MeshError(
+                f"{change.file} cannot be written: {error.strerror}; nothing is changed"
+            ) from error
+    for change in changes:
+        if change.after is None and os.path.islink(change.file):
+            os.unlink(change.file)
 
 
 def _with_line_ends(raw: bytes, old_text: str, new_text: str) -> bytes:
@@ -250,8 +259,7 @@ def _with_line_ends(raw: bytes, old_text: str, new_text: str) -> bytes:
     return "\n".join(lines).encode("utf-8", "surrogateescape")
 
 
-def _replace(path: Path, content: bytes) -> None:
-    mode = path.stat().st_mode
+def _replace(path: Path, content: bytes, mode: int) -> None:
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "wb") as stream:

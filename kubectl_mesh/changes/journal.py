@@ -20,7 +20,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kubectl_mesh.changes.change_set import Action, action_of
+from jsonpointer import JsonPointer, JsonPointerException
+
+from kubectl_mesh.changes.change_set import Action, Ready, action_of
 from kubectl_mesh.changes.patch import Operation, Target
 from kubectl_mesh.errors import MeshError
 from kubectl_mesh.rules.repair import Then
@@ -58,6 +60,8 @@ class Entry:
     after: Mapping[str, Any] | None
     then: Then | None = None
     state: State = State.PLANNED
+    applied: Mapping[str, Any] | None = None
+    ready: Sequence[Ready] = ()
 
     @property
     def action(self) -> Action:
@@ -182,6 +186,8 @@ def _written(run: Run) -> Mapping[str, Any]:
                 "before": each.before,
                 "after": each.after,
                 "then": each.then.value if each.then else None,
+                "applied": each.applied,
+                "ready": [vars(need) for need in each.ready],
                 "state": each.state.value,
             }
             for each in run.entries
@@ -209,6 +215,10 @@ def _parsed_entry(step: Any) -> Entry:
     for each in operations:
         for key in ("op", "path"):
             _part(each, key, str)
+        try:
+            JsonPointer(each["path"])
+        except JsonPointerException as error:
+            raise ValueError(str(error)) from error
     before, after = (_part(step, key, (dict, _NONE)) for key in ("before", "after"))
     for document in (before, after):
         if document is not None:
@@ -225,7 +235,16 @@ def _parsed_entry(step: Any) -> Entry:
         after,
         Then(then) if then else None,
         State(_part(step, "state", str)),
+        _part(step, "applied", (dict, _NONE)),
+        tuple(_parsed_need(need) for need in _part(step, "ready", list)),
     )
+
+
+def _parsed_need(need: Any) -> Ready:
+    labels = _part(need, "labels", dict)
+    for key in labels:
+        _part(labels, key, str)
+    return Ready(_part(need, "namespace", str), labels, _part(need, "what", str))
 
 
 def _part(value: Any, key: str, kind: type[Any] | tuple[type[Any], ...]) -> Any:

@@ -43,12 +43,15 @@ def _at(merge: Merge, difference: Difference, place: Place) -> Judgement:
     before, after = _root(difference.before), _root(difference.after)
     if before is not None and before not in merge.members:
         return Judgement.OTHER
+    if after is not None and after.resource.id != merge.survivor.resource.id:
+        return Judgement.OTHER
     if not serving:
         return Judgement.EXPOSED
     sources = list(_sources(merge, difference.after)) if after else []
     if not sources or not all(source.virtual_service in serving for source in sources):
         return Judgement.OTHER
-    if all(source.shared and source.virtual_service is before for source in sources):
+    shared = all(source.shared and source.virtual_service is before for source in sources)
+    if shared and place.gateway and _rule(difference.before) in [each.index for each in sources]:
         return Judgement.SHARED
     hidden = all(source.virtual_service is not before for source in sources)
     if hidden and not place.gateway and _is_no_rule(difference.before):
@@ -65,6 +68,14 @@ def _serves(vs: VirtualService, place: Place) -> bool:
 def _root(decision: Decision) -> VirtualService | None:
     found = decision.chain or decision.route
     return found.virtual_service if found else None
+
+
+def _rule(decision: Decision) -> int | None:
+    """The number of the http rule, of a VirtualService with hosts, that decides."""
+    route = decision.route
+    if route is None or route.rule is None or route.rule.owner.is_delegate:
+        return None
+    return route.rule.index
 
 
 def _is_no_rule(decision: Decision) -> bool:

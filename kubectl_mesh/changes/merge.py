@@ -159,9 +159,10 @@ class _Merging:
                 "the host * cannot be bound to the mesh",
                 "name the hosts that the gateway serves instead of *",
             )
+            return
         for wildcard in filter(is_wildcard, hosts):
             for host in hosts:
-                if host != wildcard and overlap(wildcard, host) and wildcard != "*":
+                if host != wildcard and overlap(wildcard, host):
                     yield Refusal(
                         f"the hosts {wildcard} and {host} overlap, and no VirtualService may have "
                         "both",
@@ -273,44 +274,63 @@ class _Merging:
 
     def _names(self, gateways: Iterable[str]) -> list[str]:
         """Gateways as the survivor names them."""
-        own = f"{self._survivor.namespace}/"
-        short = [name.removeprefix(own) for name in gateways]
-        return sorted(short, key=lambda name: (name != MESH, name))
+        return sorted(map(self._short, gateways), key=lambda name: (name != MESH, name))
+
+    def _short(self, gateway: str) -> str:
+        namespace = self._survivor.namespace
+        short = gateway.removeprefix(f"{namespace}/")
+        return short if resolve_gateway(short, namespace) == gateway else gateway
 
     def _bind(self, member: _Member) -> None:
         """Has every match name the gateways that it holds on, where they are not all."""
-        everywhere = member.vs.gateways == self._gateways
+        closed = self._closed(member)
         for protocol in _PROTOCOLS:
             for index, rule in enumerate(member.rules(protocol)):
                 path: Path = ("spec", protocol, index, "match")
                 matches = rule.get("match") or ()
+                open_ones = member.vs.gateways
+                if (
+                    protocol == "http"
+                    and not member.vs.own_http_rules[index].gateways <= closed[index]
+                ):
+                    open_ones -= closed[index]
+                everywhere = open_ones == self._gateways
                 if not matches and not everywhere:
-                    member.edit(path, [{"gateways": self._names(member.vs.gateways)}])
+                    member.edit(path, [{"gateways": self._names(open_ones)}])
                 dead = []
                 for number, match in enumerate(matches):
                     named = match.get("gateways")
-                    holds = member.vs.resolve_gateways(named) if named else member.vs.gateways
-                    if named and not holds & member.vs.gateways:
+                    left = open_ones & member.vs.resolve_gateways(named or ())
+                    if named and not left:
                         dead.append(number)
                     elif named:
                         here = (*path, number, "gateways")
-                        member.edit(here, self._written(holds & member.vs.gateways, named, member))
+                        member.edit(here, self._written(left, named, member))
                     elif not everywhere and not (protocol == "http" and _has_sources(match)):
-                        names = self._names(member.vs.gateways)
-                        member.edit((*path, number, "gateways"), names)
+                        member.edit((*path, number, "gateways"), self._names(open_ones))
                 if len(dead) == len(matches) and dead:
                     member.dropped.add((protocol, index))
                     self._notes.append(
                         f"{protocol}[{index}] of {member.vs.resource} is left out: its matches "
-                        "name gateways alone to which that is not bound"
+                        "name gateways alone on which it never held"
                     )
                     continue
                 for number in reversed(dead):
                     member.edits.append(Edit(member.vs.resource, (*path, number), ABSENT))
                     self._notes.append(
                         f"{protocol}[{index}].match[{number}] of {member.vs.resource} is left out: "
-                        "it names gateways alone to which that is not bound"
+                        "it names gateways alone on which it never held"
                     )
+
+    def _closed(self, member: _Member) -> list[frozenset[str]]:
+        """For each http rule the gateways on which a catch-all stands before it."""
+        found: list[frozenset[str]] = []
+        closed: frozenset[str] = frozenset()
+        for rule in own_rules(member.vs):
+            found.append(closed)
+            if any(_takes_everything(each) for each in self._effective(member.vs, rule)):
+                closed |= _taken(member.vs, rule)
+        return found
 
     def _written(
         self, gateways: frozenset[str], written: Sequence[str], member: _Member
@@ -357,17 +377,14 @@ class _Merging:
         """The http rules: what can hold before a catch-all, then the catch-alls, then the rest."""
         behind: list[tuple[_Member, int]] = []
         for member in self._members:
-            closed: set[str] = set()
+            closed = self._closed(member)
             for rule in own_rules(member.vs):
                 if ("http", rule.index) in member.dropped:
                     continue
                 holds = member.vs.own_http_rules[rule.index].gateways
                 taking = [_takes_everything(each) for each in self._effective(member.vs, rule)]
-                if holds <= closed:
+                if holds <= closed[rule.index] or any(taking):
                     behind.append((member, rule.index))
-                elif any(taking):
-                    behind.append((member, rule.index))
-                    closed |= holds
                 else:
                     yield member, rule.index
         yield from behind
@@ -478,13 +495,27 @@ def _has_sources(match: Mapping[str, Any]) -> bool:
     return bool(match.get("sourceLabels") or match.get("sourceNamespace"))
 
 
+def _taken(vs: VirtualService, rule: Rule) -> frozenset[str]:
+    """The gateways on which a rule takes everything."""
+    if rule.matches is None:
+        return vs.gateways
+    return frozenset().union(
+        *(
+            (match.gateways or vs.gateways) & vs.gateways
+            for match in rule.matches
+            if _is_open(match)
+        )
+    )
+
+
 def _takes_everything(rule: Rule) -> bool:
     """Whether istiod leaves out what stands behind a rule, for every client and port."""
-    return rule.matches is None or any(
-        match.conditions.take_everything
-        and not (match.port or match.source_labels or match.source_namespace)
-        for match in rule.matches
-    )
+    return rule.matches is None or any(map(_is_open, rule.matches))
+
+
+def _is_open(match: Match) -> bool:
+    sourced = match.source_labels or match.source_namespace
+    return match.conditions.take_everything and not (match.port or (sourced and not match.gateways))
 
 
 def _named_by(value: Any) -> Iterator[str]:

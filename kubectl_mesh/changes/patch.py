@@ -19,6 +19,8 @@ from kubectl_mesh.mesh.resource import ABSENT, Path, field_at, pointer
 from kubectl_mesh.rules.repair import Edit
 
 Operation = Mapping[str, Any]
+LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
+_SERVERS_OWN = ("managedFields", "resourceVersion", "generation", "uid", "creationTimestamp")
 _ALWAYS_CHANGING: tuple[Path, ...] = ((), ("metadata",))
 """What nobody can rely on: the API server itself writes into it."""
 
@@ -122,6 +124,32 @@ def difference(document: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[O
     It takes another patch back, where `wanted` is the object that it was made to.
     """
     return list(jsonpatch.make_patch(document, wanted).patch)
+
+
+def content(document: Mapping[str, Any]) -> dict[str, Any]:
+    """What people write of an object: without status, and what the API server keeps."""
+    found = {key: value for key, value in document.items() if key != "status"}
+    metadata = found.get("metadata") or {}
+    found["metadata"] = {key: each for key, each in metadata.items() if key not in _SERVERS_OWN}
+    return found
+
+
+def same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two objects have the same content, whatever kubectl notes of its last apply."""
+    return without_last_applied(content(one)) == without_last_applied(content(other))
+
+
+def without_last_applied(document: Mapping[str, Any]) -> dict[str, Any]:
+    """An object without the annotation that `kubectl apply` keeps a copy of the manifest in."""
+    metadata = dict(document.get("metadata") or {})
+    annotations = metadata.get("annotations")
+    if isinstance(annotations, dict) and LAST_APPLIED in annotations:
+        left = {key: value for key, value in annotations.items() if key != LAST_APPLIED}
+        if left:
+            metadata["annotations"] = left
+        else:
+            del metadata["annotations"]
+    return {**document, "metadata": metadata}
 
 
 @dataclass(frozen=True)

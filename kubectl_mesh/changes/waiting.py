@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from kubectl_mesh.changes.change_set import Ready
 from kubectl_mesh.changes.patch import Target
 from kubectl_mesh.changes.wait_for import DELAY, For
 from kubectl_mesh.errors import MeshError
@@ -30,6 +31,8 @@ _QUIET = 2.0
 _DEBOUNCE = 12.0
 """The same where no proxy was sent anything; and whatever is sent, since istiod has read it: it
 gathers changes for 10 s at most."""
+_GRACE = 30.0
+"""Seconds that a proxy which istiod does not name any more has to come back in."""
 _NAMED = 3
 
 Told = Callable[[str], object]
@@ -61,6 +64,7 @@ class Waiting:
     _exits: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     _istiods: Sequence[Istiod] | None = None
     _why: str = ""
+    _known: set[str] = field(default_factory=set)
 
     def __enter__(self) -> Waiting:
         return self
@@ -70,11 +74,11 @@ class Waiting:
 
     def prepare(self) -> None:
         """Looks whether istiod can be asked. Raises Unreachable where it has to be."""
-        if self.what is For.DELAY or self._istiods is not None:
+        if self.what is For.DELAY:
             return
         try:
-            istiods = self._exits.enter_context(self.reach())
-            _proxies(istiods)
+            istiods = self._istiods or self._exits.enter_context(self.reach())
+            self._known |= _proxies(istiods).keys()
             self._istiods = istiods
         except Unreachable as error:
             if self.what is For.PROXIES:
@@ -83,7 +87,8 @@ class Waiting:
 
     def proxies(self, changed: Sequence[Changed], told: Told) -> None:
         """Waits until all proxies have some changes. Raises TimedOut, and Unreachable."""
-        self.prepare()
+        if self._istiods is None:
+            self.prepare()
         if self._istiods is None:
             why = f": {self._why}" if self._why else ""
             told(f"waits {self.delay:g} s, without proof that the proxies have it{why}")
@@ -117,12 +122,18 @@ class Waiting:
             if _fresh(previous, now):
                 last_sent, previous = moment, now
             behind = [name for name, each in now.items() if not each.in_sync]
+            gone = sorted(self._known - now.keys())
+            if gone and (not now or moment - read < _GRACE):
+                behind += gone
             fresh = _fresh(before, now)
             quiet = _SETTLED if len(fresh) == len(now) else _QUIET if fresh else _DEBOUNCE
             is_quiet = moment - last_sent >= quiet or moment - read >= _DEBOUNCE
             if is_quiet and not behind:
-                return _had(fresh, now)
-            text = f"{len(now) - len(behind)} of {len(now)} proxies have all that was sent to them"
+                self._known -= set(gone)
+                left = f"; istiod knows no more of {_listed(gone)}" if gone else ""
+                return _had(fresh, now) + left
+            count = len(self._known | now.keys())
+            text = f"{count - len(behind)} of {count} proxies have all that was sent to them"
             if text != said:
                 told(f"waiting: {text}" + (f"; not {_listed(behind)}" if behind else ""))
                 said = text
@@ -130,12 +141,24 @@ class Waiting:
             self._check(start, f"{text}; {left}")
             time.sleep(_POLL)
 
-    def _check(self, start: float, missing: str) -> None:
+    def _check(
+        self, start: float, missing: str, cure: str = "look at them with istioctl proxy-status"
+    ) -> None:
         if self.timeout is not None and time.monotonic() > start + self.timeout:
             raise TimedOut(
-                f"within {self.timeout:g} s: {missing}: look at them with istioctl proxy-status, "
-                "or wait longer with --timeout"
+                f"within {self.timeout:g} s: {missing}: {cure}, or wait longer with --timeout"
             )
+
+    def ready(self, client: Client, needs: Iterable[Ready], told: Told) -> None:
+        """Waits until there is a ready pod for each need. Raises TimedOut and ClusterError."""
+        start, said = time.monotonic(), ""
+        while missing := [each.what for each in needs if not has_ready_pod(client, each)]:
+            text = f"no pod is ready for {', '.join(missing)}"
+            if text != said:
+                told(f"waiting: {text}")
+                said = text
+            self._check(start, text, "look at the pods")
+            time.sleep(_PAUSE)
 
     def rolled_out(self, client: Client, target: Target, path: str, told: Told) -> None:
         """Waits until all pods of a workload are of its newest template, and ready.
@@ -157,6 +180,19 @@ class Waiting:
                     "pods and events, or wait longer with --timeout"
                 )
             time.sleep(_PAUSE)
+
+
+def has_ready_pod(client: Client, need: Ready) -> bool:
+    """Whether a pod with some labels is ready, and not about to end. Raises ClusterError."""
+    selector = ",".join(f"{name}={value}" for name, value in sorted(need.labels.items()))
+    path = f"/api/v1/namespaces/{need.namespace}/pods"
+    return any(client.items(path, _is_ready, {"labelSelector": selector}))
+
+
+def _is_ready(pod: Mapping[str, Any]) -> bool:
+    conditions = (pod.get("status") or {}).get("conditions") or ()
+    ready = any(each.get("type") == "Ready" and each.get("status") == "True" for each in conditions)
+    return ready and "deletionTimestamp" not in pod["metadata"]
 
 
 def _proxies(istiods: Iterable[Istiod]) -> dict[str, Proxy]:

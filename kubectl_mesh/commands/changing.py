@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from kubectl_mesh.changes import files
 from kubectl_mesh.changes.change_set import ChangeSet, Step
-from kubectl_mesh.changes.journal import Journal, default_folder
+from kubectl_mesh.changes.journal import Journal, JournalError, Run, State, default_folder
 from kubectl_mesh.changes.owners import FIELD_MANAGER, owner_of
 from kubectl_mesh.changes.patch import Conflict
 from kubectl_mesh.changes.wait_for import DELAY, For
@@ -47,8 +47,8 @@ def add_change_flags(group: argparse._ArgumentGroup) -> None:
     )
 
 
-def add_apply_flags(group: argparse._ArgumentGroup) -> None:
-    """The flags of everything that changes a cluster."""
+def add_apply_flags(group: argparse._ArgumentGroup, manager: str = FIELD_MANAGER) -> None:
+    """The flags of everything that changes a cluster; `manager` is the usual field manager."""
     group.add_argument("--yes", action="store_true", help="do not ask")
     group.add_argument(
         "--timeout",
@@ -73,7 +73,7 @@ def add_apply_flags(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--istio-namespace", metavar="NAMESPACE", default="istio-system", help="where istiod runs"
     )
-    group.add_argument("--field-manager", metavar="NAME", default=FIELD_MANAGER)
+    group.add_argument("--field-manager", metavar="NAME", default=manager)
     group.add_argument("--journal", metavar="DIR", help="where to note what is done, for undo")
 
 
@@ -135,13 +135,8 @@ def tell(args: argparse.Namespace, changes: ChangeSet, parts: list[str]) -> None
 
 def apply(args: argparse.Namespace, changes: ChangeSet) -> None:
     """Makes a change set, once the server has tried it and the user agrees."""
-    owned = owned_steps(changes)
-    if owned and not args.force_live:
-        listed = "; ".join(f"{step.target} belongs to {owner}" for step, owner in owned)
-        raise Conflict(
-            f"{listed}, which will set it back; nothing is changed: change it where it is kept, "
-            "with -f FILES --write; or change it here all the same with --force-live"
-        )
+    if not args.force_live:
+        refuse_owned(changes)
     if args.dry_run == "client":
         print("Nothing is changed: the API server was not asked, either.")
         return
@@ -154,6 +149,17 @@ def apply(args: argparse.Namespace, changes: ChangeSet) -> None:
         agree(args, f"Make {count} changes?" if count > 1 else "Make the change?")
         run = cluster.apply(changes, journal_of(args), say)
     print(f"Taken back by: kubectl mesh undo {run.id}")
+
+
+def refuse_owned(changes: ChangeSet) -> None:
+    """Raises Conflict where a controller would set an object back."""
+    owned = owned_steps(changes)
+    if owned:
+        listed = "; ".join(f"{step.target} belongs to {owner}" for step, owner in owned)
+        raise Conflict(
+            f"{listed}, which will set it back; nothing is changed: change it where it is kept; or "
+            "change it here all the same with --force-live"
+        )
 
 
 def owned_steps(changes: ChangeSet) -> list[tuple[Step, str]]:
@@ -187,7 +193,39 @@ def connected(args: argparse.Namespace) -> Iterator[Cluster]:
     what, delay = args.wait_for
     reach = partial(istiods, client, options, args.istio_namespace, args.istiod_url)
     with Waiting(reach, what, delay, args.timeout) as waiting:
-        yield Cluster(client, waiting, args.field_manager)
+        force = getattr(args, "force_conflicts", False)
+        yield Cluster(client, waiting, args.field_manager, force_conflicts=force)
+
+
+def going_on(args: argparse.Namespace, cluster: Cluster, name: str) -> tuple[Journal, Run]:
+    """The run of a name, or the last that is not over, with the journal that it stands in.
+
+    Raises UsageError where there is none of this cluster, JournalError where it cannot be read.
+    """
+    journal = journal_of(args)
+    found = journal.run(name) if name else _last_open(journal)
+    check_server(cluster, found)
+    if not any(each.state in (State.PLANNED, State.STARTED) for each in found.entries):
+        raise UsageError(f"there is nothing left to do of {found.id}")
+    return journal, found
+
+
+def _last_open(journal: Journal) -> Run:
+    for each in journal.runs():
+        if isinstance(each, JournalError):
+            raise each
+        if each.is_half_done:
+            return each
+    raise UsageError("there is nothing to go on with: see undo --list")
+
+
+def check_server(cluster: Cluster, found: Run) -> None:
+    """Raises UsageError for a run of another cluster."""
+    if cluster.server != found.server:
+        raise UsageError(
+            f"{found.id} was applied to {found.server} (context {found.context}), and this is "
+            f"{cluster.server}: name it with --context or --kubeconfig"
+        )
 
 
 def journal_of(args: argparse.Namespace) -> Journal:

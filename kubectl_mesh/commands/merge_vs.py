@@ -113,6 +113,8 @@ def run(args: argparse.Namespace) -> int:
             emit(_listing(args, candidates(snapshot, only), paint))
             return 0
     members = _named(args, snapshot) if args.names else concerning(snapshot, args.host)
+    if not members and args.names:
+        return 0
     if len(members) < 2:
         emit(f"There is nothing to merge: {_told_alone(args, members)}.\n")
         return 0
@@ -144,9 +146,14 @@ def _everywhere(args: argparse.Namespace) -> argparse.Namespace:
 
 
 def _named(args: argparse.Namespace, snapshot: Snapshot) -> list[VirtualService]:
-    """The VirtualServices of the command line, the oldest first where that is known."""
+    """The VirtualServices of the command line, the oldest first where that is known.
+
+    None where a single one of them is there, and the others are merged into it already, or were
+    never there: it says so.
+    """
     known = snapshot.virtual_services.by_name
     found: list[VirtualService] = []
+    missing: list[str] = []
     for name in dict.fromkeys(args.names):
         namespace, _, short = name.rpartition("/")
         if namespace:
@@ -158,11 +165,17 @@ def _named(args: argparse.Namespace, snapshot: Snapshot) -> list[VirtualService]
         if not matching:
             place = namespace or args.namespace or (snapshot.coverage.live and _namespace(args))
             where = f"in namespace {place}" if place else "in the manifests"
-            raise UsageError(f"there is no VirtualService {short} {where}")
+            missing.append(f"there is no VirtualService {short} {where}")
         if matching[1:]:
             listed = ", ".join(str(vs.resource.id) for vs in matching)
             raise UsageError(f"{name} may be {listed}: say NAMESPACE/NAME")
         found += matching
+    if missing and len(found) == 1 and len(args.names) > 1:
+        alone = f"{found[0].resource} stands alone"
+        emit(f"There is nothing to merge: {'; '.join(missing)}, and {alone}.\n")
+        return []
+    if missing:
+        raise UsageError("; ".join(missing))
     if all(vs.resource.metadata.get("creationTimestamp") for vs in found):
         found.sort(key=lambda vs: vs.resource.age_key)
     return found

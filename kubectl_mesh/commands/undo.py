@@ -7,7 +7,14 @@ import sys
 from typing import TYPE_CHECKING
 
 from kubectl_mesh.changes.journal import Journal, JournalError, Run, State, told_runs
-from kubectl_mesh.commands.changing import add_apply_flags, agree, connected, journal_of, say
+from kubectl_mesh.commands.changing import (
+    add_apply_flags,
+    agree,
+    check_server,
+    connected,
+    journal_of,
+    say,
+)
 from kubectl_mesh.errors import UsageError
 from kubectl_mesh.flags import add_cluster_flags
 from kubectl_mesh.term import emit, safe
@@ -63,11 +70,7 @@ def run(args: argparse.Namespace) -> int:
         return JournalError.exit_status if errors else 0
     found = journal.run(args.id) if args.id else _last(args)
     with connected(args) as cluster:
-        if cluster.server != found.server:
-            raise UsageError(
-                f"{found.id} was applied to {found.server} (context {found.context}), and this is "
-                f"{cluster.server}: name it with --context or --kubeconfig"
-            )
+        check_server(cluster, found)
         _go(args, cluster, found, journal)
     return 0
 

@@ -44,11 +44,12 @@ _WARNING = re.compile(r'299 \S+ "((?:[^"\\]|\\.)*)"')
 
 
 class ApiError(ClusterError):
-    """The API server answered with an error; `status` is its HTTP status."""
+    """The API server answered with an error; `status` is its HTTP status, `reason` what it says."""
 
-    def __init__(self, message: str, status: int) -> None:
+    def __init__(self, message: str, status: int, reason: str = "") -> None:
         super().__init__(message)
         self.status = status
+        self.reason = reason
 
     @property
     def retried(self) -> bool:
@@ -98,6 +99,15 @@ class Client:
         connection is lost nobody knows whether it was made.
         """
         body = _Body(json.dumps(list(operations)).encode(), "application/json-patch+json")
+        return self._object(path, self._request(path, query, "PATCH", body))
+
+    def apply(
+        self, path: str, value: Mapping[str, Any], query: Mapping[str, str]
+    ) -> dict[str, Any]:
+        """Has the server apply a configuration to the object at a path, as `kubectl apply
+        --server-side` does, and returns the object as it is then. See `patch`.
+        """
+        body = _Body(json.dumps(value).encode(), "application/apply-patch+yaml")
         return self._object(path, self._request(path, query, "PATCH", body))
 
     def create(
@@ -299,7 +309,9 @@ class Client:
                 "the address of an API server, or a proxy's log-in page?"
             )
         return ApiError(
-            f"{self._server} answered {path} with {response.status}: {message}", response.status
+            f"{self._server} answered {path} with {response.status}: {message}",
+            response.status,
+            message,
         )
 
     def _unreachable(self, path: str, error: Exception) -> ClusterError:

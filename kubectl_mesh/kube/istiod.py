@@ -10,6 +10,7 @@ import contextlib
 import json
 import re
 import subprocess
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +22,11 @@ from kubectl_mesh.kube.http import Client
 from kubectl_mesh.kube.kubeconfig import ClusterOptions
 
 PORT = 15014
-_TIMEOUT = urllib3.Timeout(connect=5.0, read=30.0)
+_TIMEOUT = urllib3.Timeout(connect=5.0, read=10.0)
+_LONGEST = 15.0
+"""Seconds that a page may take."""
+_LARGEST = 256 * 1024 * 1024
+"""Bytes of one."""
 _PARTS = ("cluster", "listener", "route")
 _ENDPOINT = "endpoint"
 """Is sent for every pod that comes and goes, whatever else changes."""
@@ -51,13 +56,18 @@ class Istiod:
 
     def proxies(self) -> dict[str, Proxy]:
         """The proxies that it serves, by name and namespace: web-7d4b.shop."""
-        return {str(each.get("proxy")): _proxy(each) for each in self._list("syncz")}
+        found = self._list("syncz")
+        if not all(isinstance(each.get("proxy"), str) and "cluster_sent" in each for each in found):
+            raise Unreachable(f"istiod at {self.url} tells of proxies in a way that is not known")
+        return {each["proxy"]: _proxy(each) for each in found}
 
     def versions(self) -> dict[tuple[str, str, str], str]:
         """The resourceVersions of Istio's objects that it has read, by kind, namespace and name."""
         found = {}
         for each in self._list("configz"):
-            metadata = each.get("metadata") or {}
+            metadata = each.get("metadata")
+            if not isinstance(metadata, dict):
+                raise Unreachable(f"istiod at {self.url} tells of objects without metadata")
             where = str(metadata.get("namespace") or "")
             key = (str(each.get("kind")), where, str(metadata.get("name")))
             found[key] = str(metadata.get("resourceVersion") or "")
@@ -66,17 +76,30 @@ class Istiod:
     def _list(self, page: str) -> list[dict[str, Any]]:
         url = f"{self.url}/debug/{page}"
         try:
-            answer = self._pool.request("GET", url)
-            found = json.loads(answer.data) if answer.status == 200 else None
-        except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+            status, data = self._get(url)
+            found = json.loads(data) if status == 200 else None
+        except (urllib3.exceptions.HTTPError, OSError, ValueError, RecursionError) as error:
             raise Unreachable(f"istiod at {url} does not answer: {error}") from error
-        if answer.status != 200:
-            raise Unreachable(f"istiod at {url} answers with {answer.status}")
+        if status != 200:
+            raise Unreachable(f"istiod at {url} answers with {status}")
         if found is None:
             return []
         if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
             raise Unreachable(f"istiod at {url} answers with something else than a list")
         return found
+
+    def _get(self, url: str) -> tuple[int, bytes]:
+        deadline = time.monotonic() + _LONGEST
+        response = self._pool.request("GET", url, preload_content=False)
+        data = bytearray()
+        try:
+            for piece in response.stream(64 * 1024):
+                data += piece
+                if time.monotonic() > deadline or len(data) > _LARGEST:
+                    raise OSError(f"more than {_LONGEST:g} s, or {_LARGEST >> 20} MiB")
+        finally:
+            response.close()
+        return response.status, bytes(data)
 
 
 def _proxy(state: Mapping[str, Any]) -> Proxy:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from kubectl_mesh.changes.change_set import Action, ChangeSet, Step
+from kubectl_mesh.changes.patch import content, without_last_applied
 from kubectl_mesh.changes.wait_for import DELAY
 from kubectl_mesh.errors import UsageError
 from kubectl_mesh.mesh.schema import KINDS
@@ -17,7 +18,6 @@ from kubectl_mesh.report.yaml_ import dump
 from kubectl_mesh.rules.repair import Then
 from kubectl_mesh.term import Paint, safe
 
-_SERVERS_OWN = ("managedFields", "resourceVersion", "uid", "generation", "creationTimestamp")
 _HARMLESS = re.compile(r"[^\t\u00a0\ufeff]+")
 """What does not print and does a terminal no harm; a diff without it cannot be applied."""
 _COLORS = {"+": "green", "-": "red", "@": "cyan"}
@@ -50,18 +50,13 @@ def live_diff(changes: ChangeSet) -> Iterator[str]:
 
 
 def _shown(document: Mapping[str, Any] | None) -> str:
-    """An object as people read it: what the API server keeps for itself is left out.
+    """An object as people read it: what the API server and kubectl keep for themselves is left out.
 
     Nothing, of one that is not there.
     """
     if document is None:
         return ""
-    metadata = document.get("metadata")
-    shown = {key: value for key, value in document.items() if key != "status"}
-    if isinstance(metadata, dict):
-        own = {key: value for key, value in metadata.items() if key not in _SERVERS_OWN}
-        shown["metadata"] = own
-    return dump(shown)
+    return dump(without_last_applied(content(document)))
 
 
 def as_jsonpatch(changes: ChangeSet) -> str:

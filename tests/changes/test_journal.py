@@ -174,3 +174,12 @@ def test_an_object_of_an_unknown_shape_is_not_read(tmp_path: Path, metadata: obj
     journal.write(run)
     with pytest.raises(JournalError, match="metadata is not as it was written"):
         journal.run(run.id)
+
+
+def test_a_pointer_that_is_none_is_not_read(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    run = run_of(State.STARTED)
+    run.entries[0].operations = [{"op": "replace", "path": "nopointer", "value": 1}]
+    journal.write(run)
+    with pytest.raises(JournalError, match="cannot be read"):
+        journal.run(run.id)

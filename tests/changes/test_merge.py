@@ -163,6 +163,7 @@ def test_tls_and_tcp_rules_come_in_the_order_of_age() -> None:
     ("one", "other", "reason"),
     [
         ({"hosts": ["*"], "gateways": ["front"]}, {}, "the host * cannot be bound to the mesh"),
+        ({"hosts": ["*"], "gateways": ["front"]}, {"gateways": ["back"]}, "overlap, and no"),
         ({"hosts": ["*.com"], "gateways": ["front"]}, {"hosts": ["x.com"]}, "overlap, and no"),
         ({"exportTo": ["."]}, {"exportTo": ["*"]}, "have different exportTo: merged, one of"),
         ({"hosts": []}, {}, "has no hosts: it is a delegate: merge those above it"),
@@ -224,3 +225,30 @@ def test_annotations_of_those_that_go_are_told() -> None:
     found = mesh(virtual_service("old", ["shop"], to("shop"), age=2), young)
     note = "the annotations of VirtualService a/young go with it: a, team"
     assert merged(found).notes == (note,)
+
+
+def test_a_rule_behind_a_catch_all_of_some_gateways_holds_on_the_others_alone() -> None:
+    everything = {**to("shop"), "match": [{"gateways": ["front"]}]}
+    found = mesh(
+        virtual_service(
+            "a", ["x.com"], everything, to("cart", prefix("/x")), gateways=["front", "back"], age=2
+        ),
+        virtual_service("b", ["cart"], to("cart"), age=1),
+    )
+    assert spec(found)["http"] == [
+        to("cart", prefix("/x", gateways=["back"])),
+        everything,
+        {**to("cart"), "match": [{"gateways": ["mesh"]}]},
+    ]
+
+
+def test_a_gateway_is_not_shortened_to_what_means_another_one() -> None:
+    found = mesh(
+        gateway("web.example.com", server("shop.com")),
+        gateway("mesh", server("shop.com")),
+        virtual_service("a", ["shop.com"], to("shop", prefix("/a")), gateways=["front"], age=2),
+        virtual_service("b", ["shop.com"], to("cart"), gateways=["a/web.example.com", "a/mesh"]),
+    )
+    after = spec(found)
+    assert after["gateways"] == ["front", "a/mesh", "a/web.example.com"]
+    assert after["http"][1]["match"] == [{"gateways": ["a/mesh", "a/web.example.com"]}]

@@ -115,6 +115,26 @@ def test_all_istiods_have_to_have_read_it() -> None:
     assert other.asked > 3
 
 
+def test_a_proxy_that_istiod_knows_no_more_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may come back in, here or at another istiod; one that never does is named."""
+
+    def proxies(poll: int) -> dict[str, Proxy]:
+        both = {"x": proxy("a"), "y": proxy("a")}
+        return both if poll < 3 else {"x": proxy("b")}
+
+    with pytest.raises(TimedOut, match=r"1 of 2 proxies have all .*; not y: look"):
+        waited(Fake(lambda _: "7", proxies), timeout=0.2)
+    monkeypatch.setattr(module, "_GRACE", 0.05)
+    said = waited(Fake(lambda _: "7", proxies))[-1]
+    assert said == "all 1 proxies have it; istiod knows no more of y"
+
+
+def test_an_istiod_that_knows_no_proxies_any_more_proves_nothing() -> None:
+    istiod = Fake(lambda _: "7", lambda poll: {"x": proxy("a")} if poll < 3 else {})
+    with pytest.raises(TimedOut, match=r"0 of 1 proxies have all .*; not x"):
+        waited(istiod, timeout=0.5)
+
+
 @contextlib.contextmanager
 def nowhere() -> Iterator[Sequence[Istiod]]:
     raise Unreachable("no pod of istiod runs")

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from kubectl_mesh.changes import files
 from tests.commands.test_fix import ROOT, Run, run
 
 __all__ = ["run"]
@@ -89,6 +90,12 @@ def test_split_rules_are_joined_with_their_comments(run: Run, split: Path) -> No
         + "---\n"
         + SPLIT[SPLIT.index("apiVersion: v1\nkind: Service") :]
     )
+    again = run("merge-vs", "api", "front", "-f", str(split), "--write")
+    assert again[:2] == (
+        0,
+        "There is nothing to merge: there is no VirtualService front in the manifests, and "
+        "VirtualService default/api stands alone.\n",
+    )
     status, out, _ = run("merge-vs", "--host", "shop", "-f", str(split))
     assert (status, out) == (
         0,
@@ -151,9 +158,9 @@ def test_a_gateway_that_is_not_seen(run: Run, split: Path) -> None:
         (["api", "--host", "shop"], "name VirtualServices, or a --host: not both"),
         (["--write"], "name the VirtualServices to be merged, or a --host"),
         (["-o", "yaml"], "name the VirtualServices to be merged, or a --host"),
-        (["api", "nothing"], "there is no VirtualService nothing in the manifests"),
-        (["api", "x/front"], "there is no VirtualService front in namespace x"),
-        (["api", "y", "-n", "x"], "there is no VirtualService y in namespace x"),
+        (["nothing"], "there is no VirtualService nothing in the manifests"),
+        (["api", "front", "x/front"], "there is no VirtualService front in namespace x"),
+        (["api", "front", "y", "-n", "x"], "there is no VirtualService y in namespace x"),
     ],
 )
 def test_command_lines_that_make_no_sense(
@@ -167,3 +174,36 @@ def test_one_that_stands_twice_is_not_merged(run: Run, split: Path) -> None:
     split.write_text(SPLIT + "---\n" + SPLIT.partition("---\n")[0])
     status, _, err = run("merge-vs", "api", "front", "-f", str(split), "--write")
     assert (status, "VirtualService default/api stands twice in the input" in err) == (3, True)
+
+
+def test_files_are_all_written_or_none(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, _, rest = SPLIT.partition("---\n")
+    (tmp_path / "a.yaml").write_text(first)
+    (tmp_path / "b.yaml").write_text(rest)
+
+    def refused(path: Path) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "unlink", refused)
+    monkeypatch.setattr(files, "_replace", replacing := Replacing())
+    status, _, err = run("merge-vs", "api", "front", "-f", str(tmp_path), "--write")
+    assert (status, "b.yaml cannot be written: " in err) == (3, True), err
+    assert "nothing is changed" in err
+    assert replacing.count == 3
+    assert (tmp_path / "a.yaml").read_text() == first
+
+
+class Replacing:
+    """Replaces files, but not the second one."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._replace = files._replace
+
+    def __call__(self, path: Path, content: bytes, mode: int) -> None:
+        self.count += 1
+        if self.count == 2:
+            raise PermissionError(1, "Operation not permitted")
+        self._replace(path, content, mode)

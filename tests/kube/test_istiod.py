@@ -75,12 +75,20 @@ def test_what_it_says(pages: Pages) -> None:
         ((200, b"<html>"), "does not answer: "),
         ((200, b"{}"), "something else than a list"),
         ((200, b"[1]"), "something else than a list"),
+        ((200, b'[{"foo": 1}]'), "tells of proxies in a way that is not known"),
+        ((200, b"[" * 100000), "does not answer: "),
     ],
 )
 def test_what_cannot_be_read(pages: Pages, answer: tuple[int, bytes], said: str) -> None:
     pages.answers["/debug/syncz"] = answer
     with pytest.raises(Unreachable, match=said):
         Istiod(pages.url).proxies()
+
+
+def test_objects_without_metadata(pages: Pages) -> None:
+    pages.answers["/debug/configz"] = (200, b'[{"kind": "VirtualService", "metadata": "x"}]')
+    with pytest.raises(Unreachable, match="tells of objects without metadata"):
+        Istiod(pages.url).versions()
 
 
 def test_nobody_there() -> None:

@@ -18,9 +18,9 @@ from typing import Any
 import pytest
 
 from kubectl_mesh.changes.change_set import ChangeSet, Step, change_set
-from kubectl_mesh.changes.cluster import Cluster, Stopped, content
+from kubectl_mesh.changes.cluster import Cluster, Stopped
 from kubectl_mesh.changes.journal import Journal, JournalError, Run, State
-from kubectl_mesh.changes.patch import Conflict, difference
+from kubectl_mesh.changes.patch import Conflict, content, difference
 from kubectl_mesh.changes.waiting import Waiting
 from kubectl_mesh.cli import main
 from kubectl_mesh.errors import MeshError
@@ -435,6 +435,48 @@ def test_what_was_deleted_and_made_again_by_somebody_is_left_to_them(pair: Pair)
     assert pair.now() == after
     pair.undo(force=True)
     assert pair.now() == pair.before
+
+
+@pytest.mark.parametrize("how", ["edited", "deleted"])
+def test_nothing_goes_that_somebody_has_taken_the_place_of_away(pair: Pair, how: str) -> None:
+    """What was changed first stands in for what goes: it has to be so still."""
+    run = pair.apply()
+    pair.undo()
+    cluster, journal = pair.shop.cluster(), pair.shop.journal
+    for entry in run.entries[:2]:
+        entry.after = cluster._make(entry)
+        entry.state = State.DONE
+    run.entries[2].state = State.PLANNED
+    journal.write(run)
+    if how == "edited":
+        pair.shop.edit("one")
+    else:
+        pair.shop.server.delete(manifest("one", pair.shop.namespace))
+    with pytest.raises(Stopped, match=r"/one.*; 2 of 3 steps are made: .*undo"):
+        cluster.go_on(journal.run(run.id), journal, quiet)
+    assert "three" in pair.now()
+
+
+def test_what_is_made_anew_comes_in_the_order_of_age(shop: Shop) -> None:
+    """And in different seconds, by which istiod tells the older one."""
+    found = {name: shop.server.request("GET", shop.path(name)) for name in NAMES}
+    for name, day in (("one", 3), ("two", 1), ("three", 2)):
+        found[name]["metadata"]["creationTimestamp"] = f"2026-01-0{day}T00:00:00Z"
+    changes = ChangeSet(
+        tuple(
+            Step(resource(each), each, None, (), (), ["why"])
+            for each in (found["one"], found["three"], found["two"])
+        )
+    )
+    said: list[str] = []
+    shop.cluster().apply(changes, shop.journal, quiet)
+    shop.cluster().undo(shop.run(), shop.journal, said.append, force=False)
+    times = {
+        name: shop.server.request("GET", shop.path(name))["metadata"]["creationTimestamp"]
+        for name in NAMES
+    }
+    assert times["two"] < times["three"] < times["one"]
+    assert sum("is made anew, and so the youngest" in line for line in said) == 3
 
 
 @pytest.mark.parametrize("step", [1, 2])

@@ -1,0 +1,132 @@
+"""Which fields of an object are whose, as the API server notes it in metadata.managedFields.
+
+`kubectl apply` without --server-side writes fields as the manager kubectl-client-side-apply. Where
+the manifest is applied on the server afterwards, fields that it no longer has would stay, as that
+manager still has them: so kubectl hands its fields over first, and so do we.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+_CLIENT_SIDE = "kubectl-client-side-apply"
+_ANNOTATION = "kubectl.kubernetes.io/last-applied-configuration"
+_LAST_APPLIED = ("f:metadata", "f:annotations", f"f:{_ANNOTATION}")
+
+_WITH = re.compile(r'conflicts? with "([^"]+)"')
+
+Fields = Mapping[str, Any]
+Path = tuple[str, ...]
+
+
+def handed_over(document: Mapping[str, Any], manager: str) -> list[dict[str, Any]] | None:
+    """The managedFields once `manager` has what client-side kubectl has; None if that has nothing.
+
+    Models `csaupgrade.UpgradeManagedFields` of client-go.
+    """
+    entries = _entries(document)
+    old = [each for each in entries if _is_client_side(each)]
+    if not old:
+        return None
+    left = [copy.deepcopy(dict(each)) for each in entries if not _is_client_side(each)]
+    mine = next((each for each in left if _is_applied_by(each, manager)), None)
+    if mine is None:
+        mine = {**copy.deepcopy(old[0]), "manager": manager, "operation": "Apply"}
+        left.append(mine)
+    for each in old:
+        mine["fieldsV1"] = _joined(mine.get("fieldsV1") or {}, each.get("fieldsV1") or {})
+    _remove(mine["fieldsV1"], _LAST_APPLIED)
+    return left
+
+
+def abandoned(document: Mapping[str, Any], applied: Mapping[str, Any]) -> Iterator[Path]:
+    """The fields that client-side kubectl has alone and that are no longer applied.
+
+    Fields of objects alone: items of lists that are merged by a key are left out.
+    """
+    entries = _entries(document)
+    others = [each.get("fieldsV1") or {} for each in entries if not _is_client_side(each)]
+    for each in entries:
+        if _is_client_side(each):
+            for path in _paths(each.get("fieldsV1") or {}):
+                kept = _ANNOTATION in path or _has(applied, path)
+                if not kept and not any(_has_field(fields, path) for fields in others):
+                    yield path
+
+
+def is_client_sides(reason: str) -> bool:
+    """Whether a conflict that the server tells of is with client-side kubectl alone."""
+    return set(_WITH.findall(reason)) == {_CLIENT_SIDE}
+
+
+def without(document: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """A document without a field."""
+    first, *rest = path
+    found = dict(document)
+    if rest and isinstance(found.get(first), dict):
+        found[first] = without(found[first], tuple(rest))
+    elif not rest:
+        found.pop(first, None)
+    return found
+
+
+def _entries(document: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    found = (document.get("metadata") or {}).get("managedFields")
+    return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
+
+
+def _is_client_side(entry: Mapping[str, Any]) -> bool:
+    return (
+        entry.get("manager") == _CLIENT_SIDE
+        and entry.get("operation") == "Update"
+        and not entry.get("subresource")
+    )
+
+
+def _is_applied_by(entry: Mapping[str, Any], manager: str) -> bool:
+    return (
+        entry.get("manager") == manager
+        and entry.get("operation") == "Apply"
+        and not entry.get("subresource")
+    )
+
+
+def _joined(one: Fields, other: Fields) -> dict[str, Any]:
+    found = dict(one)
+    for key, value in other.items():
+        found[key] = _joined(found.get(key) or {}, value or {})
+    return found
+
+
+def _remove(fields: dict[str, Any], path: Path) -> None:
+    """Takes a field away, and what is empty without it."""
+    first, *rest = path
+    if first in fields:
+        if rest:
+            _remove(fields[first], tuple(rest))
+        if not rest or not fields[first]:
+            del fields[first]
+
+
+def _paths(fields: Fields, here: Path = ()) -> Iterator[Path]:
+    """The innermost fields, as far as names lead."""
+    inner = {key[2:]: value for key, value in fields.items() if key.startswith("f:")}
+    if not inner and here:
+        yield here
+    for name, value in inner.items():
+        yield from _paths(value or {}, (*here, name))
+
+
+def _has(document: Any, path: Path) -> bool:
+    for name in path:
+        if not isinstance(document, dict) or name not in document:
+            return False
+        document = document[name]
+    return True
+
+
+def _has_field(fields: Any, path: Path) -> bool:
+    return _has(fields, tuple(f"f:{name}" for name in path))
