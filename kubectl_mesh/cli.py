@@ -16,6 +16,7 @@ from kubectl_mesh.errors import MeshError
 COMMANDS: Mapping[str, str] = {
     "doctor": "Find what is wrong with the routing of a mesh, in a cluster or in manifests",
     "fix": "Repair what the doctor finds: shown as a diff, written into manifests or applied",
+    "apply": "Bring manifests into a cluster in the order in which no request fails",
     "merge-vs": "Make one VirtualService of several, and prove what that changes",
     "undo": "Take back what was applied to a cluster",
     "route": "Say where a request or a connection goes, and why",

@@ -65,7 +65,8 @@ class Cluster:
         """Has the API server try every step, without making one.
 
         What can only be tried once another step is made is left out: a second step for one object,
-        objects in a namespace, or of a kind, that is yet to be made.
+        objects in a namespace that is yet to be made. So is what is applied on the server: that was
+        tried to see what would become of it.
 
         Raises Conflict for an object that somebody has changed, ClusterError for a step that is
         refused: by a rule of admission, for want of rights, as it is no longer there.
@@ -76,7 +77,8 @@ class Cluster:
             entry = _entry(step)
             if step.action is Action.CREATE and step.resource.kind == "Namespace":
                 coming.add(step.resource.name)
-            if entry.path not in tried and step.resource.namespace not in coming:
+            is_tried = entry.path in tried or step.applied is not None
+            if not is_tried and step.resource.namespace not in coming:
                 self._make(entry, dry=True)
             tried.add(entry.path)
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any, cast
 
 import pytest
 
 from kubectl_mesh.changes import waiting as module
+from kubectl_mesh.changes.change_set import Ready
 from kubectl_mesh.changes.patch import Target
 from kubectl_mesh.changes.wait_for import For
 from kubectl_mesh.changes.waiting import Changed, TimedOut, Waiting
+from kubectl_mesh.kube.http import Client
 from kubectl_mesh.kube.istiod import Istiod, Proxy, Unreachable
 
 TARGET = Target("networking.istio.io/v1", "VirtualService", "shop", "web")
@@ -153,3 +156,39 @@ def test_without_istiod_it_waits_and_says_that_this_proves_nothing() -> None:
         waiting.prepare()
         waiting.proxies(CHANGED, said.append)
     assert said[-1] == "waits 0 s, without proof that the proxies have it"
+
+
+class Pods:
+    """An API server's list of pods, poll by poll."""
+
+    def __init__(self, *polls: list[dict[str, Any]]) -> None:
+        self._polls = list(polls)
+        self.asked: list[tuple[str, Any]] = []
+
+    def items(self, path: str, keep: Callable[[Any], Any], query: Any) -> list[Any]:
+        self.asked.append((path, query))
+        return [keep(pod) for pod in self._polls.pop(0)]
+
+
+def pod(ready: str, **metadata: str) -> dict[str, Any]:
+    return {
+        "metadata": {"name": "x", **metadata},
+        "status": {"conditions": [{"type": "Ready", "status": ready}]},
+    }
+
+
+def test_a_pod_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_PAUSE", 0.0)
+    need = Ready("shop", {"app": "web", "version": "v2"}, "subset v2 of web")
+    pods = Pods([], [pod("False")], [pod("True", deletionTimestamp="now")], [pod("True")])
+    said: list[str] = []
+    with Waiting(nowhere, timeout=5) as waiting:
+        waiting.ready(cast(Client, pods), [need], said.append)
+        assert said == ["waiting: no pod is ready for subset v2 of web"]
+        assert pods.asked[0] == (
+            "/api/v1/namespaces/shop/pods",
+            {"labelSelector": "app=web,version=v2"},
+        )
+        waiting.timeout = 0.0
+        with pytest.raises(TimedOut, match="no pod is ready for subset v2 of web: look"):
+            waiting.ready(cast(Client, Pods([], [])), [need], said.append)

@@ -1,0 +1,136 @@
+"""What manifests want of a cluster: each object as it is, and as the server would have it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from functools import partial
+from typing import Any
+
+from kubectl_mesh.changes.change_set import Ready
+from kubectl_mesh.changes.cluster import Cluster
+from kubectl_mesh.changes.patch import Target, content
+from kubectl_mesh.changes.rollout import Unwanted, Wanted
+from kubectl_mesh.changes.waiting import has_ready_pod
+from kubectl_mesh.errors import NotInstalled, UsageError
+from kubectl_mesh.kube.discovery import Kinds
+from kubectl_mesh.kube.workers import in_parallel
+from kubectl_mesh.mesh.resource import Resource, ResourceId
+from kubectl_mesh.mesh.snapshot import Snapshot
+
+_WORKERS = 8
+
+
+class Desired:
+    """Asks a cluster about the objects of manifests. Raises ClusterError."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._client = cluster.client
+        self._cluster = cluster
+        self._kinds = Kinds(cluster.client)
+
+    def wanted(self, resources: Iterable[Resource]) -> list[Wanted]:
+        """The objects of manifests. Raises Conflict for one whose fields somebody else has."""
+        resources = list(resources)
+        coming = {each.name for each in resources if each.kind == "Namespace"}
+        for resource in resources:
+            self._place(resource)  # which fills the list of kinds, once
+        return in_parallel([partial(self._wanted, each, coming) for each in resources], _WORKERS)
+
+    def _wanted(self, resource: Resource, coming: Collection[str]) -> Wanted:
+        path, namespace = self._place(resource)
+        live = self._live(path)
+        metadata = {**resource.raw["metadata"], **({"namespace": namespace} if namespace else {})}
+        applied = {**content({**resource.raw, "metadata": metadata})}
+        after: Mapping[str, Any] = applied
+        is_coming = namespace in coming and self._live(f"/api/v1/namespaces/{namespace}") is None
+        if live is not None or not is_coming:
+            after = self._cluster.would_be(_target(resource, namespace), path, applied, live)
+        return Wanted(resource, path, applied, live, after)
+
+    def is_there(self, need: Ready) -> bool:
+        """Whether a pod is ready."""
+        return has_ready_pod(self._client, need)
+
+    def would_be(self, wanted: Wanted, applied: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What would become of an object, if another configuration were applied."""
+        target = _target(wanted.resource, str(applied["metadata"].get("namespace") or ""))
+        return self._cluster.would_be(target, wanted.path, applied, wanted.live)
+
+    def unwanted(self, resources: Iterable[Resource]) -> Iterator[Unwanted]:
+        """Those of the objects that are there."""
+        for resource in resources:
+            path, _ = self._place(resource)
+            live = self._live(path)
+            if live is not None:
+                yield Unwanted(resource, path, live)
+
+    def pruned(self, resources: Collection[Resource], selector: str) -> Iterator[Unwanted]:
+        """What has some labels, of the kinds and namespaces of manifests, and is none of them."""
+        known = {self._place(each)[0] for each in resources}
+        for folder, resource in {
+            path.rpartition("/")[0]: each for each in resources for path in (self._place(each)[0],)
+        }.items():
+            for live in self._client.items(folder, dict, {"labelSelector": selector}):
+                metadata = live["metadata"]
+                path = f"{folder}/{metadata['name']}"
+                if path not in known:
+                    whole = {"apiVersion": resource.api_version, "kind": resource.kind, **live}
+                    key = ResourceId(
+                        resource.kind, str(metadata.get("namespace") or ""), metadata["name"]
+                    )
+                    found = Resource(key, resource.api_version, whole, whole, resource.origin)
+                    yield Unwanted(found, path, whole)
+
+    def without_subsets(self, snapshot: Snapshot, names: Iterable[str]) -> list[Wanted]:
+        """The DestinationRules without some subsets, each as NAME/SUBSET or NAMESPACE/NAME/SUBSET.
+
+        A name is that of a DestinationRule, or the host that it is for. Raises UsageError where
+        there is none with that subset.
+        """
+        going: dict[ResourceId, set[str]] = {}
+        for name in names:
+            *where, host, subset = name.split("/")
+            if not subset or not host or len(where) > 1:
+                raise UsageError(f"--remove-subset {name}: expected [NAMESPACE/]NAME/SUBSET")
+            found = [
+                rule.resource
+                for rule in snapshot.destination_rules.all
+                if (not where or rule.resource.namespace == where[0])
+                and host in (rule.resource.name, rule.host, rule.host.partition(".")[0])
+                and any(each.name == subset for each in rule.subsets)
+            ]
+            if not found:
+                raise UsageError(f"--remove-subset {name}: no DestinationRule has that subset")
+            for each in found:
+                going.setdefault(each.id, set()).add(subset)
+        return [
+            self._without(rule.resource, going[rule.resource.id])
+            for rule in snapshot.destination_rules.all
+            if rule.resource.id in going
+        ]
+
+    def _without(self, resource: Resource, names: Collection[str]) -> Wanted:
+        path, _ = self._place(resource)
+        live = self._client.get(path)
+        left = [each for each in live["spec"]["subsets"] if each.get("name") not in names]
+        after = {**live, "spec": {**live["spec"], "subsets": left}}
+        return Wanted(resource, path, None, live, after)
+
+    def _place(self, resource: Resource) -> tuple[str, str]:
+        """Where an object is, and its namespace; "" for cluster-scoped kinds."""
+        namespaced = self._kinds.is_namespaced(resource.api_version, resource.kind)
+        namespace = resource.namespace if namespaced else ""
+        path = self._kinds.path(
+            resource.api_version, resource.kind, namespace or "default", resource.name
+        )
+        return path, namespace
+
+    def _live(self, path: str) -> Mapping[str, Any] | None:
+        try:
+            return self._client.get(path)
+        except NotInstalled:
+            return None
+
+
+def _target(resource: Resource, namespace: str) -> Target:
+    return Target(resource.api_version, resource.kind, namespace, resource.name)

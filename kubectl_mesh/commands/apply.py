@@ -1,0 +1,296 @@
+"""`kubectl mesh apply`: manifests brought into a cluster in the order in which no request fails."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from kubectl_mesh.changes.change_set import Step
+from kubectl_mesh.changes.patch import Conflict
+from kubectl_mesh.changes.rollout import Plan
+from kubectl_mesh.commands.changing import (
+    add_apply_flags,
+    agree,
+    connected,
+    going_on,
+    journal_of,
+    refuse_owned,
+    say,
+)
+from kubectl_mesh.commands.inputs import cluster_options, take_snapshot
+from kubectl_mesh.errors import InputError, UsageError
+from kubectl_mesh.flags import add_cluster_flags, comma_separated
+from kubectl_mesh.mesh.resource import Resource
+from kubectl_mesh.report.changes import live_diff, paint_diff
+from kubectl_mesh.report.table import wrap
+from kubectl_mesh.routing.scope import KINDS as ROUTING_KINDS
+from kubectl_mesh.sources import files
+from kubectl_mesh.sources.context import namespace_on_disk
+from kubectl_mesh.sources.yaml import collector_paused
+from kubectl_mesh.term import COLOR_CHOICES, Paint, emit, safe, use_color, width
+
+if TYPE_CHECKING:
+    from kubectl_mesh.changes.cluster import Cluster
+
+_KUBECTL = "kubectl"
+"""The field manager of `kubectl apply --server-side`: both may be used by turns."""
+
+_EPILOG = """\
+examples:
+  {prog} -f manifests/ -R               shows the plan, asks, and goes through with it
+  {prog} -f manifests/ -R --dry-run     shows the plan
+  {prog} -f manifests/ -R --prune -l app=shop    deletes, too, what has that label and is in no file
+  {prog} --remove-subset reviews/v1     takes a subset away that no route names any more
+  {prog} --delete -f manifests/ -R      deletes, routes before what they lead to
+  {prog} --resume                       goes on with what was stopped
+
+Services and all else that receives requests come first; then DestinationRules, with all subsets of
+now and then; once all proxies have those, VirtualServices; and once all proxies have these, the
+subsets and objects that nothing routes to any more go. Objects are applied on the server, as
+`kubectl apply --server-side` does it. `kubectl mesh undo` takes it back, in the safe order, too.
+
+exit status:
+  0  done, or there is nothing to do
+  1  with --dry-run: there is something to do
+  2  the command line is at fault, or you did not agree
+  3  it was refused, stopped, or something could not be read
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = _EPILOG.format(prog=parser.prog)
+    group = parser.add_argument_group("what to apply")
+    group.add_argument(
+        "-f",
+        "--filename",
+        action="append",
+        metavar="FILE",
+        help="manifests: a file, a folder, or - for standard input; repeatable",
+    )
+    group.add_argument(
+        "-R", "--recursive", action="store_true", help="read the folders below a folder, too"
+    )
+    group.add_argument("-n", "--namespace", help="of manifests that name none")
+    group.add_argument(
+        "--remove-subset",
+        action="append",
+        metavar="[NAMESPACE/]NAME/SUBSET",
+        help="take a subset from the DestinationRule of that name or host, once no proxy routes "
+        "to it; repeatable",
+    )
+    group.add_argument("--delete", action="store_true", help="delete the objects of the manifests")
+    group.add_argument(
+        "--prune",
+        action="store_true",
+        help="delete what has the labels of -l, is of a kind and namespace of the manifests, and "
+        "is none of them",
+    )
+    group.add_argument("-l", "--selector", metavar="LABELS", help="for --prune: app=shop")
+    group.add_argument(
+        "--resume",
+        nargs="?",
+        const="",
+        metavar="ID",
+        help="go on with a run that was stopped; default: the last one",
+    )
+    how = parser.add_argument_group("how to apply it")
+    how.add_argument(
+        "--dry-run",
+        nargs="?",
+        const="server",
+        choices=("none", "server"),
+        default="none",
+        help="show the plan, and have the API server try it",
+    )
+    how.add_argument(
+        "-o",
+        "--output",
+        choices=("plan", "diff", "json"),
+        default="plan",
+        help="how to show the plan; diff: with the objects as they are and will be",
+    )
+    how.add_argument(
+        "--allow-empty",
+        action="store_true",
+        help="new subsets may be without a ready pod: requests to them get 503",
+    )
+    how.add_argument(
+        "--force-conflicts", action="store_true", help="take over fields that others have set"
+    )
+    how.add_argument(
+        "--force-live",
+        action="store_true",
+        help="change objects, too, that a controller (Argo CD, Flux, Helm...) will set back",
+    )
+    add_apply_flags(how, _KUBECTL)
+    how.add_argument("--color", choices=COLOR_CHOICES, default="auto")
+    how.add_argument("-v", "--verbose", action="store_true", help="tracebacks of errors")
+    add_cluster_flags(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Plans, and goes through with it.
+
+    Raises UsageError for flags that contradict each other, InputError for manifests that cannot be
+    read, Conflict for what is refused, Stopped where a step fails.
+    """
+    _check_flags(args)
+    with connected(args) as cluster:
+        if args.resume is not None:
+            return _resume(args, cluster)
+        plan = _plan(args, cluster)
+        paint = Paint(use_color(args.color, sys.stdout))
+        emit(_shown(args, plan, paint))
+        if plan.refusals:
+            raise Conflict(f"{'; '.join(plan.refusals)}; nothing is changed")
+        changes = plan.changes
+        if not changes:
+            return 0
+        if not args.force_live:
+            refuse_owned(changes)
+        cluster.rehearse(changes)
+        if args.dry_run != "none":
+            return 1
+        agree(args, f"Make {len(changes.steps)} changes?")
+        found = cluster.apply(changes, journal_of(args), say)
+    print(f"Taken back by: kubectl mesh undo {found.id}")
+    return 0
+
+
+def _check_flags(args: argparse.Namespace) -> None:
+    wanted = bool(args.filename or args.remove_subset)
+    if args.resume is not None and wanted:
+        raise UsageError("--resume goes on with what was planned: leave out the rest")
+    if args.resume is None and not wanted:
+        raise UsageError("name manifests with -f, or a --remove-subset")
+    if args.delete and (args.prune or args.remove_subset):
+        raise UsageError("--delete deletes the objects of the manifests: leave out the rest")
+    if args.prune and not (args.selector and args.filename):
+        raise UsageError("--prune needs -f, and -l to say which objects are concerned")
+    if args.selector and not args.prune:
+        raise UsageError("-l is for --prune")
+
+
+def _resume(args: argparse.Namespace, cluster: Cluster) -> int:
+    journal, found = going_on(args, cluster, args.resume)
+    cluster.go_on(found, journal, say)
+    return 0
+
+
+def _plan(args: argparse.Namespace, cluster: Cluster) -> Plan:
+    from kubectl_mesh.changes.desired import Desired
+    from kubectl_mesh.changes.rollout import plan
+
+    resources = _manifests(args)
+    desired = Desired(cluster)
+    with collector_paused():
+        live, _ = take_snapshot(_everything(args), {*ROUTING_KINDS, "Pod"})
+        if args.delete:
+            wanted, unwanted = [], list(desired.unwanted(resources))
+        else:
+            wanted = desired.wanted(resources)
+            unwanted = list(desired.pruned(resources, args.selector)) if args.prune else []
+            lost = desired.without_subsets(live, args.remove_subset or ())
+            known = {each.path for each in wanted}
+            for each in lost:
+                if each.path in known:
+                    raise UsageError(f"{each.resource} stands in the manifests: change it there")
+            wanted += lost
+        found = plan(live, wanted, unwanted, desired, allow_empty=args.allow_empty)
+    return found
+
+
+def _everything(args: argparse.Namespace) -> argparse.Namespace:
+    """The flags, but for the whole cluster and without the manifests."""
+    flags = {**vars(args), "filename": None, "recursive": False, "all_namespaces": True}
+    return argparse.Namespace(**{**flags, "with_cluster": False, "mesh_config": None})
+
+
+def _manifests(args: argparse.Namespace) -> list[Resource]:
+    """The objects of the files. Raises InputError for what cannot be read, or has no kind."""
+    names = comma_separated(args.filename)
+    if not names:
+        return []
+    namespace = args.namespace or namespace_on_disk(cluster_options(args))
+    resources, unreadable = files.load(names, recursive=args.recursive, namespace=namespace)
+    for each in unreadable:
+        where = each.position
+        place = f"{where.file}:{where.line}:{where.column}" if where else each.where
+        raise InputError(f"{each.reason}; nothing is changed", place)
+    seen: dict[object, Resource] = {}
+    for resource in resources:
+        if resource.id in seen:
+            raise UsageError(f"{resource} stands twice in the manifests: leave one of them")
+        seen[resource.id] = resource
+        if not resource.name or not isinstance(resource.raw.get("metadata"), dict):
+            raise UsageError(f"{resource.origin.name}: {resource.kind} without a name")
+    if not resources:
+        raise UsageError("there is nothing in the manifests")
+    return resources
+
+
+def _shown(args: argparse.Namespace, plan: Plan, paint: Paint) -> str:
+    if args.output == "json":
+        return json.dumps(_document(plan), indent=2) + "\n"
+    text = "\n\n".join(_told(plan, paint)) + "\n"
+    if args.output == "diff":
+        text = paint_diff(live_diff(plan.changes), paint) + "\n" + text
+    return text
+
+
+def _document(plan: Plan) -> Mapping[str, Any]:
+    return {
+        "phases": [
+            {
+                "title": phase.title,
+                "why": phase.why,
+                "steps": [_step(step) for step in phase.steps],
+                "waitsFor": phase.waits_for or None,
+            }
+            for phase in plan.phases
+        ],
+        "refusals": list(plan.refusals),
+        "risks": list(plan.risks),
+    }
+
+
+def _step(step: Step) -> Mapping[str, Any]:
+    target = step.target
+    return {
+        "action": step.action.value,
+        "target": {
+            "apiVersion": target.api_version,
+            "kind": target.kind,
+            **({"namespace": target.namespace} if target.namespace else {}),
+            "name": target.name,
+        },
+        "reasons": list(step.reasons),
+        "waitsForPods": [need.what for need in step.ready],
+    }
+
+
+def _told(plan: Plan, paint: Paint) -> Iterator[str]:
+    room = width()
+    if not plan.phases:
+        yield paint("Nothing to change.", "bold", "green")
+    for number, phase in enumerate(plan.phases, 1):
+        lines = [wrap(safe(f"{number}. {phase.title}: {phase.why}"), room, "", "   ")]
+        for step in phase.steps:
+            text = f"{step.action.value} {step.target}: {'; '.join(step.reasons)}"
+            pods = ", ".join(need.what for need in step.ready)
+            if pods:
+                text += f"; before it, a pod has to be ready for {pods}"
+            lines.append(wrap(safe(text), room, "   ", "     "))
+        if phase.waits_for:
+            lines.append(wrap(f"then waits until {phase.waits_for}", room, "   ", "     "))
+        yield "\n".join(lines)
+    for heading, style, texts in (
+        ("REFUSED", "red", plan.refusals),
+        ("MAY GO WRONG", "yellow", plan.risks),
+    ):
+        if texts:
+            told = "\n".join(wrap(safe(text), room, "  ", "    ") for text in texts)
+            yield paint(heading, "bold", style) + "\n" + told

@@ -1,0 +1,191 @@
+"""In which order manifests are brought into a cluster, and what is refused."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from kubectl_mesh.changes.change_set import Ready, Step
+from kubectl_mesh.changes.rollout import Plan, Unwanted, Wanted, plan
+from kubectl_mesh.mesh.resource import Resource
+from kubectl_mesh.mesh.snapshot import Snapshot
+from kubectl_mesh.rules.repair import Then
+from tests.routing.given import (
+    Object,
+    deployment,
+    destination_rule,
+    gateway,
+    server,
+    service,
+    snapshot,
+    virtual_service,
+)
+
+
+class Server:
+    """Makes of an object what is applied to it; pods with these labels are ready."""
+
+    def __init__(self, ready: Iterable[str] = ("v1", "v2", "v3")) -> None:
+        self._ready = set(ready)
+
+    def would_be(self, wanted: Wanted, applied: Mapping[str, Any]) -> Mapping[str, Any]:
+        return applied
+
+    def is_there(self, need: Ready) -> bool:
+        return need.labels.get("version") in self._ready
+
+
+def route(*subsets: str, name: str = "web") -> Object:
+    return virtual_service(name, ["web"], *(to("web", subset) for subset in subsets))
+
+
+def to(host: str, subset: str) -> Object:
+    return {"route": [{"destination": {"host": host, "subset": subset}}]}
+
+
+def rule(*subsets: str, **spec: Any) -> Object:
+    return destination_rule("web", "web", *subsets, **spec)
+
+
+LIVE = (service("web"), rule("v1"), route("v1"))
+
+
+def planned(
+    manifests: Iterable[Object],
+    *,
+    live: Iterable[Object] = LIVE,
+    gone: Iterable[Object] = (),
+    ready: Iterable[str] = ("v1", "v2", "v3"),
+    allow_empty: bool = False,
+    lost: Mapping[str, Any] | None = None,
+) -> Plan:
+    mesh = snapshot(*copy.deepcopy([*live]), live=True)
+    wanted = [_wanted(mesh, each) for each in snapshot(*copy.deepcopy([*manifests])).everything()]
+    unwanted = [
+        Unwanted(each, str(each), each.raw)
+        for each in snapshot(*copy.deepcopy([*gone])).everything()
+    ]
+    if lost:
+        found = mesh.get("DestinationRule", "a", "web")
+        assert found
+        wanted.append(Wanted(found, str(found), None, found.raw, {**found.raw, "spec": lost}))
+    return plan(mesh, wanted, unwanted, Server(ready), allow_empty=allow_empty)
+
+
+def _wanted(mesh: Snapshot, resource: Resource) -> Wanted:
+    live = mesh.get(resource.kind, resource.namespace, resource.name)
+    return Wanted(resource, str(resource), resource.raw, live and live.raw, resource.raw)
+
+
+def told(found: Plan) -> list[list[str]]:
+    """For each phase its steps, with the subsets of DestinationRules; a star where it waits."""
+    return [[_told(step) for step in phase.steps] for phase in found.phases]
+
+
+def _told(step: Step) -> str:
+    subsets = ((step.after or {}).get("spec") or {}).get("subsets") or ()
+    names = "".join(f" {each['name']}" for each in subsets)
+    waits = "*" if step.then is Then.PROXIES else ""
+    return f"{step.action.value} {step.resource.kind}/{step.resource.name}{names}{waits}"
+
+
+def test_a_subset_is_there_before_its_route_and_goes_after_it() -> None:
+    found = planned([route("v2"), rule("v2")])
+    assert told(found) == [
+        ["patch DestinationRule/web v2 v1*"],
+        ["patch VirtualService/web*"],
+        ["patch DestinationRule/web v2"],
+    ]
+    assert (found.refusals, found.risks) == ((), ())
+    assert [need.labels for need in found.phases[0].steps[0].ready] == [
+        {"app": "web", "version": "v2"}
+    ]
+
+
+def test_a_new_service_comes_first() -> None:
+    found = planned([route("v1"), rule("v1"), service("web")], live=[service("other")])
+    assert told(found) == [
+        ["create Service/web"],
+        ["create DestinationRule/web v1*"],
+        ["create VirtualService/web"],
+    ]
+
+
+def test_nothing_waits_where_nothing_follows() -> None:
+    assert told(planned([rule("v1", "v2")])) == [["patch DestinationRule/web v1 v2"]]
+    assert told(planned([route("v1"), rule("v1")])) == []
+    moved = [rule("v1", "v2"), route("v1")]
+    assert told(planned([route("v2")], live=[service("web"), *moved])) == [
+        ["patch VirtualService/web"]
+    ]
+
+
+def test_a_subset_that_goes_is_kept_only_while_routes_change() -> None:
+    live = [service("web"), rule("v1", "v2"), route("v1")]
+    assert told(planned([rule("v1")], live=live)) == [["patch DestinationRule/web v1"]]
+
+
+def test_delegates_come_before_those_that_hand_over_to_them() -> None:
+    root = virtual_service("web", ["web"], {"delegate": {"name": "z"}})
+    delegate = virtual_service("z", [], to("web", "v1"))
+    del delegate["spec"]["hosts"]
+    assert told(planned([root, delegate])) == [
+        ["create VirtualService/z", "patch VirtualService/web"]
+    ]
+
+
+def test_routes_go_before_what_they_lead_to() -> None:
+    assert told(planned([], gone=[*LIVE, deployment("web")])) == [
+        ["delete VirtualService/web*"],
+        ["delete DestinationRule/web", "delete Service/web", "delete Deployment/web"],
+    ]
+
+
+def test_a_subset_that_is_still_used_is_not_taken_away() -> None:
+    """By a gateway's route of another namespace, by a mirror, by a tcp rule."""
+    there = "web.a.svc.cluster.local"
+    front = gateway("g", server("x.com"))
+    outside = virtual_service("out", ["x.com"], to(there, "v1"), namespace="b", gateways=["a/g"])
+    mirror = virtual_service("mirror", ["x"], {**to("web", "v2"), "mirror": _destination("v1")})
+    tcp = virtual_service("tcp", ["y"], tcp=[{"route": [{"destination": _destination("v1")}]}])
+    for used in (outside, mirror, tcp):
+        live = [service("web"), rule("v1", "v2"), route("v2"), front, used]
+        (refused,) = planned([rule("v2")], live=live).refusals
+        assert "subset v1 of web.a.svc.cluster.local, which is not defined" in refused
+        assert planned([rule("v1")], live=live).refusals, "nor v2, which the route names"
+
+
+def _destination(subset: str) -> Object:
+    return {"host": "web", "subset": subset}
+
+
+def test_a_new_subset_needs_a_pod() -> None:
+    manifests = [rule("v1", "v2"), route("v2")]
+    (refused,) = planned(manifests, ready=["v1"]).refusals
+    assert "no pod is ready for subset v2 of web.a.svc.cluster.local" in refused
+    found = planned(manifests, ready=["v1"], allow_empty=True)
+    assert (found.refusals, [step.ready for step in found.changes.steps]) == ((), [(), ()])
+    assert "503 UH" in found.risks[0]
+    found = planned([*manifests, deployment("web", version="v2")], ready=["v1"])
+    assert (found.refusals, len(found.phases[1].steps[0].ready)) == ((), 1)
+
+
+def test_other_labels_under_the_same_name_are_a_risk() -> None:
+    other = rule("v1")
+    other["spec"]["subsets"][0]["labels"] = {"version": "v2"}
+    found = planned([other])
+    assert "subset v1 gets other labels and keeps its name" in found.risks[0]
+    assert found.phases[0].steps[0].ready[0].labels["version"] == "v2"
+
+
+def test_a_subset_is_taken_away_by_name() -> None:
+    live = [service("web"), rule("v1", "v2"), route("v2")]
+    left = {"host": "web", "subsets": rule("v2")["spec"]["subsets"]}
+    found = planned([], live=live, lost=left)
+    assert told(found) == [["patch DestinationRule/web v2"]]
+    (step,) = found.changes.steps
+    assert [each["op"] for each in step.operations] == ["test", "replace"]
+    assert planned([], lost={"host": "web", "subsets": []}).refusals
+    found = planned([route("v2")], live=[service("web"), rule("v1", "v2"), route("v1")], lost=left)
+    assert told(found) == [["patch VirtualService/web*"], ["patch DestinationRule/web v2"]]

@@ -1,0 +1,348 @@
+"""`kubectl mesh apply` on the real mesh, under load from two sidecars and a gateway.
+
+No request fails. `KUBECTL_MESH_RECONFIGURATIONS` says how many random ones are made, and
+`KUBECTL_MESH_SEED` repeats them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kubectl_mesh.changes.waiting import Waiting
+from kubectl_mesh.cli import main
+
+from .debug_pages import debug_pages
+from .envoy import Proxy
+from .load import Load
+from .manifests import INGRESS, destination_rule, gateway, server, subset, virtual_service
+from .mesh import Mesh
+from .routes_tried import SEED
+
+COUNT = int(os.environ.get("KUBECTL_MESH_RECONFIGURATIONS", "4"))
+SERVICES = ("web", "api")
+VERSIONS = ("v1", "v2")
+Subsets = Mapping[str, str]
+"""The version that each selects, by name."""
+
+
+class Shop:
+    """Two Services with two versions each, and those who ask for them."""
+
+    def __init__(self, mesh: Mesh, folder: Path, url: str) -> None:
+        self.mesh = mesh
+        self._folder = folder
+        self._url = url
+        for name in SERVICES:
+            mesh.service(name, ports={"http": 5000}, pods=dict.fromkeys(VERSIONS, 1))
+        self.bystander = mesh.sidecar("bystanders")
+        self._clients: list[tuple[Proxy, str]] = [
+            (mesh.sidecar("default"), "web:5000"),
+            (mesh.sidecar("elsewhere"), "api.default:5000"),
+            (mesh.gateway(INGRESS, {80: 8080}), "web.example.com"),
+        ]
+        self.kubectl([gateway("front", server("*.example.com"))])
+
+    def kubectl(self, objects: list[dict[str, Any]]) -> None:
+        """Applies objects as everybody does."""
+        text = json.dumps({"apiVersion": "v1", "kind": "List", "items": objects})
+        self.mesh.server.kubectl("apply", "-f", "-", input=text)
+
+    def settled(self, objects: list[dict[str, Any]]) -> None:
+        self.kubectl(objects)
+        self.mesh.settled()
+
+    def file(self, objects: list[dict[str, Any]]) -> str:
+        file = self._folder / "it.json"
+        file.write_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}))
+        return str(file)
+
+    def arguments(self, *arguments: str) -> list[str]:
+        return [
+            *(*arguments, "--yes", "--kubeconfig", str(self.mesh.server.kubeconfig)),
+            *("--istiod-url", self._url, "--journal", str(self._folder / "journal")),
+        ]
+
+    def run(self, *arguments: str) -> int:
+        return main(self.arguments(*arguments))
+
+    def apply(self, objects: list[dict[str, Any]], *arguments: str) -> int:
+        return self.run("apply", "-f", self.file(objects), *arguments)
+
+    def spec(self, kind: str, name: str = "web") -> dict[str, Any]:
+        live = self.mesh.server.kubectl("get", kind, name, "-o", "json").stdout
+        found: dict[str, Any] = json.loads(live)["spec"]
+        return found
+
+    def routed_to(self) -> str:
+        """The first subset that the route of web names."""
+        route = self.spec("virtualservice")["http"][0]["route"][0]
+        return str(route["destination"]["subset"])
+
+    @contextlib.contextmanager
+    def load(self) -> Iterator[list[Load]]:
+        with contextlib.ExitStack() as exits:
+            loads = [
+                exits.enter_context(self.mesh.load(proxy, host, rate=100))
+                for proxy, host in self._clients
+            ]
+            for load in loads:
+                load.more(10)
+            yield loads
+            for load in loads:
+                load.more(10)
+
+
+def release(name: str, subsets: Subsets, *used: str) -> list[dict[str, Any]]:
+    """The two objects of a Service: routes to some of its subsets, in equal shares."""
+    each = 100 // len(used)
+    weights = [*[each] * (len(used) - 1), 100 - each * (len(used) - 1)]
+    routes = [
+        {"destination": {"host": name, "subset": one}, "weight": weight}
+        for one, weight in zip(used, weights, strict=True)
+    ]
+    return [
+        virtual_service(
+            name,
+            f"{name} {name}.example.com",
+            {"route": routes},
+            gateways=["mesh", "front"],
+        ),
+        destination_rule(
+            name, name, *(subset(one, version=version) for one, version in subsets.items())
+        ),
+    ]
+
+
+FIRST = [*release("web", {"s1": "v1"}, "s1"), *release("api", {"s1": "v1"}, "s1")]
+SECOND = release("web", {"s2": "v2"}, "s2")
+
+
+def failed(loads: list[Load]) -> Counter[tuple[int, str | None]]:
+    """The answers that are none of the Services."""
+    found: Counter[tuple[int, str | None]] = Counter()
+    for load in loads:
+        found += Counter({key: count for key, count in load.counts.items() if key[0] != 200})
+    return found
+
+
+@pytest.fixture
+def shop(mesh: Mesh, tmp_path: Path) -> Iterator[Shop]:
+    with debug_pages(mesh.istiod) as url:
+        found = Shop(mesh, tmp_path, url)
+        found.settled(FIRST)
+        yield found
+
+
+def test_a_release_and_the_way_back(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+    before = shop.spec("destinationrule"), shop.spec("virtualservice")
+    with shop.load() as loads:
+        assert shop.apply(SECOND, "--dry-run") == 1
+        assert (shop.spec("destinationrule"), shop.spec("virtualservice")) == before
+        assert shop.apply(SECOND) == 0
+        assert shop.spec("destinationrule")["subsets"] == [subset("s2", version="v2")]
+        assert {version for _, version in loads[0].fresh(50)} == {"v2"}
+        capsys.readouterr()
+        assert shop.apply(SECOND) == 0
+        assert capsys.readouterr().out == "Nothing to change.\n"
+        assert shop.run("undo") == 0
+        assert (shop.spec("destinationrule"), shop.spec("virtualservice")) == before
+    assert not failed(loads)
+
+
+def reconfigured(rng: random.Random) -> list[dict[str, Any]]:
+    """New subsets and routes for some Services, in any order: added, removed, renamed, swapped."""
+    found = []
+    for name in rng.sample(SERVICES, rng.choice([1, 2])):
+        names = rng.sample(["s1", "s2", "s3", "s4", "s5"], rng.choice([1, 2, 3]))
+        subsets = {each: rng.choice(VERSIONS) for each in names}
+        found += release(name, subsets, *rng.sample(names, rng.randint(1, len(names))))
+    rng.shuffle(found)
+    return found
+
+
+def test_random_reconfigurations(
+    shop: Shop, record_property: Callable[[str, object], None]
+) -> None:
+    """Beside it, what plain kubectl apply of the same files makes of the same requests."""
+    print(f"KUBECTL_MESH_SEED={SEED} KUBECTL_MESH_RECONFIGURATIONS={COUNT}")
+    rng = random.Random(SEED)
+    files = [reconfigured(rng) for _ in range(COUNT)]
+    with shop.load() as loads:
+        for each in files:
+            assert shop.apply(each) == 0, f"KUBECTL_MESH_SEED={SEED}"
+        total = sum(load.total for load in loads)
+    assert not failed(loads), f"KUBECTL_MESH_SEED={SEED}: {failed(loads)} of {total}"
+    shop.settled(FIRST)
+    with shop.load() as plain:
+        for each in files:
+            shop.kubectl(each)
+            shop.mesh.settled()
+    print(f"kubectl mesh apply: {total} requests, none failed; kubectl apply: {failed(plain)}")
+    record_property("requests", total)
+    record_property("failed with kubectl apply", dict(failed(plain)))
+
+
+def test_a_slow_proxy_is_waited_for(shop: Shop) -> None:
+    def slow() -> None:
+        with shop.bystander.frozen():
+            time.sleep(5)
+
+    thread = threading.Thread(target=slow)
+    with shop.load() as loads:
+        thread.start()
+        start = time.monotonic()
+        assert shop.apply(SECOND) == 0
+        took = time.monotonic() - start
+    thread.join()
+    assert took > 5
+    assert not failed(loads)
+
+
+def test_a_proxy_that_acknowledges_nothing(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+    with shop.load() as loads:
+        with shop.bystander.frozen():
+            assert shop.apply(SECOND, "--timeout", "3s") == 3
+            assert f"not {shop.bystander.identity.name}.bystanders" in capsys.readouterr().err
+            assert (
+                shop.spec("virtualservice")["http"][0]["route"][0]["destination"]["subset"] == "s1"
+            )
+        assert shop.run("apply", "--resume") == 0
+    assert not failed(loads)
+    assert shop.spec("destinationrule")["subsets"] == [subset("s2", version="v2")]
+
+
+@pytest.fixture
+def meanwhile(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]], None]:
+    """Has something happen when the first step is made, before its wait begins."""
+
+    def set_up(action: Callable[[], object]) -> None:
+        original = Waiting.proxies
+        left = [action]
+
+        def proxies(self: Waiting, *arguments: Any) -> None:
+            if left:
+                left.pop()()
+            original(self, *arguments)
+
+        monkeypatch.setattr(Waiting, "proxies", proxies)
+
+    return set_up
+
+
+Meanwhile = Callable[[Callable[[], object]], None]
+
+
+def test_istiod_stops_in_mid_plan(shop: Shop, meanwhile: Meanwhile) -> None:
+    meanwhile(shop.mesh.istiod.kill)
+    with shop.load() as loads:
+        assert shop.apply(SECOND, "--timeout", "5s") == 3
+        shop.mesh.istiod.start()
+        shop.mesh.settled()
+        assert shop.run("apply", "--resume") == 0
+    assert not failed(loads)
+    assert shop.spec("destinationrule")["subsets"] == [subset("s2", version="v2")]
+
+
+def test_the_api_server_stops_in_mid_plan(shop: Shop, meanwhile: Meanwhile) -> None:
+    meanwhile(shop.mesh.server.kill)
+    before = shop.spec("destinationrule")
+    with shop.load() as loads:
+        assert shop.apply(SECOND, "--timeout", "5s") == 3
+        shop.mesh.server.start()
+        assert shop.run("undo") == 0
+    assert not failed(loads)
+    assert shop.spec("destinationrule") == before
+
+
+@pytest.mark.parametrize("way", ["apply --resume", "undo"])
+def test_the_program_is_killed_in_mid_plan(shop: Shop, way: str) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "kubectl_mesh",
+        *shop.arguments("apply", "-f", shop.file(SECOND)),
+    ]
+    before = shop.spec("destinationrule")
+    with shop.load() as loads:
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+            while shop.spec("destinationrule") == before:
+                time.sleep(0.02)
+            process.send_signal(signal.SIGKILL)
+        assert shop.routed_to() == "s1"
+        assert shop.run(*way.split()) == 0
+    assert not failed(loads)
+    after = {"undo": before["subsets"], "apply --resume": [subset("s2", version="v2")]}
+    assert shop.spec("destinationrule")["subsets"] == after[way]
+
+
+def test_a_second_person_edits_in_mid_plan(
+    shop: Shop, meanwhile: Meanwhile, capsys: pytest.CaptureFixture[str]
+) -> None:
+    patch = json.dumps([{"op": "add", "path": "/spec/http/0/timeout", "value": "9s"}])
+
+    def edit() -> None:
+        shop.mesh.server.kubectl("patch", "virtualservice", "web", "--type=json", "-p", patch)
+
+    meanwhile(edit)
+    before = shop.spec("destinationrule")
+    with shop.load() as loads:
+        assert shop.apply(SECOND) == 3
+        assert "VirtualService default/web: kubectl-patch (at " in capsys.readouterr().err
+        assert shop.run("undo") == 0
+    assert not failed(loads)
+    assert shop.spec("destinationrule") == before
+    assert shop.spec("virtualservice")["http"][0]["timeout"] == "9s"
+
+
+def test_what_is_refused(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+    """A subset that is used; one without a pod; fields of somebody else; broken manifests."""
+    before = shop.spec("destinationrule"), shop.spec("virtualservice")
+    cases = [
+        (release("web", {"s2": "v2"}, "s2")[1:], "sends to subset s1 of web.default"),
+        (release("web", {"s1": "v1", "s9": "v9"}, "s9"), "no pod is ready for subset s9 of web"),
+        ([{**release("web", {"s2": "v2"}, "s2")[0], "kind": "Nothing"}], "knows no Nothing of"),
+    ]
+    for objects, said in cases:
+        assert shop.apply(objects) == 3
+        assert said in capsys.readouterr().err
+    assert shop.run("apply", "--remove-subset", "web/s1") == 3
+    assert shop.run("apply", "--remove-subset", "web/s7") == 2
+    theirs = destination_rule("theirs", "other", trafficPolicy={"tls": {"mode": "DISABLE"}})
+    shop.mesh.apply(theirs)
+    theirs["spec"]["trafficPolicy"]["tls"]["mode"] = "SIMPLE"
+    capsys.readouterr()
+    assert shop.apply([theirs]) == 3
+    assert 'conflict with "realmesh"' in capsys.readouterr().err
+    assert (shop.spec("destinationrule"), shop.spec("virtualservice")) == before
+    assert shop.apply([theirs], "--force-conflicts") == 0
+    assert shop.spec("destinationrule", "theirs")["trafficPolicy"]["tls"] == {"mode": "SIMPLE"}
+
+
+def test_pruned_deleted_and_taken_back(shop: Shop) -> None:
+    labelled = [
+        {**each, "metadata": {**each["metadata"], "labels": {"app": "shop"}}} for each in FIRST
+    ]
+    assert shop.apply(labelled) == 0
+    with shop.load() as loads:
+        assert shop.apply(labelled[:2], "--prune", "-l", "app=shop") == 0
+        assert shop.run("undo") == 0
+    assert not Counter({key: count for key, count in failed(loads).items() if key[0] == 503})
+    assert shop.apply(labelled, "--delete") == 0
+    listed = shop.mesh.server.kubectl(
+        "get", "virtualservices,destinationrules", "-o", "name"
+    ).stdout
+    assert listed == ""
