@@ -26,6 +26,7 @@ from kubectl_mesh.rules.rule import Finding
 Document = Mapping[str, Any]
 _RULES, _ROUTES = "DestinationRule", "VirtualService"
 _SUBSETS = ("spec", "subsets")
+_HOSTS = ("spec", "hosts")
 _Unions = Mapping[str, tuple[Document, Document]]
 """By path, what is applied to a DestinationRule for a while, and what becomes of it."""
 _FIRST = ("Namespace", "CustomResourceDefinition", "ServiceAccount", "ConfigMap", "Secret")
@@ -179,8 +180,7 @@ class _Planning:
         )
 
     def _routes(self) -> Phase:
-        found = self._of(_ROUTES)
-        found.sort(key=lambda each: bool(each.resource.spec.get("hosts")))  # delegates first
+        found = sorted(self._of(_ROUTES), key=_turn)
         steps = [_step(each, "proxies know all subsets that it names") for each in found]
         going = list(self._going(_ROUTES))
         going.sort(key=lambda step: not step.resource.spec.get("hosts"))
@@ -310,6 +310,17 @@ def _step(wanted: Wanted, reason: str, ready: Sequence[Ready] = ()) -> Step:
         path=wanted.path,
         ready=ready,
     )
+
+
+def _turn(wanted: Wanted) -> tuple[bool, bool, bool]:
+    """Delegates first, as others hand over to them; new ones, then those that lose no host.
+
+    Proxies hear of VirtualServices in the order in which they change, so that a host that one loses
+    to another is never without rules.
+    """
+    hosts = set(field_at(wanted.live or {}, _HOSTS) or ()) if wanted.live else set()
+    left = set(wanted.resource.spec.get("hosts") or ())
+    return bool(left), wanted.live is not None, not hosts <= left
 
 
 def _rank(kind: str) -> int:

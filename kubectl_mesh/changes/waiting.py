@@ -105,7 +105,8 @@ class Waiting:
         left = list(changed)
         while True:
             before = _proxies(istiods)
-            left = [each for each in left if not _is_read(istiods, each)]
+            read = [istiod.versions() for istiod in istiods]
+            left = [each for each in left if not _is_read(read, each)]
             if not left:
                 return before
             named = ", ".join(str(each.target) for each in left)
@@ -219,10 +220,11 @@ def _fresh(before: Mapping[str, Proxy], now: Mapping[str, Proxy]) -> set[str]:
     }
 
 
-def _is_read(istiods: Iterable[Istiod], changed: Changed) -> bool:
+def _is_read(read: Iterable[Mapping[tuple[str, str, str], str]], changed: Changed) -> bool:
+    """Whether every istiod has read a change; `read` are the versions that each has."""
     target = changed.target
     key = (target.kind, target.namespace, target.name)
-    return all(_is_version(istiod.versions().get(key), changed.version) for istiod in istiods)
+    return all(_is_version(versions.get(key), changed.version) for versions in read)
 
 
 def _is_version(found: str | None, wanted: str | None) -> bool:

@@ -135,6 +135,24 @@ def test_delegates_come_before_those_that_hand_over_to_them() -> None:
     ]
 
 
+def test_a_host_is_never_without_rules() -> None:
+    """It goes from one VirtualService to another; the third one changes as well."""
+    live = [
+        service("web"),
+        rule("v1"),
+        virtual_service("a", ["x", "y"], to("web", "v1")),
+        route("v1"),
+    ]
+    manifests = [
+        virtual_service("a", ["x"], to("web", "v1")),
+        virtual_service("web", ["web", "more"], to("web", "v1")),
+        virtual_service("z", ["y"], to("web", "v1")),
+    ]
+    assert told(planned(manifests, live=live)) == [
+        ["create VirtualService/z", "patch VirtualService/web", "patch VirtualService/a"]
+    ]
+
+
 def test_routes_go_before_what_they_lead_to() -> None:
     assert told(planned([], gone=[*LIVE, deployment("web")])) == [
         ["delete VirtualService/web*"],

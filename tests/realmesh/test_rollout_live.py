@@ -308,6 +308,20 @@ def test_a_second_person_edits_in_mid_plan(
     assert shop.spec("virtualservice")["http"][0]["timeout"] == "9s"
 
 
+def test_a_host_goes_from_one_virtual_service_to_another(shop: Shop) -> None:
+    inside = release("web", {"s1": "v1"}, "s1")[0]
+    outside = release("web", {"s1": "v1"}, "s1")[0]
+    inside["spec"] |= {"hosts": ["web"], "gateways": ["mesh"]}
+    outside["spec"] |= {"hosts": ["web.example.com"], "gateways": ["front"]}
+    outside["metadata"]["name"] = "outside"
+    with shop.load() as loads:
+        assert shop.apply([inside, outside]) == 0
+        shop.mesh.settled()
+        assert shop.run("undo") == 0
+        shop.mesh.settled()
+    assert not failed(loads)
+
+
 def test_what_is_refused(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
     """A subset that is used; one without a pod; fields of somebody else; broken manifests."""
     before = shop.spec("destinationrule"), shop.spec("virtualservice")
