@@ -147,6 +147,16 @@ def shop(mesh: Mesh, tmp_path: Path) -> Iterator[Shop]:
         yield found
 
 
+@pytest.fixture
+def own_shop(new_mesh: Callable[..., Mesh], tmp_path: Path) -> Iterator[Shop]:
+    """In a mesh that may be broken."""
+    mesh = new_mesh()
+    with debug_pages(mesh.istiod) as url:
+        found = Shop(mesh, tmp_path, url)
+        found.settled(FIRST)
+        yield found
+
+
 def test_a_release_and_the_way_back(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
     before = shop.spec("destinationrule"), shop.spec("virtualservice")
     with shop.load() as loads:
@@ -246,26 +256,26 @@ def meanwhile(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]
 Meanwhile = Callable[[Callable[[], object]], None]
 
 
-def test_istiod_stops_in_mid_plan(shop: Shop, meanwhile: Meanwhile) -> None:
-    meanwhile(shop.mesh.istiod.kill)
-    with shop.load() as loads:
-        assert shop.apply(SECOND, "--timeout", "5s") == 3
-        shop.mesh.istiod.start()
-        shop.mesh.settled()
-        assert shop.run("apply", "--resume") == 0
+def test_istiod_stops_in_mid_plan(own_shop: Shop, meanwhile: Meanwhile) -> None:
+    meanwhile(own_shop.mesh.istiod.kill)
+    with own_shop.load() as loads:
+        assert own_shop.apply(SECOND, "--timeout", "5s") == 3
+        own_shop.mesh.istiod.start()
+        own_shop.mesh.settled()
+        assert own_shop.run("apply", "--resume") == 0
     assert not failed(loads)
-    assert shop.spec("destinationrule")["subsets"] == [subset("s2", version="v2")]
+    assert own_shop.spec("destinationrule")["subsets"] == [subset("s2", version="v2")]
 
 
-def test_the_api_server_stops_in_mid_plan(shop: Shop, meanwhile: Meanwhile) -> None:
-    meanwhile(shop.mesh.server.kill)
-    before = shop.spec("destinationrule")
-    with shop.load() as loads:
-        assert shop.apply(SECOND, "--timeout", "5s") == 3
-        shop.mesh.server.start()
-        assert shop.run("undo") == 0
+def test_the_api_server_stops_in_mid_plan(own_shop: Shop, meanwhile: Meanwhile) -> None:
+    meanwhile(own_shop.mesh.server.kill)
+    before = own_shop.spec("destinationrule")
+    with own_shop.load() as loads:
+        assert own_shop.apply(SECOND, "--timeout", "5s") == 3
+        own_shop.mesh.server.start()
+        assert own_shop.run("undo") == 0
     assert not failed(loads)
-    assert shop.spec("destinationrule") == before
+    assert own_shop.spec("destinationrule") == before
 
 
 @pytest.mark.parametrize("way", ["apply --resume", "undo"])
