@@ -7,6 +7,7 @@ the journal before it is done.
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -99,17 +100,18 @@ class Cluster:
         for entry in run.entries:
             if entry.state is State.STARTED and self._is_made(entry):
                 entry.state = State.DONE
+                entry.after = self._current(entry)
                 _note(run, entry, journal)
             if entry.state is State.DONE:
                 done.append(entry)
             if entry.state in (State.DONE, State.UNDONE):
                 continue
             try:
-                self._await(done, told)
+                waited = self._await(done, told)
                 self._waiting.ready(self._client, entry.ready, told)
                 if entry.then is Then.PROXIES:
                     self._waiting.prepare()
-                if entry.after is None:
+                if waited or entry.after is None:
                     self._still_made(run)
             except MeshError as error:
                 raise Stopped(_stopped(run, entry, error)) from error
@@ -128,12 +130,12 @@ class Cluster:
             done.append(entry)
 
     def _still_made(self, run: Run) -> None:
-        """What was made has to be so before something goes that it stands in for.
+        """What was made has to be so before what relies on it is made, or goes.
 
-        Raises Conflict where somebody has changed or deleted it since.
+        Of the objects that istiod reads: on others, controllers write. Raises Conflict where
+        somebody has changed or deleted one since.
         """
-        made = {each.path: each for each in run.entries if each.state is State.DONE}
-        for entry in made.values():
+        for entry in _of_istio(each for each in run.entries if each.state is State.DONE):
             if entry.after is None:
                 continue
             current = self._current(entry)
@@ -142,34 +144,27 @@ class Cluster:
             if not same(current, entry.after):
                 raise Conflict(f"{entry.target}: {_who(current)} has changed it since")
 
-    def _await(self, done: list[Entry], told: Callable[[str], object]) -> None:
+    def _await(self, done: list[Entry], told: Callable[[str], object]) -> bool:
         """Waits until what must hold after the last of some steps does, and forgets them then.
 
-        The proxies have to have all of them. Raises TimedOut and ClusterError.
+        Returns whether there was anything. The proxies have to have all of the steps. Raises
+        TimedOut and ClusterError.
         """
         last = done[-1] if done else None
-        if last and last.then is Then.ROLLED_OUT:
+        if last is None or last.then is None:
+            return False
+        if last.then is Then.ROLLED_OUT:
             self._waiting.rolled_out(self._client, last.target, last.path, told)
-        elif last and last.then is Then.PROXIES:
+        else:
             self._waiting.proxies([self._changed(each) for each in _of_istio(done)], told)
             done.clear()
+        return True
 
     def _changed(self, entry: Entry) -> Changed:
         current = self._current(entry)
         return Changed(
             entry.target, str(current["metadata"]["resourceVersion"]) if current else None
         )
-
-    def _await_back(
-        self, undone: Sequence[Entry], entry: Entry, told: Callable[[str], object]
-    ) -> None:
-        """Waits, while going back, for what must hold before a step is taken back.
-
-        What the proxies had to have before the next step, they have to have again of what is
-        `undone`.
-        """
-        if undone and entry.then is Then.PROXIES:
-            self._waiting.proxies([self._changed(each) for each in _of_istio(undone)], told)
 
     def undo(
         self, run: Run, journal: Journal, told: Callable[[str], object], *, force: bool
@@ -198,9 +193,10 @@ class Cluster:
                 "same with --force"
             )
         undone: list[Entry] = []
-        for entry in _by_age(back):
+        for entry, waits in _by_age(back):
             try:
-                self._await_back(undone, entry, told)
+                if waits and undone:
+                    self._waiting.proxies([self._changed(each) for each in _of_istio(undone)], told)
                 current = self._current(entry)
                 if current is None and entry.after is None and _is_older(undone, entry):
                     time.sleep(_A_SECOND)
@@ -274,7 +270,8 @@ class Cluster:
             return self._create(entry, entry.after, dry=dry)
         if entry.after is not None:
             return self._patch(entry, entry.operations, dry=dry)
-        self._delete(entry, self._unchanged(entry), dry=dry)
+        if self._current(entry) is not None:
+            self._delete(entry, self._unchanged(entry), dry=dry)
         return None
 
     def _unchanged(self, entry: Entry) -> Mapping[str, Any]:
@@ -319,12 +316,13 @@ class Cluster:
     ) -> Mapping[str, Any]:
         """What would become of an object if a configuration were applied to it on the server.
 
-        The server is asked; of what client-side kubectl has applied, fields that are no longer in
-        the configuration are taken off. Raises Conflict and ClusterError.
+        The server is asked. Of Istio's kinds, what client-side kubectl has applied and is no longer
+        in the configuration is taken off; of others it is not known what the server would put in
+        its place. Raises Conflict and ClusterError.
         """
         entry = Entry(target, path, (), (), live, applied, applied=applied)
         found = dict(self._apply(entry, applied, dry=True))
-        for place in abandoned(live or {}, applied):
+        for place in abandoned(live or {}, applied) if _of_istio([entry]) else ():
             found = without(found, place)
         return found
 
@@ -401,14 +399,21 @@ def _check(found: Mapping[str, Any], name: str) -> None:
         raise ClusterError(f"{name}: the API server answered with something else")
 
 
-def _by_age(entries: Sequence[Entry]) -> list[Entry]:
-    """Steps in the order in which they are taken back: what is made anew, the oldest first."""
-    found = list(entries)
-    places = [number for number, each in enumerate(found) if each.after is None]
-    again = sorted((found[number] for number in places), key=_made_at)
-    for number, entry in zip(places, again, strict=True):
-        found[number] = entry
-    return found
+def _by_age(entries: Sequence[Entry]) -> Iterator[tuple[Entry, bool]]:
+    """Steps in the order in which they are taken back, and whether to wait for the proxies before.
+
+    That is where the proxies had to have a step before the next one. What is made anew, of one
+    kind, comes with the oldest first, and behind the wait of any of it.
+    """
+    for (_, gone), group in itertools.groupby(
+        entries, lambda each: (each.target.kind, each.after is None)
+    ):
+        found = list(group)
+        waits = any(each.then is Then.PROXIES for each in found)
+        if gone:
+            found.sort(key=_made_at)
+        for number, entry in enumerate(found):
+            yield entry, entry.then is Then.PROXIES if not gone else waits and not number
 
 
 def _made_at(entry: Entry) -> str:

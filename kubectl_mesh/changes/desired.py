@@ -8,7 +8,7 @@ from typing import Any
 
 from kubectl_mesh.changes.change_set import Ready
 from kubectl_mesh.changes.cluster import Cluster
-from kubectl_mesh.changes.patch import Target, content
+from kubectl_mesh.changes.patch import LAST_APPLIED, Target, content
 from kubectl_mesh.changes.rollout import Unwanted, Wanted
 from kubectl_mesh.changes.waiting import has_ready_pod
 from kubectl_mesh.errors import NotInstalled, UsageError
@@ -65,33 +65,42 @@ class Desired:
                 yield Unwanted(resource, path, live)
 
     def pruned(self, resources: Collection[Resource], selector: str) -> Iterator[Unwanted]:
-        """What has some labels, of the kinds and namespaces of manifests, and is none of them."""
-        known = {self._place(each)[0] for each in resources}
-        for folder, resource in {
-            path.rpartition("/")[0]: each for each in resources for path in (self._place(each)[0],)
-        }.items():
-            for live in self._client.items(folder, dict, {"labelSelector": selector}):
-                metadata = live["metadata"]
-                path = f"{folder}/{metadata['name']}"
-                if path not in known:
-                    whole = {"apiVersion": resource.api_version, "kind": resource.kind, **live}
-                    key = ResourceId(
-                        resource.kind, str(metadata.get("namespace") or ""), metadata["name"]
-                    )
-                    found = Resource(key, resource.api_version, whole, whole, resource.origin)
-                    yield Unwanted(found, path, whole)
+        """What has some labels, of the kinds and namespaces of manifests, and is none of them.
 
-    def without_subsets(self, snapshot: Snapshot, names: Iterable[str]) -> list[Wanted]:
+        As for kubectl it has to be something that was applied, and nothing that belongs to another
+        object.
+        """
+        known = {_identity(each, self._place(each)[1]) for each in resources}
+        folders: dict[tuple[str, str, str], tuple[str, Resource]] = {}
+        for each in resources:
+            path, namespace = self._place(each)
+            group, kind, *_ = _identity(each, namespace)
+            folders.setdefault((group, kind, namespace), (path.rpartition("/")[0], each))
+        for folder, resource in folders.values():
+            for live in self._client.items(folder, dict, {"labelSelector": selector}):
+                whole = {**live, "apiVersion": resource.api_version, "kind": resource.kind}
+                metadata = whole["metadata"]
+                namespace = str(metadata.get("namespace") or "")
+                key = ResourceId(resource.kind, namespace, metadata["name"])
+                found = Resource(key, resource.api_version, whole, whole, resource.origin)
+                if _identity(found, namespace) not in known and _is_applied(whole):
+                    yield Unwanted(found, f"{folder}/{metadata['name']}", whole)
+
+    def without_subsets(
+        self, snapshot: Snapshot, names: Iterable[str], namespace: str | None
+    ) -> list[Wanted]:
         """The DestinationRules without some subsets, each as NAME/SUBSET or NAMESPACE/NAME/SUBSET.
 
-        A name is that of a DestinationRule, or the host that it is for. Raises UsageError where
-        there is none with that subset.
+        Without a namespace it is `namespace`, or any if that is None. A name is that of a
+        DestinationRule, or the host that it is for. Raises UsageError where there is none with that
+        subset.
         """
         going: dict[ResourceId, set[str]] = {}
         for name in names:
             *where, host, subset = name.split("/")
             if not subset or not host or len(where) > 1:
                 raise UsageError(f"--remove-subset {name}: expected [NAMESPACE/]NAME/SUBSET")
+            where = where or ([namespace] if namespace else [])
             found = [
                 rule.resource
                 for rule in snapshot.destination_rules.all
@@ -130,6 +139,20 @@ class Desired:
             return self._client.get(path)
         except NotInstalled:
             return None
+
+
+def _identity(resource: Resource, namespace: str) -> tuple[str, str, str, str]:
+    """What tells an object from all others, in whatever version it is written."""
+    group = resource.api_version.rpartition("/")[0]
+    return group, resource.kind, namespace, resource.name
+
+
+def _is_applied(live: Mapping[str, Any]) -> bool:
+    metadata = live["metadata"]
+    fields = metadata.get("managedFields") or ()
+    by_server = any(each.get("operation") == "Apply" for each in fields)
+    by_client = LAST_APPLIED in (metadata.get("annotations") or {})
+    return (by_server or by_client) and not metadata.get("ownerReferences")
 
 
 def _target(resource: Resource, namespace: str) -> Target:

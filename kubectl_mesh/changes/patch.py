@@ -20,6 +20,7 @@ from kubectl_mesh.rules.repair import Edit
 
 Operation = Mapping[str, Any]
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
+_NOTES = frozenset((LAST_APPLIED, "deployment.kubernetes.io/revision"))
 _SERVERS_OWN = ("managedFields", "resourceVersion", "generation", "uid", "creationTimestamp")
 _ALWAYS_CHANGING: tuple[Path, ...] = ((), ("metadata",))
 """What nobody can rely on: the API server itself writes into it."""
@@ -135,16 +136,16 @@ def content(document: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether two objects have the same content, whatever kubectl notes of its last apply."""
-    return without_last_applied(content(one)) == without_last_applied(content(other))
+    """Whether two objects have the same content, whatever programs note in their annotations."""
+    return without_notes(content(one)) == without_notes(content(other))
 
 
-def without_last_applied(document: Mapping[str, Any]) -> dict[str, Any]:
-    """An object without the annotation that `kubectl apply` keeps a copy of the manifest in."""
+def without_notes(document: Mapping[str, Any]) -> dict[str, Any]:
+    """An object without annotations that kubectl and controllers write for themselves."""
     metadata = dict(document.get("metadata") or {})
     annotations = metadata.get("annotations")
-    if isinstance(annotations, dict) and LAST_APPLIED in annotations:
-        left = {key: value for key, value in annotations.items() if key != LAST_APPLIED}
+    if isinstance(annotations, dict) and not _NOTES.isdisjoint(annotations):
+        left = {key: value for key, value in annotations.items() if key not in _NOTES}
         if left:
             metadata["annotations"] = left
         else:

@@ -29,6 +29,7 @@ _SUBSETS = ("spec", "subsets")
 _HOSTS = ("spec", "hosts")
 _Unions = Mapping[str, tuple[Document, Document]]
 """By path, what is applied to a DestinationRule for a while, and what becomes of it."""
+_CALLED = ("Service", "ServiceEntry")
 _FIRST = ("Namespace", "CustomResourceDefinition", "ServiceAccount", "ConfigMap", "Secret")
 _WORKLOADS = ("Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Pod", "Rollout")
 
@@ -156,15 +157,17 @@ class _Planning:
     def _receiving(self) -> Phase:
         others = [each for each in self._changed if each.resource.kind not in (_RULES, _ROUTES)]
         others.sort(key=lambda each: _rank(each.resource.kind))
+        known = any(each.resource.kind in _CALLED for each in others)
         return Phase(
             "Services and all else that receives requests",
             "they have to be there before requests are sent to them",
             tuple(_step(each, "it is there before requests are sent to it") for each in others),
+            "all proxies know them" if known else "",
         )
 
     def _with_all_subsets(self, unions: _Unions, *, allow_empty: bool) -> Phase:
         steps = []
-        for each in self._of(_RULES):
+        for each in sorted(self._of(_RULES), key=_loses_subsets):
             ready = () if allow_empty else tuple(self._needs(each))
             if each.path in unions:
                 why = "it has the subsets of now and then, until no route names the old ones"
@@ -202,7 +205,11 @@ class _Planning:
         return Phase(
             "DestinationRules as they are to be, and what goes",
             "nothing routes there any more",
-            (*steps, *self._going(_RULES), *self._going(None)),
+            (
+                *steps,
+                *self._going(_RULES),
+                *sorted(self._going(None), key=lambda step: -_rank(step.resource.kind)),
+            ),
         )
 
     def _union(self, wanted: Wanted) -> Document | None:
@@ -218,7 +225,7 @@ class _Planning:
         going = [each for each in _subsets(wanted.live) if _name(each) not in names]
         if not going:
             return None
-        spec = {**wanted.applied["spec"], "subsets": [*kept, *going]}
+        spec = {**(wanted.applied.get("spec") or {}), "subsets": [*kept, *going]}
         return {**wanted.applied, "spec": spec}
 
     # What may go wrong
@@ -254,10 +261,10 @@ class _Planning:
         steps: list[Step] = []
         for phase in phases:
             steps += phase.steps
-            for text in _undefined(outlook.after(self._live, ChangeSet(tuple(steps)))):
-                if text not in known:
-                    known.add(text)
-                    yield text
+            for found in _undefined(outlook.after(self._live, ChangeSet(tuple(steps)))):
+                if found not in known:
+                    known.add(found)
+                    yield found[0]
 
     def _without_pods(self, phases: Sequence[Phase]) -> Iterator[str]:
         """New subsets for which no pod is ready, where no workload is among the manifests."""
@@ -312,6 +319,12 @@ def _step(wanted: Wanted, reason: str, ready: Sequence[Ready] = ()) -> Step:
     )
 
 
+def _loses_subsets(wanted: Wanted) -> bool:
+    """Such come last: another one may have them, of which proxies hear before."""
+    left = {_name(each) for each in _subsets(wanted.after)}
+    return not {_name(each) for each in _subsets(wanted.live or {})} <= left
+
+
 def _turn(wanted: Wanted) -> tuple[bool, bool, bool]:
     """Delegates first, as others hand over to them; new ones, then those that lose no host.
 
@@ -337,8 +350,8 @@ def _name(subset: Mapping[str, Any]) -> str:
     return str(subset.get("name") or "")
 
 
-def _undefined(snapshot: Snapshot) -> Iterator[str]:
-    """What names subsets that are not there, and where that is seen."""
+def _undefined(snapshot: Snapshot) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """What names subsets that are not there, and for which clients that is seen."""
     for finding in BY_CODE["KM101"].check(snapshot):
         if isinstance(finding, Finding):
-            yield f"{finding.resource}: {finding.message}"
+            yield f"{finding.resource}: {finding.message}", finding.evidence

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from kubectl_mesh.changes.change_set import Step
+from kubectl_mesh.changes.journal import State
 from kubectl_mesh.changes.patch import Conflict
 from kubectl_mesh.changes.rollout import Plan
 from kubectl_mesh.commands.changing import (
@@ -38,6 +40,9 @@ if TYPE_CHECKING:
 _KUBECTL = "kubectl"
 """The field manager of `kubectl apply --server-side`: both may be used by turns."""
 
+_ROUTES = ("VirtualService", "DestinationRule")
+"""Kinds of which all have to be seen."""
+
 _EPILOG = """\
 examples:
   {prog} -f manifests/ -R               shows the plan, asks, and goes through with it
@@ -58,6 +63,9 @@ exit status:
   2  the command line is at fault, or you did not agree
   3  it was refused, stopped, or something could not be read
 """
+
+
+_NAME = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9._:]*[A-Za-z0-9])?")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -155,20 +163,25 @@ def run(args: argparse.Namespace) -> int:
         if args.dry_run != "none":
             return 1
         agree(args, f"Make {len(changes.steps)} changes?")
-        found = cluster.apply(changes, journal_of(args), say)
-    print(f"Taken back by: kubectl mesh undo {found.id}")
+        told = say if args.output != "json" else _say_aside
+        found = cluster.apply(changes, journal_of(args), told)
+    told(f"Taken back by: kubectl mesh undo {found.id}")
     return 0
+
+
+def _say_aside(text: str) -> None:
+    print(safe(text), file=sys.stderr, flush=True)
 
 
 def _check_flags(args: argparse.Namespace) -> None:
     wanted = bool(args.filename or args.remove_subset)
-    if args.resume is not None and wanted:
+    if args.resume is not None and (wanted or args.dry_run != "none"):
         raise UsageError("--resume goes on with what was planned: leave out the rest")
     if args.resume is None and not wanted:
         raise UsageError("name manifests with -f, or a --remove-subset")
     if args.delete and (args.prune or args.remove_subset):
         raise UsageError("--delete deletes the objects of the manifests: leave out the rest")
-    if args.prune and not (args.selector and args.filename):
+    if args.prune and not ((args.selector or "").strip() and args.filename):
         raise UsageError("--prune needs -f, and -l to say which objects are concerned")
     if args.selector and not args.prune:
         raise UsageError("-l is for --prune")
@@ -176,6 +189,10 @@ def _check_flags(args: argparse.Namespace) -> None:
 
 def _resume(args: argparse.Namespace, cluster: Cluster) -> int:
     journal, found = going_on(args, cluster, args.resume)
+    for entry in found.entries:
+        if entry.state in (State.PLANNED, State.STARTED):
+            print(safe(f"{entry.target}: {'; '.join(entry.reasons)}"))
+    agree(args, "Go on with it?")
     cluster.go_on(found, journal, say)
     return 0
 
@@ -188,12 +205,18 @@ def _plan(args: argparse.Namespace, cluster: Cluster) -> Plan:
     desired = Desired(cluster)
     with collector_paused():
         live, _ = take_snapshot(_everything(args), {*ROUTING_KINDS, "Pod"})
+        unseen = [kind for kind, _ in live.coverage.missing if kind in _ROUTES]
+        if unseen:
+            raise Conflict(
+                f"{unseen[0]} objects cannot be listed in all namespaces, and so it is not "
+                "known which subsets are in use; nothing is changed"
+            )
         if args.delete:
             wanted, unwanted = [], list(desired.unwanted(resources))
         else:
             wanted = desired.wanted(resources)
             unwanted = list(desired.pruned(resources, args.selector)) if args.prune else []
-            lost = desired.without_subsets(live, args.remove_subset or ())
+            lost = desired.without_subsets(live, args.remove_subset or (), args.namespace)
             known = {each.path for each in wanted}
             for each in lost:
                 if each.path in known:
@@ -220,13 +243,18 @@ def _manifests(args: argparse.Namespace) -> list[Resource]:
         where = each.position
         place = f"{where.file}:{where.line}:{where.column}" if where else each.where
         raise InputError(f"{each.reason}; nothing is changed", place)
-    seen: dict[object, Resource] = {}
+    seen: set[object] = set()
     for resource in resources:
-        if resource.id in seen:
+        key = (resource.api_version.rpartition("/")[0], resource.id)
+        if key in seen:
             raise UsageError(f"{resource} stands twice in the manifests: leave one of them")
-        seen[resource.id] = resource
-        if not resource.name or not isinstance(resource.raw.get("metadata"), dict):
+        seen.add(key)
+        metadata = resource.raw.get("metadata")
+        if not isinstance(metadata, dict) or not isinstance(metadata.get("name"), str):
             raise UsageError(f"{resource.origin.name}: {resource.kind} without a name")
+        for text in (metadata["name"], metadata.get("namespace")):
+            if text is not None and not (isinstance(text, str) and _NAME.fullmatch(text)):
+                raise UsageError(f"{resource.origin.name}: {resource.kind} {text!r}: no valid name")
     if not resources:
         raise UsageError("there is nothing in the manifests")
     return resources

@@ -207,6 +207,10 @@ def going_on(args: argparse.Namespace, cluster: Cluster, name: str) -> tuple[Jou
     check_server(cluster, found)
     if not any(each.state in (State.PLANNED, State.STARTED) for each in found.entries):
         raise UsageError(f"there is nothing left to do of {found.id}")
+    if any(each.state is State.UNDONE for each in found.entries):
+        raise UsageError(
+            f"{found.id} was taken back in part: kubectl mesh undo {found.id} goes on with that"
+        )
     return journal, found
 
 

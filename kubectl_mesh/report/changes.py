@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from kubectl_mesh.changes.change_set import Action, ChangeSet, Step
-from kubectl_mesh.changes.patch import content, without_last_applied
+from kubectl_mesh.changes.patch import content, without_notes
 from kubectl_mesh.changes.wait_for import DELAY
 from kubectl_mesh.errors import UsageError
 from kubectl_mesh.mesh.schema import KINDS
@@ -56,7 +56,7 @@ def _shown(document: Mapping[str, Any] | None) -> str:
     """
     if document is None:
         return ""
-    return dump(without_last_applied(content(document)))
+    return dump(without_notes(content(document)))
 
 
 def as_jsonpatch(changes: ChangeSet) -> str:

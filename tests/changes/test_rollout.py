@@ -106,7 +106,7 @@ def test_a_subset_is_there_before_its_route_and_goes_after_it() -> None:
 def test_a_new_service_comes_first() -> None:
     found = planned([route("v1"), rule("v1"), service("web")], live=[service("other")])
     assert told(found) == [
-        ["create Service/web"],
+        ["create Service/web*"],
         ["create DestinationRule/web v1*"],
         ["create VirtualService/web"],
     ]
@@ -156,7 +156,7 @@ def test_a_host_is_never_without_rules() -> None:
 def test_routes_go_before_what_they_lead_to() -> None:
     assert told(planned([], gone=[*LIVE, deployment("web")])) == [
         ["delete VirtualService/web*"],
-        ["delete DestinationRule/web", "delete Service/web", "delete Deployment/web"],
+        ["delete DestinationRule/web", "delete Deployment/web", "delete Service/web"],
     ]
 
 
@@ -207,3 +207,18 @@ def test_a_subset_is_taken_away_by_name() -> None:
     assert planned([], lost={"host": "web", "subsets": []}).refusals
     found = planned([route("v2")], live=[service("web"), rule("v1", "v2"), route("v1")], lost=left)
     assert told(found) == [["patch VirtualService/web*"], ["patch DestinationRule/web v2"]]
+
+
+def test_a_subset_that_goes_from_one_rule_to_another_is_there_before_it_goes() -> None:
+    empty = destination_rule("web", "web")
+    other = destination_rule("two", "web", "v1")
+    assert told(planned([empty, other])) == [
+        ["create DestinationRule/two v1", "patch DestinationRule/web"]
+    ]
+
+
+def test_a_rule_without_spec_is_no_reason_to_fail() -> None:
+    bare = rule()
+    del bare["spec"]["subsets"]
+    bare["spec"] = None
+    assert planned([bare, route("v1")]).refusals

@@ -7,6 +7,7 @@ No request fails. `KUBECTL_MESH_RECONFIGURATIONS` says how many random ones are 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import random
@@ -236,16 +237,16 @@ def test_a_proxy_that_acknowledges_nothing(shop: Shop, capsys: pytest.CaptureFix
 
 
 @pytest.fixture
-def meanwhile(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]], None]:
-    """Has something happen when the first step is made, before its wait begins."""
+def meanwhile(monkeypatch: pytest.MonkeyPatch) -> Meanwhile:
+    """Has something happen when some steps are made, before the first or another wait begins."""
 
-    def set_up(action: Callable[[], object]) -> None:
+    def set_up(action: Callable[[], object], wait: int = 1) -> None:
         original = Waiting.proxies
-        left = [action]
+        waits = itertools.count(1)
 
         def proxies(self: Waiting, *arguments: Any) -> None:
-            if left:
-                left.pop()()
+            if next(waits) == wait:
+                action()
             original(self, *arguments)
 
         monkeypatch.setattr(Waiting, "proxies", proxies)
@@ -253,7 +254,7 @@ def meanwhile(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]
     return set_up
 
 
-Meanwhile = Callable[[Callable[[], object]], None]
+Meanwhile = Callable[..., None]
 
 
 def test_istiod_stops_in_mid_plan(own_shop: Shop, meanwhile: Meanwhile) -> None:
@@ -318,6 +319,32 @@ def test_a_second_person_edits_in_mid_plan(
     assert shop.spec("virtualservice")["http"][0]["timeout"] == "9s"
 
 
+def test_routes_that_are_set_back_keep_their_subset(shop: Shop, meanwhile: Meanwhile) -> None:
+    """During the last wait, before the old subset goes."""
+    meanwhile(lambda: shop.kubectl(FIRST[:1]), wait=2)
+    with shop.load() as loads:
+        assert shop.apply(SECOND) == 3
+        shop.mesh.settled()
+    assert not failed(loads)
+    names = [each["name"] for each in shop.spec("destinationrule")["subsets"]]
+    assert (shop.routed_to(), sorted(names)) == ("s1", ["s1", "s2"])
+
+
+def test_what_was_taken_back_in_part_is_not_gone_on_with(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped = ("--timeout", "2s")
+    with shop.bystander.frozen():
+        assert shop.apply(SECOND, *stopped) == 3
+    assert shop.run("apply", "--resume", "--dry-run") == 2
+    assert shop.run("apply", "--resume") == 0
+    with shop.bystander.frozen():
+        assert shop.run("undo", *stopped) == 3
+    assert shop.run("apply", "--resume") == 2
+    assert shop.run("undo") == 0
+    assert shop.routed_to() == "s1"
+
+
 def test_a_host_goes_from_one_virtual_service_to_another(shop: Shop) -> None:
     inside = release("web", {"s1": "v1"}, "s1")[0]
     outside = release("web", {"s1": "v1"}, "s1")[0]
@@ -364,7 +391,18 @@ def test_pruned_deleted_and_taken_back(shop: Shop) -> None:
     with shop.load() as loads:
         assert shop.apply(labelled[:2], "--prune", "-l", "app=shop") == 0
         assert shop.run("undo") == 0
-    assert not Counter({key: count for key, count in failed(loads).items() if key[0] == 503})
+        assert not Counter({key: count for key, count in failed(loads).items() if key[0] == 503})
+    other = {**labelled[0], "apiVersion": "networking.istio.io/v1alpha3"}
+    prune = ("--prune", "-l", "app=shop")
+    assert shop.apply([other, *labelled[1:]], *prune) == 0, "another version is the same object"
+    assert shop.routed_to() == "s1"
+    with shop.load() as loads:
+        assert shop.apply(labelled, "--delete") == 0
+        shop.mesh.settled()
+        assert shop.run("undo") == 0
+        shop.mesh.settled()
+    assert 503 not in {status for status, _ in failed(loads)}
+    assert shop.routed_to() == "s1"
     assert shop.apply(labelled, "--delete") == 0
     listed = shop.mesh.server.kubectl(
         "get", "virtualservices,destinationrules", "-o", "name"
