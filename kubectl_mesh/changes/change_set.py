@@ -134,10 +134,10 @@ def _step(
 def _moved(edit: Edit, others: Iterable[Edit]) -> bool:
     """Whether another edit makes a place mean something else, or is for the same one."""
     return any(
-        edit.path[: len(other.path)] == other.path
-        or other.path[: len(edit.path)] == edit.path
-        or (_shifts(other) and _in_list(edit.path, other.path[:-1]))
-        or (_shifts(edit) and _in_list(other.path, edit.path[:-1]))
+        _is_within(edit.path, other.path)
+        or _is_within(other.path, edit.path)
+        or (_shifts(other) and _is_within(edit.path, other.path[:-1]))
+        or (_shifts(edit) and _is_within(other.path, edit.path[:-1]))
         for other in others
     )
 
@@ -150,5 +150,5 @@ def _shifts(edit: Edit) -> bool:
     )
 
 
-def _in_list(path: Path, items: Path) -> bool:
-    return path[: len(items)] == items
+def _is_within(path: Path, around: Path) -> bool:
+    return path[: len(around)] == around

@@ -52,7 +52,7 @@ class Cluster:
 
         With `force_conflicts` fields that others have are taken over where manifests are applied.
         """
-        self.client = self._client = client
+        self.client = client
         self._force_conflicts = force_conflicts
         self._query = {"fieldManager": field_manager}
         self._waiting = waiting
@@ -60,7 +60,7 @@ class Cluster:
     @property
     def server(self) -> str:
         """The API server's address."""
-        return self._client.connection.server
+        return self.client.connection.server
 
     def rehearse(self, changes: ChangeSet) -> None:
         """Has the API server try every step, without making one.
@@ -88,7 +88,7 @@ class Cluster:
 
         Raises Stopped where one fails: those before it are made.
         """
-        connection = self._client.connection
+        connection = self.client.connection
         run = new_run(connection.context, connection.server, map(_entry, changes.steps))
         journal.write(run)
         self.go_on(run, journal, told)
@@ -108,7 +108,7 @@ class Cluster:
                 continue
             try:
                 waited = self._await(done, told)
-                self._waiting.ready(self._client, entry.ready, told)
+                self._waiting.ready(self.client, entry.ready, told)
                 if entry.then is Then.PROXIES:
                     self._waiting.prepare()
                 if waited or entry.after is None:
@@ -154,7 +154,7 @@ class Cluster:
         if last is None or last.then is None:
             return False
         if last.then is Then.ROLLED_OUT:
-            self._waiting.rolled_out(self._client, last.target, last.path, told)
+            self._waiting.rolled_out(self.client, last.target, last.path, told)
         else:
             self._waiting.proxies([self._changed(each) for each in _of_istio(done)], told)
             done.clear()
@@ -226,15 +226,13 @@ class Cluster:
             if entry.after is None:
                 self._create(entry, entry.before)
         elif not same(current, entry.before):
-            version = current["metadata"]["resourceVersion"]
-            tested = {"op": "test", "path": "/metadata/resourceVersion", "value": version}
             back = difference(content(current), content(entry.before))
-            self._patch(entry, [tested, *back])
+            self._patch(entry, [_is_still(current), *back])
 
     def _current(self, entry: Entry) -> Mapping[str, Any] | None:
         """The object of a step as it is now; None where it is gone."""
         try:
-            found = self._client.get(entry.path)
+            found = self.client.get(entry.path)
         except NotInstalled:
             return None
         _check(found, str(entry.target))
@@ -270,34 +268,28 @@ class Cluster:
             return self._create(entry, entry.after, dry=dry)
         if entry.after is not None:
             return self._patch(entry, entry.operations, dry=dry)
-        if self._current(entry) is not None:
-            self._delete(entry, self._unchanged(entry), dry=dry)
-        return None
-
-    def _unchanged(self, entry: Entry) -> Mapping[str, Any]:
-        """The object of a step, which has to be as it was looked at. Raises Conflict."""
         current = self._current(entry)
-        if current is None:
-            raise Conflict(f"{entry.target}: it is gone; somebody has deleted it")
-        if not same(current, entry.before or {}):
-            raise Conflict(f"{entry.target}: {_who(current)} has changed it since it was read")
-        return current
+        if current is not None:
+            self._delete(entry, _unchanged(entry, current), dry=dry)
+        return None
 
     def _apply(
         self, entry: Entry, applied: Mapping[str, Any], *, dry: bool = False
     ) -> Mapping[str, Any]:
         """Applies a configuration on the server, to the object as it was looked at."""
         metadata = dict(applied["metadata"])
+        current = self._current(entry)
         if entry.before is not None:
-            metadata["resourceVersion"] = self._unchanged(entry)["metadata"]["resourceVersion"]
-        elif self._current(entry) is not None:
+            current = _unchanged(entry, current)
+            if not dry:
+                current = self._handed_over(entry, current)
+            metadata["resourceVersion"] = current["metadata"]["resourceVersion"]
+        elif current is not None:
             raise Conflict(f"{entry.target}: it is there already")
-        if entry.before is not None and not dry:
-            metadata["resourceVersion"] = self._hand_over(entry, metadata["resourceVersion"])
-        query = self._applying(dry)
+        query = {**self._options(dry), "force": "true" if self._force_conflicts else "false"}
         body = {**applied, "metadata": metadata}
         try:
-            found = self._client.apply(entry.path, body, query)
+            found = self.client.apply(entry.path, body, query)
         except ApiError as error:
             if error.status != _CONFLICT:
                 raise
@@ -306,7 +298,7 @@ class Cluster:
                     f"{entry.target}: {error.reason}: take these fields over with "
                     "--force-conflicts, or leave them out"
                 ) from error
-            found = self._client.apply(entry.path, body, {**query, "force": "true"})
+            found = self.client.apply(entry.path, body, {**query, "force": "true"})
         if not dry:
             _check(found, str(entry.target))
         return found
@@ -326,26 +318,20 @@ class Cluster:
             found = without(found, place)
         return found
 
-    def _hand_over(self, entry: Entry, version: str) -> str:
-        """Makes fields that client-side kubectl has ours; returns the resourceVersion then."""
-        fields = handed_over(self._unchanged(entry), self._query["fieldManager"])
+    def _handed_over(self, entry: Entry, current: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Makes fields that client-side kubectl has ours; returns the object as it is then."""
+        fields = handed_over(current, self._query["fieldManager"])
         if fields is None:
-            return version
-        operations: list[Operation] = [
-            {"op": "test", "path": "/metadata/resourceVersion", "value": version},
-            {"op": "replace", "path": "/metadata/managedFields", "value": fields},
-        ]
-        return str(self._patch(entry, operations)["metadata"]["resourceVersion"])
-
-    def _applying(self, dry: bool) -> Mapping[str, str]:
-        return {**self._options(dry), "force": "true" if self._force_conflicts else "false"}
+            return current
+        hand_over: Operation = {"op": "replace", "path": "/metadata/managedFields", "value": fields}
+        return self._patch(entry, [_is_still(current), hand_over])
 
     def _create(
         self, entry: Entry, value: Mapping[str, Any], *, dry: bool = False
     ) -> Mapping[str, Any]:
         folder = entry.path.rpartition("/")[0]
         try:
-            found = self._client.create(folder, content(value), self._options(dry))
+            found = self.client.create(folder, content(value), self._options(dry))
         except ApiError as error:
             if error.status != _CONFLICT:
                 raise
@@ -358,7 +344,7 @@ class Cluster:
         """Deletes an object, if it is still the one that was just read."""
         version = {key: current["metadata"][key] for key in ("uid", "resourceVersion")}
         try:
-            self._client.delete(entry.path, version, dry=dry)
+            self.client.delete(entry.path, version, dry=dry)
         except NotInstalled:
             return
         except ApiError as error:
@@ -371,14 +357,14 @@ class Cluster:
     ) -> Mapping[str, Any]:
         name, path = str(entry.target), entry.path
         try:
-            found = self._client.patch(path, operations, self._options(dry))
+            found = self.client.patch(path, operations, self._options(dry))
         except NotInstalled:
             raise Conflict(f"{name}: it is gone; somebody has deleted it") from None
         except ApiError as error:
             if error.status not in _INVALID:
                 raise
             try:
-                current = self._client.get(path)
+                current = self.client.get(path)
             except MeshError:
                 raise error from None
             if _fits(current, operations):
@@ -389,6 +375,21 @@ class Cluster:
 
     def _options(self, dry: bool) -> Mapping[str, str]:
         return {**self._query, **({"dryRun": "All"} if dry else {})}
+
+
+def _unchanged(entry: Entry, current: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """The object of a step, which has to be as it was looked at. Raises Conflict."""
+    if current is None:
+        raise Conflict(f"{entry.target}: it is gone; somebody has deleted it")
+    if not same(current, entry.before or {}):
+        raise Conflict(f"{entry.target}: {_who(current)} has changed it since it was read")
+    return current
+
+
+def _is_still(current: Mapping[str, Any]) -> Operation:
+    """The test that an object is the very one that was just read."""
+    version = current["metadata"]["resourceVersion"]
+    return {"op": "test", "path": "/metadata/resourceVersion", "value": version}
 
 
 def _check(found: Mapping[str, Any], name: str) -> None:
@@ -413,7 +414,7 @@ def _by_age(entries: Sequence[Entry]) -> Iterator[tuple[Entry, bool]]:
         if gone:
             found.sort(key=_made_at)
         for number, entry in enumerate(found):
-            yield entry, entry.then is Then.PROXIES if not gone else waits and not number
+            yield entry, (waits and not number) if gone else entry.then is Then.PROXIES
 
 
 def _made_at(entry: Entry) -> str:

@@ -8,11 +8,12 @@ from typing import Any
 
 from kubectl_mesh.changes.change_set import Ready
 from kubectl_mesh.changes.cluster import Cluster
-from kubectl_mesh.changes.patch import LAST_APPLIED, Target, content
+from kubectl_mesh.changes.patch import Target, content
 from kubectl_mesh.changes.rollout import Unwanted, Wanted
 from kubectl_mesh.changes.waiting import has_ready_pod
 from kubectl_mesh.errors import NotInstalled, UsageError
 from kubectl_mesh.kube.discovery import Kinds
+from kubectl_mesh.kube.managed_fields import LAST_APPLIED
 from kubectl_mesh.kube.workers import in_parallel
 from kubectl_mesh.mesh.resource import Resource, ResourceId
 from kubectl_mesh.mesh.snapshot import Snapshot
@@ -31,7 +32,8 @@ class Desired:
     def wanted(self, resources: Iterable[Resource]) -> list[Wanted]:
         """The objects of manifests. Raises Conflict for one whose fields somebody else has."""
         resources = list(resources)
-        coming = {each.name for each in resources if each.kind == "Namespace"}
+        named = {each.name for each in resources if each.kind == "Namespace"}
+        coming = {name for name in named if self._live(f"/api/v1/namespaces/{name}") is None}
         for resource in resources:
             self._place(resource)  # which fills the list of kinds, once
         return in_parallel([partial(self._wanted, each, coming) for each in resources], _WORKERS)
@@ -40,10 +42,9 @@ class Desired:
         path, namespace = self._place(resource)
         live = self._live(path)
         metadata = {**resource.raw["metadata"], **({"namespace": namespace} if namespace else {})}
-        applied = {**content({**resource.raw, "metadata": metadata})}
+        applied = content({**resource.raw, "metadata": metadata})
         after: Mapping[str, Any] = applied
-        is_coming = namespace in coming and self._live(f"/api/v1/namespaces/{namespace}") is None
-        if live is not None or not is_coming:
+        if live is not None or namespace not in coming:
             after = self._cluster.would_be(_target(resource, namespace), path, applied, live)
         return Wanted(resource, path, applied, live, after)
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import os
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from kubectl_mesh.changes.atomic import replace_file
 from kubectl_mesh.changes.change_set import ChangeSet, Step
 from kubectl_mesh.changes.patch import operations_of
 from kubectl_mesh.changes.text import NotEditable, edited, item, removed
@@ -53,9 +52,9 @@ def _changed(file: str, steps: Sequence[Step]) -> FileChange:
             (origin.base, step)
         )
     if not os.path.isfile(file):
-        failed = NotEditable(f"{file}: it is no file that can be changed: use -o yaml")
-        failed.resource = next(iter(steps)).resource.id
-        raise failed
+        raise NotEditable(
+            f"{file}: it is no file that can be changed: use -o yaml", steps[0].resource.id
+        )
     before = after = read_text(file)
     for document, parts in sorted(
         documents.values(),
@@ -76,9 +75,9 @@ def _changed(file: str, steps: Sequence[Step]) -> FileChange:
                     after = _without_document(after, start, document)
                     break
             except NotEditable as error:
-                failed = NotEditable(f"{document.file}: {step.resource}: {error}")
-                failed.resource = step.resource.id
-                raise failed from error
+                raise NotEditable(
+                    f"{document.file}: {step.resource}: {error}", step.resource.id
+                ) from error
         else:
             after = after[:start] + text + after[start + len(document.text) :]
     left = any(isinstance(each, InputError) or each.value for each in _read(after, file))
@@ -230,11 +229,11 @@ def write(changes: Iterable[FileChange]) -> None:
             if change.after is None:
                 path.unlink()
             else:
-                _replace(path, _with_line_ends(raw, change.before, change.after), mode)
+                replace_file(path, _with_line_ends(raw, change.before, change.after), mode)
             done.append((path, raw, mode))
         except OSError as error:
             for written, old, its_mode in done:
-                _replace(written, old, its_mode)
+                replace_file(written, old, its_mode)
             raise MeshError(
                 f"{change.file} cannot be written: {error.strerror}; nothing is changed"
             ) from error
@@ -257,18 +256,3 @@ def _with_line_ends(raw: bytes, old_text: str, new_text: str) -> bytes:
                 kept[second + offset] = ends[first + offset]
     lines = [line + ("\r" if end else "") for line, end in zip(after, kept, strict=True)]
     return "\n".join(lines).encode("utf-8", "surrogateescape")
-
-
-def _replace(path: Path, content: bytes, mode: int) -> None:
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(name, mode)
-        os.replace(name, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(name)
-        raise

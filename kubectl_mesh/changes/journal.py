@@ -6,7 +6,6 @@ is sent: whatever ends the program, it says how far things had come.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import datetime
 import enum
@@ -14,14 +13,14 @@ import json
 import os
 import re
 import secrets
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from jsonpointer import JsonPointer, JsonPointerException
 
+from kubectl_mesh.changes.atomic import replace_file
 from kubectl_mesh.changes.change_set import Action, Ready, action_of
 from kubectl_mesh.changes.patch import Operation, Target
 from kubectl_mesh.errors import MeshError
@@ -84,6 +83,11 @@ class Run:
         return [each for each in self.entries if each.state in (State.STARTED, State.DONE)]
 
     @property
+    def left(self) -> list[Entry]:
+        """The steps that are not made yet, or may not be."""
+        return [each for each in self.entries if each.state in (State.PLANNED, State.STARTED)]
+
+    @property
     def is_half_done(self) -> bool:
         """Whether some steps are made and others are not, or nobody knows."""
         states = {each.state for each in self.entries}
@@ -114,17 +118,7 @@ class Journal:
         text = json.dumps(_written(run), indent=1)
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            descriptor, name = tempfile.mkstemp(dir=self.folder, prefix=".")
-            try:
-                with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-                    stream.write(text)
-                    stream.flush()
-                    os.fsync(stream.fileno())
-                os.replace(name, self._file(run.id))
-            except BaseException:
-                with contextlib.suppress(OSError):
-                    os.unlink(name)
-                raise
+            replace_file(self._file(run.id), text.encode(), 0o600)
             self._sync()
         except OSError as error:
             raise JournalError(
@@ -144,6 +138,17 @@ class Journal:
         names = sorted(self.folder.glob("*.json"), reverse=True) if self.folder.is_dir() else []
         for file in names:
             yield self._read_or_error(file)
+
+    def last(self, is_meant: Callable[[Run], object]) -> Run | None:
+        """The newest run that is meant, if any. Raises JournalError for a newer one that cannot be
+        read, as that may be the one.
+        """
+        for each in self.runs():
+            if isinstance(each, JournalError):
+                raise each
+            if is_meant(each):
+                return each
+        return None
 
     def _read_or_error(self, file: Path) -> Run | JournalError:
         try:

@@ -40,7 +40,7 @@ def judge(merge: Merge, difference: Difference) -> Judgement:
 
 def _at(merge: Merge, difference: Difference, place: Place) -> Judgement:
     serving = [vs for vs in merge.members if _serves(vs, place)]
-    before, after = _root(difference.before), _root(difference.after)
+    before, after = difference.before.virtual_service, difference.after.virtual_service
     if before is not None and before not in merge.members:
         return Judgement.OTHER
     if after is not None and after.resource.id != merge.survivor.resource.id:
@@ -63,11 +63,6 @@ def _serves(vs: VirtualService, place: Place) -> bool:
     """Whether a VirtualService has the host at a way in."""
     ways = set(place.gateways) if place.gateway else {MESH}
     return bool(ways & vs.gateways) and any(overlap(host, place.host) for host in vs.hosts)
-
-
-def _root(decision: Decision) -> VirtualService | None:
-    found = decision.chain or decision.route
-    return found.virtual_service if found else None
 
 
 def _rule(decision: Decision) -> int | None:

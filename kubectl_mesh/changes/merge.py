@@ -9,7 +9,7 @@ gateway: catch-alls last, as istiod leaves out what stands behind one.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -87,13 +87,15 @@ def merge(
 class _Member:
     """A VirtualService with the edits that it gets where it stands, before rules are moved.
 
-    `shared` are http rules with a new subset, `dropped` rules that never held.
+    `shared` are http rules with a new subset, `dropped` rules that never held. `closed` are, for
+    each http rule, the gateways on which a catch-all stands before it.
     """
 
     vs: VirtualService
     edits: list[Edit] = field(default_factory=list)
     shared: set[int] = field(default_factory=set)
     dropped: set[tuple[str, int]] = field(default_factory=set)
+    closed: Sequence[frozenset[str]] = ()
 
     @cached_property
     def spec(self) -> Mapping[str, Any]:
@@ -105,6 +107,10 @@ class _Member:
     def rules(self, protocol: str) -> Sequence[Mapping[str, Any]]:
         rules: Sequence[Mapping[str, Any]] = self.vs.resource.spec.get(protocol) or ()
         return rules
+
+    def is_behind(self, index: int) -> bool:
+        """Whether a catch-all stands before an http rule wherever that holds."""
+        return self.vs.own_http_rules[index].gateways <= self.closed[index]
 
     def edit(self, path: Path, value: Any) -> None:
         """Sets a field, unless it is so."""
@@ -247,6 +253,7 @@ class _Merging:
 
     def made(self) -> Merge:
         for member in self._members:
+            member.closed = list(self._closed(member.vs))
             self._bind(member)
             self._name_in_full(member)
         self._name_apart()
@@ -256,7 +263,7 @@ class _Merging:
         edits += self._http(survivor, sources)
         for protocol in ("tls", "tcp"):
             edits += self._appended(survivor, protocol)
-        edits[-1:] = map(_then, edits[-1:])
+        edits[-1:] = [replace(edit, then=Then.PROXIES) for edit in edits[-1:]]
         gone = [Edit(vs.resource, (), ABSENT) for vs in self._others]
         for vs in self._others:
             told = ", ".join(sorted(vs.resource.annotations))
@@ -283,17 +290,13 @@ class _Merging:
 
     def _bind(self, member: _Member) -> None:
         """Has every match name the gateways that it holds on, where they are not all."""
-        closed = self._closed(member)
         for protocol in _PROTOCOLS:
             for index, rule in enumerate(member.rules(protocol)):
                 path: Path = ("spec", protocol, index, "match")
                 matches = rule.get("match") or ()
                 open_ones = member.vs.gateways
-                if (
-                    protocol == "http"
-                    and not member.vs.own_http_rules[index].gateways <= closed[index]
-                ):
-                    open_ones -= closed[index]
+                if protocol == "http" and not member.is_behind(index):
+                    open_ones -= member.closed[index]
                 everywhere = open_ones == self._gateways
                 if not matches and not everywhere:
                     member.edit(path, [{"gateways": self._names(open_ones)}])
@@ -304,8 +307,8 @@ class _Merging:
                     if named and not left:
                         dead.append(number)
                     elif named:
-                        here = (*path, number, "gateways")
-                        member.edit(here, self._written(left, named, member))
+                        written = self._written(left, named, member)
+                        member.edit((*path, number, "gateways"), written)
                     elif not everywhere and not (protocol == "http" and _has_sources(match)):
                         member.edit((*path, number, "gateways"), self._names(open_ones))
                 if len(dead) == len(matches) and dead:
@@ -322,15 +325,15 @@ class _Merging:
                         "it names gateways alone on which it never held"
                     )
 
-    def _closed(self, member: _Member) -> list[frozenset[str]]:
-        """For each http rule the gateways on which a catch-all stands before it."""
-        found: list[frozenset[str]] = []
+    def _closed(self, vs: VirtualService) -> Iterator[frozenset[str]]:
         closed: frozenset[str] = frozenset()
-        for rule in own_rules(member.vs):
-            found.append(closed)
-            if any(_takes_everything(each) for each in self._effective(member.vs, rule)):
-                closed |= _taken(member.vs, rule)
-        return found
+        for rule in own_rules(vs):
+            yield closed
+            if self._is_catch_all(vs, rule):
+                closed |= _taken(vs, rule)
+
+    def _is_catch_all(self, vs: VirtualService, rule: Rule) -> bool:
+        return any(map(_takes_everything, self._effective(vs, rule)))
 
     def _written(
         self, gateways: frozenset[str], written: Sequence[str], member: _Member
@@ -377,13 +380,10 @@ class _Merging:
         """The http rules: what can hold before a catch-all, then the catch-alls, then the rest."""
         behind: list[tuple[_Member, int]] = []
         for member in self._members:
-            closed = self._closed(member)
             for rule in own_rules(member.vs):
                 if ("http", rule.index) in member.dropped:
                     continue
-                holds = member.vs.own_http_rules[rule.index].gateways
-                taking = [_takes_everything(each) for each in self._effective(member.vs, rule)]
-                if holds <= closed[rule.index] or any(taking):
+                if member.is_behind(rule.index) or self._is_catch_all(member.vs, rule):
                     behind.append((member, rule.index))
                 else:
                     yield member, rule.index
@@ -460,12 +460,6 @@ class _Merging:
         for place, (member, index) in enumerate(wanted):
             if member is not survivor:
                 yield _copy(resource, (*path, place), member, (*path, index))
-
-
-def _then(edit: Edit) -> Edit:
-    return Edit(
-        edit.resource, edit.path, edit.value, edit.insert, edit.source, Then.PROXIES, edit.copied
-    )
 
 
 def _copy(resource: Any, place: Path, member: _Member, path: Path) -> Edit:

@@ -139,10 +139,9 @@ def _shared_out(
     for difference in comparison.differences:
         numbers: set[int] = set()
         for decision in (difference.before, difference.after):
-            entry = decision.chain or decision.route
-            root = entry.virtual_service if entry else None
-            if root and root.resource.id in by_member:
-                numbers.add(by_member[root.resource.id])
+            decider = decision.virtual_service
+            if decider and decider.resource.id in by_member:
+                numbers.add(by_member[decider.resource.id])
         if not numbers:
             numbers = {
                 number

@@ -15,11 +15,11 @@ import jsonpatch
 import jsonpointer
 
 from kubectl_mesh.errors import MeshError
+from kubectl_mesh.kube.managed_fields import LAST_APPLIED
 from kubectl_mesh.mesh.resource import ABSENT, Path, field_at, pointer
 from kubectl_mesh.rules.repair import Edit
 
 Operation = Mapping[str, Any]
-LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 _NOTES = frozenset((LAST_APPLIED, "deployment.kubernetes.io/revision"))
 _SERVERS_OWN = ("managedFields", "resourceVersion", "generation", "uid", "creationTimestamp")
 _ALWAYS_CHANGING: tuple[Path, ...] = ((), ("metadata",))

@@ -38,7 +38,9 @@ _FIRST = ("match",)
 class NotEditable(MeshError):
     """A text that cannot be changed in place, and why. `resource` is the object, where known."""
 
-    resource: ResourceId | None = None
+    def __init__(self, message: str, resource: ResourceId | None = None) -> None:
+        super().__init__(message)
+        self.resource = resource
 
 
 @dataclass
@@ -358,7 +360,6 @@ class _Edit:
         return self._spliced(start, start, f"{lines}\n")
 
     def into_flow(self, node: _Node, index: int, new: str) -> str:
-        step = 2 if node.kind == "mapping" else 1
         children = node.children
         if not children:
             return self._spliced(node.start + 1, node.start + 1, new)
@@ -367,12 +368,10 @@ class _Edit:
         indent = self.text[begin : children[0].start]
         gap = f"\n{indent}" if lined and not indent.strip() else " "
         if index >= len(children):
-            return self._after_in_flow(children[-1].last, f",{gap}{new}")
-        before = children[index * step if step == 1 else index].start
+            end = children[-1].last
+            return self._spliced(end, end, f",{gap}{new}")
+        before = children[index].start
         return self._spliced(before, before, f"{new},{gap}")
-
-    def _after_in_flow(self, end: int, new: str) -> str:
-        return self._spliced(end, end, new)
 
     def _after(self, end: int, lines: str) -> str:
         """New lines below the one on which a value ends."""

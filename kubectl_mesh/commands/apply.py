@@ -10,12 +10,13 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from kubectl_mesh.changes.change_set import Step
-from kubectl_mesh.changes.journal import State
 from kubectl_mesh.changes.patch import Conflict
 from kubectl_mesh.changes.rollout import Plan
 from kubectl_mesh.commands.changing import (
     add_apply_flags,
+    add_force_live_flag,
     agree,
+    agree_to,
     connected,
     going_on,
     journal_of,
@@ -26,8 +27,8 @@ from kubectl_mesh.commands.inputs import cluster_options, take_snapshot
 from kubectl_mesh.errors import InputError, UsageError
 from kubectl_mesh.flags import add_cluster_flags, comma_separated
 from kubectl_mesh.mesh.resource import Resource
-from kubectl_mesh.report.changes import live_diff, paint_diff
-from kubectl_mesh.report.table import wrap
+from kubectl_mesh.report.changes import live_diff, paint_diff, target_of
+from kubectl_mesh.report.table import place, wrap
 from kubectl_mesh.routing.scope import KINDS as ROUTING_KINDS
 from kubectl_mesh.sources import files
 from kubectl_mesh.sources.context import namespace_on_disk
@@ -128,11 +129,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     how.add_argument(
         "--force-conflicts", action="store_true", help="take over fields that others have set"
     )
-    how.add_argument(
-        "--force-live",
-        action="store_true",
-        help="change objects, too, that a controller (Argo CD, Flux, Helm...) will set back",
-    )
+    add_force_live_flag(how)
     add_apply_flags(how, _KUBECTL)
     how.add_argument("--color", choices=COLOR_CHOICES, default="auto")
     how.add_argument("-v", "--verbose", action="store_true", help="tracebacks of errors")
@@ -146,7 +143,7 @@ def run(args: argparse.Namespace) -> int:
     read, Conflict for what is refused, Stopped where a step fails.
     """
     _check_flags(args)
-    with connected(args) as cluster:
+    with connected(args, force_conflicts=args.force_conflicts) as cluster:
         if args.resume is not None:
             return _resume(args, cluster)
         plan = _plan(args, cluster)
@@ -189,10 +186,7 @@ def _check_flags(args: argparse.Namespace) -> None:
 
 def _resume(args: argparse.Namespace, cluster: Cluster) -> int:
     journal, found = going_on(args, cluster, args.resume)
-    for entry in found.entries:
-        if entry.state in (State.PLANNED, State.STARTED):
-            print(safe(f"{entry.target}: {'; '.join(entry.reasons)}"))
-    agree(args, "Go on with it?")
+    agree_to(args, found.left, "Go on with it?")
     cluster.go_on(found, journal, say)
     return 0
 
@@ -222,8 +216,7 @@ def _plan(args: argparse.Namespace, cluster: Cluster) -> Plan:
                 if each.path in known:
                     raise UsageError(f"{each.resource} stands in the manifests: change it there")
             wanted += lost
-        found = plan(live, wanted, unwanted, desired, allow_empty=args.allow_empty)
-    return found
+        return plan(live, wanted, unwanted, desired, allow_empty=args.allow_empty)
 
 
 def _everything(args: argparse.Namespace) -> argparse.Namespace:
@@ -240,9 +233,8 @@ def _manifests(args: argparse.Namespace) -> list[Resource]:
     namespace = args.namespace or namespace_on_disk(cluster_options(args))
     resources, unreadable = files.load(names, recursive=args.recursive, namespace=namespace)
     for each in unreadable:
-        where = each.position
-        place = f"{where.file}:{where.line}:{where.column}" if where else each.where
-        raise InputError(f"{each.reason}; nothing is changed", place)
+        where = place(each.position) if each.position else each.where
+        raise InputError(f"{each.reason}; nothing is changed", where)
     seen: set[object] = set()
     for resource in resources:
         key = (resource.api_version.rpartition("/")[0], resource.id)
@@ -286,15 +278,9 @@ def _document(plan: Plan) -> Mapping[str, Any]:
 
 
 def _step(step: Step) -> Mapping[str, Any]:
-    target = step.target
     return {
         "action": step.action.value,
-        "target": {
-            "apiVersion": target.api_version,
-            "kind": target.kind,
-            **({"namespace": target.namespace} if target.namespace else {}),
-            "name": target.name,
-        },
+        "target": target_of(step),
         "reasons": list(step.reasons),
         "waitsForPods": [need.what for need in step.ready],
     }

@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kubectl_mesh.changes import files
 from kubectl_mesh.changes.change_set import ChangeSet, Step
-from kubectl_mesh.changes.journal import Journal, JournalError, Run, State, default_folder
+from kubectl_mesh.changes.journal import Entry, Journal, Run, State, default_folder
 from kubectl_mesh.changes.owners import FIELD_MANAGER, owner_of
 from kubectl_mesh.changes.patch import Conflict
 from kubectl_mesh.changes.wait_for import DELAY, For
@@ -33,17 +33,13 @@ def add_change_flags(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--write", action="store_true", help="change the files of -f")
     group.add_argument("--apply", action="store_true", help="change the cluster, if you agree")
     add_apply_flags(group)
+    add_force_live_flag(group)
     group.add_argument(
         "--dry-run",
         choices=("none", "client", "server"),
         default="none",
         help="with --apply; server: have the API server try it and change nothing; client: do not "
         "even ask it",
-    )
-    group.add_argument(
-        "--force-live",
-        action="store_true",
-        help="change objects, too, that a controller (Argo CD, Flux, Helm...) will set back",
     )
 
 
@@ -77,6 +73,14 @@ def add_apply_flags(group: argparse._ArgumentGroup, manager: str = FIELD_MANAGER
     group.add_argument("--journal", metavar="DIR", help="where to note what is done, for undo")
 
 
+def add_force_live_flag(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--force-live",
+        action="store_true",
+        help="change objects, too, that a controller (Argo CD, Flux, Helm...) will set back",
+    )
+
+
 def check_flags(args: argparse.Namespace) -> None:
     """Raises UsageError for flags of add_change_flags that contradict each other."""
     if args.write and not args.filename:
@@ -100,22 +104,30 @@ def whole(args: argparse.Namespace, snapshot: Snapshot) -> Callable[[Resource], 
     return whole(cluster_options(args))
 
 
-def show(args: argparse.Namespace, changes: ChangeSet, paint: Paint) -> list[files.FileChange]:
-    """Prints a change set as --output says; returns what it makes of the files, if that is shown.
+def texts_of(args: argparse.Namespace, changes: ChangeSet) -> list[files.FileChange]:
+    """What a change set makes of the files of -f, if that is what is shown; else nothing.
 
     Raises NotEditable and InputError as files.file_changes does.
     """
+    return files.file_changes(changes) if args.filename and args.output == "diff" else []
+
+
+def show(
+    args: argparse.Namespace,
+    changes: ChangeSet,
+    texts: Sequence[files.FileChange],
+    paint: Paint,
+) -> None:
+    """Prints a change set as --output says; `texts` is what `texts_of` makes of it."""
     if args.output != "diff":
         emit(FORMATS[args.output](changes))
-        return []
-    texts = files.file_changes(changes) if args.filename else []
-    lines = files.unified_diff(texts) if args.filename else live_diff(changes)
-    emit(paint_diff(lines, paint))
-    return texts
+    else:
+        lines = files.unified_diff(texts) if args.filename else live_diff(changes)
+        emit(paint_diff(lines, paint))
 
 
-def write(changes: ChangeSet, texts: list[files.FileChange]) -> None:
-    """Changes the files that the objects stand in; `texts` is what `show` returned."""
+def write(changes: ChangeSet, texts: Sequence[files.FileChange]) -> None:
+    """Changes the files that the objects stand in; `texts` is what `texts_of` made of them."""
     files.write(texts or files.file_changes(changes))
 
 
@@ -182,8 +194,8 @@ def wait_for(text: str) -> tuple[For, float]:
 
 
 @contextlib.contextmanager
-def connected(args: argparse.Namespace) -> Iterator[Cluster]:
-    """The cluster that the flags name, to be changed. Raises ClusterError."""
+def connected(args: argparse.Namespace, *, force_conflicts: bool = False) -> Iterator[Cluster]:
+    """The cluster that the flags name, to be changed as Cluster has it. Raises ClusterError."""
     from kubectl_mesh.changes.cluster import Cluster
     from kubectl_mesh.changes.waiting import Waiting
     from kubectl_mesh.sources.cluster import client_of, istiods
@@ -193,8 +205,7 @@ def connected(args: argparse.Namespace) -> Iterator[Cluster]:
     what, delay = args.wait_for
     reach = partial(istiods, client, options, args.istio_namespace, args.istiod_url)
     with Waiting(reach, what, delay, args.timeout) as waiting:
-        force = getattr(args, "force_conflicts", False)
-        yield Cluster(client, waiting, args.field_manager, force_conflicts=force)
+        yield Cluster(client, waiting, args.field_manager, force_conflicts=force_conflicts)
 
 
 def going_on(args: argparse.Namespace, cluster: Cluster, name: str) -> tuple[Journal, Run]:
@@ -203,24 +214,17 @@ def going_on(args: argparse.Namespace, cluster: Cluster, name: str) -> tuple[Jou
     Raises UsageError where there is none of this cluster, JournalError where it cannot be read.
     """
     journal = journal_of(args)
-    found = journal.run(name) if name else _last_open(journal)
+    found = journal.run(name) if name else journal.last(lambda each: each.is_half_done)
+    if found is None:
+        raise UsageError("there is nothing to go on with: see undo --list")
     check_server(cluster, found)
-    if not any(each.state in (State.PLANNED, State.STARTED) for each in found.entries):
+    if not found.left:
         raise UsageError(f"there is nothing left to do of {found.id}")
     if any(each.state is State.UNDONE for each in found.entries):
         raise UsageError(
             f"{found.id} was taken back in part: kubectl mesh undo {found.id} goes on with that"
         )
     return journal, found
-
-
-def _last_open(journal: Journal) -> Run:
-    for each in journal.runs():
-        if isinstance(each, JournalError):
-            raise each
-        if each.is_half_done:
-            return each
-    raise UsageError("there is nothing to go on with: see undo --list")
 
 
 def check_server(cluster: Cluster, found: Run) -> None:
@@ -234,6 +238,13 @@ def check_server(cluster: Cluster, found: Run) -> None:
 
 def journal_of(args: argparse.Namespace) -> Journal:
     return Journal(Path(args.journal) if args.journal else default_folder())
+
+
+def agree_to(args: argparse.Namespace, entries: Iterable[Entry], question: str) -> None:
+    """Shows steps of a journal, and asks. Raises UsageError as `agree` does."""
+    for entry in entries:
+        print(safe(f"{entry.target}: {'; '.join(entry.reasons)}"))
+    agree(args, question)
 
 
 def agree(args: argparse.Namespace, question: str) -> None:

@@ -8,11 +8,10 @@ import sys
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from kubectl_mesh.changes import outlook
 from kubectl_mesh.changes.change_set import ChangeSet, change_set
-from kubectl_mesh.changes.files import file_changes
+from kubectl_mesh.changes.files import FileChange
 from kubectl_mesh.changes.proof import unproven
 from kubectl_mesh.changes.text import NotEditable
 from kubectl_mesh.commands.changing import (
@@ -22,6 +21,7 @@ from kubectl_mesh.commands.changing import (
     owned_steps,
     show,
     tell,
+    texts_of,
     whole,
     write,
 )
@@ -48,9 +48,6 @@ from kubectl_mesh.rules.repair import ACCEPT_MTLS_OFF, ALL_RULES, UNSAFE, Repair
 from kubectl_mesh.rules.rule import Finding
 from kubectl_mesh.sources.yaml import collector_paused
 from kubectl_mesh.term import Paint, safe, use_color, width
-
-if TYPE_CHECKING:
-    pass
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
 
@@ -145,10 +142,9 @@ def run(args: argparse.Namespace) -> int:
     findings = [finding for finding in report.findings if meant.meant(finding)]
     names = comma_separated(args.choose)
     plan = _proved(snapshot, _plan(findings, names, accepted, snapshot.replaced.keys()))
-    plan = _editable(args, snapshot, plan)
-    changes, waiting = change_set([each.repair for each in plan.chosen], whole(args, snapshot))
+    plan, changes, waiting, texts = _editable(args, snapshot, plan)
     paint = Paint(use_color(args.color, sys.stdout))
-    texts = show(args, changes, paint)
+    show(args, changes, texts, paint)
     if args.write:
         write(changes, texts)
     told: list[str] = []
@@ -229,12 +225,17 @@ def _proved(snapshot: Snapshot, plan: _Plan) -> _Plan:
     return replace(plan, chosen=chosen, manual=[*plan.manual, *refused])
 
 
-def _editable(args: argparse.Namespace, snapshot: Snapshot, plan: _Plan) -> _Plan:
-    """The plan without repairs of files that cannot be edited in place; says which those are."""
-    while args.filename and args.output == "diff":
-        changes, _ = change_set([each.repair for each in plan.chosen], whole(args, snapshot))
+def _editable(
+    args: argparse.Namespace, snapshot: Snapshot, plan: _Plan
+) -> tuple[_Plan, ChangeSet, list[Repair], list[FileChange]]:
+    """The plan without repairs of files that cannot be edited in place; says which those are.
+
+    With it what change_set and texts_of make of it.
+    """
+    while True:
+        changes, waiting = change_set([each.repair for each in plan.chosen], whole(args, snapshot))
         try:
-            file_changes(changes)
+            return plan, changes, waiting, texts_of(args, changes)
         except NotEditable as error:
             refused = [each for each in plan.chosen if _edits(each.repair, error.resource)]
             if not refused:
@@ -245,9 +246,6 @@ def _editable(args: argparse.Namespace, snapshot: Snapshot, plan: _Plan) -> _Pla
                 chosen=[each for each in plan.chosen if each not in refused],
                 manual=[*plan.manual, *(each.finding for each in refused)],
             )
-        else:
-            break
-    return plan
 
 
 def _edits(repair: Repair, resource: ResourceId | None) -> bool:

@@ -20,6 +20,7 @@ from kubectl_mesh.commands.changing import (
     owned_steps,
     show,
     tell,
+    texts_of,
     whole,
     write,
 )
@@ -124,7 +125,8 @@ def run(args: argparse.Namespace) -> int:
     changes, _ = change_set([found.repair], whole(args, snapshot))
     comparison = compare(snapshot, outlook.after(snapshot, changes))
     stopping = _stopping(snapshot, found, comparison)
-    texts = show(args, changes, paint)
+    texts = texts_of(args, changes)
+    show(args, changes, texts, paint)
     tell(args, changes, list(_told(args, snapshot, found, changes, comparison, paint)))
     if stopping and not args.allow_differences:
         raise Unmergeable(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from kubectl_mesh.changes.journal import Journal, JournalError, Run, State, told_runs
 from kubectl_mesh.commands.changing import (
     add_apply_flags,
-    agree,
+    agree_to,
     check_server,
     connected,
     journal_of,
@@ -68,7 +68,9 @@ def run(args: argparse.Namespace) -> int:
         if text or not errors:
             emit(text or f"Nothing was applied, as far as {journal.folder} knows.\n")
         return JournalError.exit_status if errors else 0
-    found = journal.run(args.id) if args.id else _last(args)
+    found = journal.run(args.id) if args.id else journal.last(lambda each: each.made)
+    if found is None:
+        raise UsageError("there is nothing to take back: see --list")
     with connected(args) as cluster:
         check_server(cluster, found)
         _go(args, cluster, found, journal)
@@ -76,25 +78,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _go(args: argparse.Namespace, cluster: Cluster, found: Run, journal: Journal) -> None:
-    left = [each for each in found.entries if each.state in (State.PLANNED, State.STARTED)]
-    concerned = left if args.finish else found.made
+    concerned = found.left if args.finish else found.made
     if args.finish and any(each.state is State.UNDONE for each in found.entries):
         raise UsageError(f"{found.id} was taken back: run fix again instead")
     if not concerned:
         raise UsageError(f"there is nothing left to do of {found.id}")
-    for entry in concerned:
-        print(safe(f"{entry.target}: {'; '.join(entry.reasons)}"))
-    agree(args, "Go on with it?" if args.finish else "Take it back?")
+    agree_to(args, concerned, "Go on with it?" if args.finish else "Take it back?")
     if args.finish:
         cluster.go_on(found, journal, say)
     else:
         cluster.undo(found, journal, say, force=args.force)
-
-
-def _last(args: argparse.Namespace) -> Run:
-    for each in journal_of(args).runs():
-        if isinstance(each, JournalError):
-            raise each
-        if each.made:
-            return each
-    raise UsageError("there is nothing to take back: see --list")

@@ -9,6 +9,11 @@ from kubectl_mesh.errors import ClusterError, NotInstalled
 from kubectl_mesh.kube.http import Client
 
 
+def base_of(api_version: str) -> str:
+    """Where an API server has all of an apiVersion."""
+    return f"/apis/{api_version}" if "/" in api_version else f"/api/{api_version}"
+
+
 class Kinds:
     """The kinds that a server knows. It is asked once for each apiVersion."""
 
@@ -24,12 +29,12 @@ class Kinds:
         """Where an object is. Raises ClusterError for a kind that the server does not know."""
         resource = self._resource(api_version, kind)
         where = f"/namespaces/{namespace}" if resource.get("namespaced") else ""
-        return f"{_base(api_version)}{where}/{resource['name']}/{name}"
+        return f"{base_of(api_version)}{where}/{resource['name']}/{name}"
 
     def _resource(self, api_version: str, kind: str) -> Mapping[str, Any]:
         if api_version not in self._known:
             try:
-                found = self._client.get(_base(api_version)).get("resources") or []
+                found = self._client.get(base_of(api_version)).get("resources") or []
             except NotInstalled:
                 found = []
             self._known[api_version] = {
@@ -44,7 +49,3 @@ class Kinds:
                 f"the API server knows no {kind} of {api_version}: is its CustomResourceDefinition "
                 "installed, and the apiVersion right?"
             ) from None
-
-
-def _base(api_version: str) -> str:
-    return f"/apis/{api_version}" if "/" in api_version else f"/api/{api_version}"

@@ -98,8 +98,7 @@ class Client:
         It is sent once, unless the server says that it was too busy to look at it: where the
         connection is lost nobody knows whether it was made.
         """
-        body = _Body(json.dumps(list(operations)).encode(), "application/json-patch+json")
-        return self._object(path, self._request(path, query, "PATCH", body))
+        return self._write("PATCH", path, list(operations), "application/json-patch+json", query)
 
     def apply(
         self, path: str, value: Mapping[str, Any], query: Mapping[str, str]
@@ -107,15 +106,19 @@ class Client:
         """Has the server apply a configuration to the object at a path, as `kubectl apply
         --server-side` does, and returns the object as it is then. See `patch`.
         """
-        body = _Body(json.dumps(value).encode(), "application/apply-patch+yaml")
-        return self._object(path, self._request(path, query, "PATCH", body))
+        return self._write("PATCH", path, value, "application/apply-patch+yaml", query)
 
     def create(
         self, path: str, value: Mapping[str, Any], query: Mapping[str, str]
     ) -> dict[str, Any]:
         """Adds an object to the list at a path, and returns it as it is then. See `patch`."""
-        body = _Body(json.dumps(value).encode(), "application/json")
-        return self._object(path, self._request(path, query, "POST", body))
+        return self._write("POST", path, value, "application/json", query)
+
+    def _write(
+        self, method: str, path: str, value: object, content_type: str, query: Mapping[str, str]
+    ) -> dict[str, Any]:
+        body = _Body(json.dumps(value).encode(), content_type)
+        return self._object(path, self._request(path, query, method, body))
 
     def delete(self, path: str, version: Mapping[str, str], *, dry: bool = False) -> None:
         """Deletes the object at a path, if its uid and resourceVersion are these. See `patch`.

@@ -12,9 +12,11 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
+"""The annotation in which client-side `kubectl apply` keeps a manifest."""
+
 _CLIENT_SIDE = "kubectl-client-side-apply"
-_ANNOTATION = "kubectl.kubernetes.io/last-applied-configuration"
-_LAST_APPLIED = ("f:metadata", "f:annotations", f"f:{_ANNOTATION}")
+_LAST_APPLIED_FIELD = ("f:metadata", "f:annotations", f"f:{LAST_APPLIED}")
 
 _WITH = re.compile(r'conflicts? with "([^"]+)"')
 
@@ -32,13 +34,13 @@ def handed_over(document: Mapping[str, Any], manager: str) -> list[dict[str, Any
     if not old:
         return None
     left = [copy.deepcopy(dict(each)) for each in entries if not _is_client_side(each)]
-    mine = next((each for each in left if _is_applied_by(each, manager)), None)
+    mine = next((each for each in left if _is_of(each, manager, "Apply")), None)
     if mine is None:
         mine = {**copy.deepcopy(old[0]), "manager": manager, "operation": "Apply"}
         left.append(mine)
     for each in old:
         mine["fieldsV1"] = _joined(mine.get("fieldsV1") or {}, each.get("fieldsV1") or {})
-    _remove(mine["fieldsV1"], _LAST_APPLIED)
+    _remove(mine["fieldsV1"], _LAST_APPLIED_FIELD)
     return left
 
 
@@ -52,7 +54,7 @@ def abandoned(document: Mapping[str, Any], applied: Mapping[str, Any]) -> Iterat
     for each in entries:
         if _is_client_side(each):
             for path in _paths(each.get("fieldsV1") or {}):
-                kept = _ANNOTATION in path or _has(applied, path)
+                kept = LAST_APPLIED in path or _has(applied, path)
                 if not kept and not any(_has_field(fields, path) for fields in others):
                     yield path
 
@@ -79,19 +81,12 @@ def _entries(document: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
 
 
 def _is_client_side(entry: Mapping[str, Any]) -> bool:
-    return (
-        entry.get("manager") == _CLIENT_SIDE
-        and entry.get("operation") == "Update"
-        and not entry.get("subresource")
-    )
+    return _is_of(entry, _CLIENT_SIDE, "Update")
 
 
-def _is_applied_by(entry: Mapping[str, Any], manager: str) -> bool:
-    return (
-        entry.get("manager") == manager
-        and entry.get("operation") == "Apply"
-        and not entry.get("subresource")
-    )
+def _is_of(entry: Mapping[str, Any], manager: str, operation: str) -> bool:
+    found = (entry.get("manager"), entry.get("operation"))
+    return found == (manager, operation) and not entry.get("subresource")
 
 
 def _joined(one: Fields, other: Fields) -> dict[str, Any]:

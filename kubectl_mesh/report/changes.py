@@ -68,21 +68,19 @@ def as_jsonpatch(changes: ChangeSet) -> str:
 
 
 def _patch(step: Step) -> Mapping[str, Any]:
-    target = step.target
     what: dict[str, Any] = {"patch": list(step.operations)}
     if step.action is Action.CREATE:
         what = {"create": step.after}
     elif step.action is Action.DELETE:
         what = {"delete": True}
-    return {
-        "target": {
-            "apiVersion": target.api_version,
-            "kind": target.kind,
-            **({"namespace": target.namespace} if target.namespace else {}),
-            "name": target.name,
-        },
-        **what,
-    }
+    return {"target": target_of(step), **what}
+
+
+def target_of(step: Step) -> Mapping[str, str]:
+    """Which object a step is for: apiVersion, kind, namespace if it has one, name."""
+    target = step.target
+    where = {"namespace": target.namespace} if target.namespace else {}
+    return {"apiVersion": target.api_version, "kind": target.kind, **where, "name": target.name}
 
 
 def as_kustomize(changes: ChangeSet) -> str:
@@ -99,19 +97,10 @@ def as_kustomize(changes: ChangeSet) -> str:
                 name["namespace"] = target.namespace
             gone = {"apiVersion": target.api_version, "kind": target.kind, "metadata": name}
             patch = dump({"$patch": "delete", **gone})
-        group, _, version = target.api_version.rpartition("/")
-        patches.append(
-            {
-                "target": {
-                    **({"group": group} if group else {}),
-                    "version": version,
-                    "kind": target.kind,
-                    **({"namespace": target.namespace} if target.namespace else {}),
-                    "name": target.name,
-                },
-                "patch": patch,
-            }
-        )
+        selected = dict(target_of(step))
+        group, _, version = selected.pop("apiVersion").rpartition("/")
+        served = {"group": group, "version": version} if group else {"version": version}
+        patches.append({"target": {**served, **selected}, "patch": patch})
     return dump({"patches": patches})
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from kubectl_mesh.mesh.snapshot import Snapshot
+from kubectl_mesh.mesh.virtual_services import VirtualService
 from kubectl_mesh.routing.chains import Chain, Listener, kinds_of_connections
 from kubectl_mesh.routing.connection import Connection
 from kubectl_mesh.routing.matching import Conditions, StringMatch, Undecidable
@@ -78,6 +79,12 @@ class Decision:
     route: Route | None
     kind: str
     chain: Chain | None = None
+
+    @property
+    def virtual_service(self) -> VirtualService | None:
+        """The one with hosts by which it is made, whatever delegate has the rule; None for none."""
+        found = self.chain or self.route
+        return found.virtual_service if found else None
 
     @cached_property
     def identity(self) -> tuple[object, ...]:

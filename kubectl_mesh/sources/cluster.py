@@ -27,9 +27,11 @@ from typing import Any
 
 from kubectl_mesh.errors import ClusterError, Forbidden, NotInstalled, UsageError
 from kubectl_mesh.kube.config import POOL_SIZE, connect
+from kubectl_mesh.kube.discovery import base_of
 from kubectl_mesh.kube.http import ApiError, Client
 from kubectl_mesh.kube.istiod import Istiod, forwarded
 from kubectl_mesh.kube.kubeconfig import ClusterOptions, namespace_of_context
+from kubectl_mesh.kube.managed_fields import LAST_APPLIED
 from kubectl_mesh.kube.workers import in_parallel
 from kubectl_mesh.mesh.config import MeshConfig
 from kubectl_mesh.mesh.resource import Path, Resource, ResourceId, Unreadable
@@ -62,7 +64,6 @@ MAX_NAMESPACES = 100
 OPTIONAL_KINDS = frozenset(("MeshPolicy", "Rollout", "WorkloadEntry", "Sidecar"))
 """Kinds that many clusters do not serve: then there are none, and nothing is missing."""
 
-_LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 _USER = re.compile(r'User ("[^"]*")')
 
 Progress = Callable[[str, int], object]
@@ -185,7 +186,7 @@ class _Reader:
             if served is not None and version not in served:
                 continue
             api_version = f"{kind.group}/{version}" if kind.group else version
-            path = f"{_base(api_version)}{f'/namespaces/{namespace}' if namespace else ''}"
+            path = f"{base_of(api_version)}{f'/namespaces/{namespace}' if namespace else ''}"
             try:
                 return self.client.items(
                     f"{path}/{kind.plural}",
@@ -212,7 +213,7 @@ class _Reader:
                 f"the API server {self.client.connection.server} listed a {kind.name} without "
                 "name, or whose name or namespace is no string"
             )
-        metadata.get("annotations", {}).pop(_LAST_APPLIED, None)
+        metadata.get("annotations", {}).pop(LAST_APPLIED, None)
         if kind.name == "ConfigMap" and metadata["name"] != CONFIG_MAP:
             values = data.get("data", {}).values()
             if not any("proxy_" in value for value in values):
@@ -566,8 +567,4 @@ def istiods(
 def path_of(resource: Resource) -> str:
     """Where the API server has an object."""
     place = f"/namespaces/{resource.namespace}" if resource.namespace else ""
-    return f"{_base(resource.api_version)}{place}/{KINDS[resource.kind].plural}/{resource.name}"
-
-
-def _base(api_version: str) -> str:
-    return f"/apis/{api_version}" if "/" in api_version else f"/api/{api_version}"
+    return f"{base_of(resource.api_version)}{place}/{KINDS[resource.kind].plural}/{resource.name}"

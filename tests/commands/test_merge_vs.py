@@ -187,7 +187,7 @@ def test_files_are_all_written_or_none(
         raise PermissionError(1, "Operation not permitted")
 
     monkeypatch.setattr(Path, "unlink", refused)
-    monkeypatch.setattr(files, "_replace", replacing := Replacing())
+    monkeypatch.setattr(files, "replace_file", replacing := Replacing())
     status, _, err = run("merge-vs", "api", "front", "-f", str(tmp_path), "--write")
     assert (status, "b.yaml cannot be written: " in err) == (3, True), err
     assert "nothing is changed" in err
@@ -200,7 +200,7 @@ class Replacing:
 
     def __init__(self) -> None:
         self.count = 0
-        self._replace = files._replace
+        self._replace = files.replace_file
 
     def __call__(self, path: Path, content: bytes, mode: int) -> None:
         self.count += 1

@@ -106,15 +106,21 @@ def test_the_listing_itself(tmp_path: Path) -> None:
     assert main(["merge-vs", "--host", "myapp.com", "-f", str(file), "--write"]) == 0
 
 
-def test_under_load_no_request_fails(
-    mesh: Mesh, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Preview, apply, undo: no 5xx, no 404, and from inside never anything but v1."""
-    ways_in = WaysIn.to(mesh, "helloworld", 5000)
+@pytest.fixture
+def ways_in(mesh: Mesh) -> WaysIn:
+    """Both VirtualServices in the mesh, myapp the older, and the ways to them."""
+    found = WaysIn.to(mesh, "helloworld", 5000)
     mesh.apply(GATEWAY_AND_SUBSETS, MYAPP)
     mesh.next_second()
     mesh.apply(HELLOWORLD)
     mesh.settled()
+    return found
+
+
+def test_under_load_no_request_fails(
+    mesh: Mesh, ways_in: WaysIn, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Preview, apply, undo: no 5xx, no 404, and from inside never anything but v1."""
 
     def command(*arguments: str) -> str:
         capsys.readouterr()
@@ -152,14 +158,9 @@ def test_under_load_no_request_fails(
 
 
 def test_a_proxy_that_acknowledges_nothing(
-    mesh: Mesh, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    mesh: Mesh, ways_in: WaysIn, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The merge stops with both there, and goes on once the proxy does."""
-    ways_in = WaysIn.to(mesh, "helloworld", 5000)
-    mesh.apply(GATEWAY_AND_SUBSETS, MYAPP)
-    mesh.next_second()
-    mesh.apply(HELLOWORLD)
-    mesh.settled()
     with debug_pages(mesh.istiod) as url:
         changing = (
             *("--yes", "--journal", str(tmp_path), "--istiod-url", url, "--timeout", "3s"),
