@@ -22,7 +22,13 @@ from kubectl_mesh.changes.patch import Conflict, Operation, Target, content, dif
 from kubectl_mesh.changes.waiting import Changed, Waiting
 from kubectl_mesh.errors import ClusterError, Forbidden, MeshError, NotInstalled
 from kubectl_mesh.kube.http import ApiError, Client
-from kubectl_mesh.kube.managed_fields import abandoned, handed_over, is_client_sides, without
+from kubectl_mesh.kube.managed_fields import (
+    abandoned,
+    handed_over,
+    is_client_sides,
+    is_item,
+    without,
+)
 from kubectl_mesh.mesh.resource import Path, field_at
 from kubectl_mesh.rules.repair import Then
 from kubectl_mesh.sources.cluster import path_of
@@ -308,14 +314,15 @@ class Cluster:
     ) -> Mapping[str, Any]:
         """What would become of an object if a configuration were applied to it on the server.
 
-        The server is asked. Of Istio's kinds, what client-side kubectl has applied and is no longer
-        in the configuration is taken off; of others it is not known what the server would put in
-        its place. Raises Conflict and ClusterError.
+        The server is asked. What client-side kubectl has applied and is no longer in the
+        configuration is taken off; but not fields of kinds that are not Istio's, as it is not known
+        what the server would put in their place. Raises Conflict and ClusterError.
         """
         entry = Entry(target, path, (), (), live, applied, applied=applied)
         found = dict(self._apply(entry, applied, dry=True))
-        for place in abandoned(live or {}, applied) if _of_istio([entry]) else ():
-            found = without(found, place)
+        for place in abandoned(live or {}, applied):
+            if is_item(place) or _of_istio([entry]):
+                found = without(found, place)
         return found
 
     def _handed_over(self, entry: Entry, current: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -8,20 +8,19 @@ See Istio's text on 503 errors after setting a destination rule.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Protocol
 
 from kubectl_mesh.changes import outlook
+from kubectl_mesh.changes.breakage import Breakages, breakages, newly_broken
 from kubectl_mesh.changes.change_set import ChangeSet, Ready, Step
 from kubectl_mesh.changes.patch import Operation, operations_of, same
 from kubectl_mesh.mesh.hosts import fqdn
 from kubectl_mesh.mesh.resource import Resource, field_at
 from kubectl_mesh.mesh.snapshot import Snapshot
-from kubectl_mesh.rules import BY_CODE
 from kubectl_mesh.rules.repair import Edit, Then
-from kubectl_mesh.rules.rule import Finding
 
 Document = Mapping[str, Any]
 _RULES, _ROUTES = "DestinationRule", "VirtualService"
@@ -30,6 +29,10 @@ _HOSTS = ("spec", "hosts")
 _Unions = Mapping[str, tuple[Document, Document]]
 """By path, what is applied to a DestinationRule for a while, and what becomes of it."""
 _CALLED = ("Service", "ServiceEntry")
+_CHECKED = (*_CALLED, "Gateway")
+"""Kinds without which it is not known whether routes lead anywhere."""
+_ALL_HOSTS = "*/*"
+"""What a Sidecar imports that imports all, and what is imported where there is none."""
 _FIRST = ("Namespace", "CustomResourceDefinition", "ServiceAccount", "ConfigMap", "Secret")
 _WORKLOADS = ("Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Pod", "Rollout")
 
@@ -99,10 +102,15 @@ def plan(
     server: Server,
     *,
     allow_empty: bool = False,
+    allow_broken: bool = False,
 ) -> Plan:
-    """The order in which manifests are brought into a cluster, and objects taken out of it."""
+    """The order in which manifests are brought into a cluster, and objects taken out of it.
+
+    With `allow_broken` routes to what is not there are a risk, and refused without.
+    """
     changed = [each for each in wanted if each.live is None or not same(each.live, each.after)]
-    return _Planning(live, changed, unwanted, server).plan(allow_empty=allow_empty)
+    planning = _Planning(live, changed, unwanted, server, allow_empty=allow_empty)
+    return planning.plan(allow_broken=allow_broken)
 
 
 class _Planning:
@@ -112,35 +120,61 @@ class _Planning:
         changed: Sequence[Wanted],
         unwanted: Sequence[Unwanted],
         server: Server,
+        *,
+        allow_empty: bool,
     ) -> None:
         self._live = live
         self._changed = changed
         self._unwanted = unwanted
         self._server = server
+        self._allow_empty = allow_empty
 
-    def plan(self, *, allow_empty: bool) -> Plan:
+    def plan(self, *, allow_broken: bool) -> Plan:
         unions: dict[str, tuple[Document, Document]] = {}
         for each in self._of(_RULES):
             union = self._union(each)
             if union is not None:
                 unions[each.path] = (union, self._server.would_be(each, union))
+        phases, broken = self._in_order(unions)
+        refusals, risks = ((), broken) if allow_broken else (broken, ())
+        return Plan(
+            tuple(phases),
+            (*refusals, *self._without_pods(phases)),
+            (*risks, *self._risks()),
+        )
+
+    def _in_order(self, unions: _Unions) -> tuple[list[Phase], Sequence[str]]:
+        """The phases, and what they break.
+
+        What takes something away, such as a Service that loses a port, waits until nothing routes
+        to it; what gives something, too, only if it may.
+        """
+        others = [each for each in self._changed if each.resource.kind not in (_RULES, _ROUTES)]
+        taking = {each.path: _offers_more(each) for each in others if _offers_less(each)}
+        late = {path for path, gives in taking.items() if not gives}
+        phases = self._phases(others, late, unions)
+        broken = list(self._broken(phases))
+        if broken and len(late) < len(taking):
+            other = self._phases(others, taking, unions)
+            if not any(self._broken(other)):
+                return other, ()
+        return phases, broken
+
+    def _phases(
+        self, others: Sequence[Wanted], late: Collection[str], unions: _Unions
+    ) -> list[Phase]:
         phases = [
-            self._receiving(),
-            self._with_all_subsets(unions, allow_empty=allow_empty),
+            self._receiving([each for each in others if each.path not in late]),
+            self._with_all_subsets(unions),
             self._routes(),
-            self._final(unions),
+            self._final([each for each in others if each.path in late], unions),
         ]
         phases = [phase for phase in phases if phase.steps]
         last = len(phases) - 1
-        phases = [
+        return [
             _awaited(phase) if number < last and phase.waits_for else replace(phase, waits_for="")
             for number, phase in enumerate(phases)
         ]
-        return Plan(
-            tuple(phases),
-            (*self._refusals(phases), *self._without_pods(phases)),
-            tuple(self._risks(allow_empty=allow_empty)),
-        )
 
     def _of(self, *kinds: str) -> list[Wanted]:
         return [each for each in self._changed if each.resource.kind in kinds]
@@ -154,10 +188,9 @@ class _Planning:
                     each.resource, each.live, None, (), (), ["nothing needs it"], path=each.path
                 )
 
-    def _receiving(self) -> Phase:
-        others = [each for each in self._changed if each.resource.kind not in (_RULES, _ROUTES)]
-        others.sort(key=lambda each: _rank(each.resource.kind))
-        known = any(each.resource.kind in _CALLED for each in others)
+    def _receiving(self, others: Sequence[Wanted]) -> Phase:
+        others = sorted(others, key=lambda each: _rank(each.resource.kind))
+        known = any(each.resource.kind in (*_CALLED, "Sidecar") for each in others)
         return Phase(
             "Services and all else that receives requests",
             "they have to be there before requests are sent to them",
@@ -165,10 +198,10 @@ class _Planning:
             "all proxies know them" if known else "",
         )
 
-    def _with_all_subsets(self, unions: _Unions, *, allow_empty: bool) -> Phase:
+    def _with_all_subsets(self, unions: _Unions) -> Phase:
         steps = []
         for each in sorted(self._of(_RULES), key=_loses_subsets):
-            ready = () if allow_empty else tuple(self._needs(each))
+            ready = () if self._allow_empty else tuple(self._needs(each))
             if each.path in unions:
                 why = "it has the subsets of now and then, until no route names the old ones"
                 applied, after = unions[each.path]
@@ -194,7 +227,7 @@ class _Planning:
             "no proxy routes by the old ones",
         )
 
-    def _final(self, unions: _Unions) -> Phase:
+    def _final(self, others: Sequence[Wanted], unions: _Unions) -> Phase:
         why = "no route names the subsets that go"
         steps = []
         for each in self._of(_RULES):
@@ -203,10 +236,11 @@ class _Planning:
             elif each.applied is None:
                 steps.append(_step(each, why))
         return Phase(
-            "DestinationRules as they are to be, and what goes",
+            "What takes something away, and what goes",
             "nothing routes there any more",
             (
                 *steps,
+                *(_step(each, "nothing routes to what it takes away") for each in others),
                 *self._going(_RULES),
                 *sorted(self._going(None), key=lambda step: -_rank(step.resource.kind)),
             ),
@@ -255,16 +289,20 @@ class _Planning:
         steps = [_step(each, "") for each in self._changed]
         return outlook.after(self._live, ChangeSet(tuple(steps)))
 
-    def _refusals(self, phases: Sequence[Phase]) -> Iterator[str]:
-        """Routes to subsets that would not be there, at the end of any phase."""
-        known = set(_undefined(self._live))
+    def _broken(self, phases: Sequence[Phase]) -> Iterator[str]:
+        """Routes to what would not be there, at the end of any phase."""
+        seen: Breakages = {}
         steps: list[Step] = []
         for phase in phases:
             steps += phase.steps
-            for found in _undefined(outlook.after(self._live, ChangeSet(tuple(steps)))):
-                if found not in known:
-                    known.add(found)
-                    yield found[0]
+            found = breakages(outlook.after(self._live, ChangeSet(tuple(steps))))
+            if found:
+                yield from newly_broken(found, {**self._broken_now, **seen})
+                seen = {**seen, **found}
+
+    @cached_property
+    def _broken_now(self) -> Breakages:
+        return breakages(self._live)
 
     def _without_pods(self, phases: Sequence[Phase]) -> Iterator[str]:
         """New subsets for which no pod is ready, where no workload is among the manifests."""
@@ -279,7 +317,10 @@ class _Planning:
                             "would get 503: start one first, or say --allow-empty"
                         )
 
-    def _risks(self, *, allow_empty: bool) -> Iterator[str]:
+    def _risks(self) -> Iterator[str]:
+        for (kind, _), reason in self._live.coverage.missing.items():
+            if kind in _CHECKED:
+                yield f"{reason}: whether all routes lead to what is there is not known"
         for each in self._of(_RULES):
             before = {_name(subset): subset for subset in _subsets(each.live or {})}
             for subset in _subsets(each.applied or {}):
@@ -290,7 +331,7 @@ class _Planning:
                         "name: each proxy sends its requests to other pods from the moment on at "
                         "which it hears of it; under a new name it could be done in order"
                     )
-        if allow_empty:
+        if self._allow_empty:
             yield "new subsets may be without pods (--allow-empty): requests to them get 503 UH"
 
 
@@ -336,6 +377,40 @@ def _turn(wanted: Wanted) -> tuple[bool, bool, bool]:
     return bool(left), wanted.live is not None, not hosts <= left
 
 
+def _offers_less(wanted: Wanted) -> bool:
+    """Whether something that requests may use now is not there afterwards."""
+    return not _offers(wanted, wanted.live) <= _offers(wanted, wanted.after)
+
+
+def _offers_more(wanted: Wanted) -> bool:
+    before = _offers(wanted, wanted.live)
+    return _ALL_HOSTS not in before and not _offers(wanted, wanted.after) <= before
+
+
+def _offers(wanted: Wanted, document: Document | None) -> set[object]:
+    """What requests may use of an object: ports, hosts, hosts on ports."""
+    if document is None:
+        return {_ALL_HOSTS} if wanted.resource.kind == "Sidecar" else set()
+    spec = document.get("spec") or {}
+    match wanted.resource.kind:
+        case "Service":
+            return {port.get("port") for port in spec.get("ports") or ()}
+        case "ServiceEntry":
+            ports = {port.get("number") for port in spec.get("ports") or ()}
+            return {*(spec.get("hosts") or ()), *ports}
+        case "Gateway":
+            return {
+                ((server.get("port") or {}).get("number"), host)
+                for server in spec.get("servers") or ()
+                for host in server.get("hosts") or ()
+            }
+        case "Sidecar":
+            return {
+                host for egress in spec.get("egress") or () for host in egress.get("hosts") or ()
+            }
+    return set()
+
+
 def _rank(kind: str) -> int:
     """Kinds without which others cannot be made come first, workloads after what they mount."""
     return _FIRST.index(kind) if kind in _FIRST else len(_FIRST) + (kind in _WORKLOADS)
@@ -348,10 +423,3 @@ def _subsets(document: Document) -> Sequence[Mapping[str, Any]]:
 
 def _name(subset: Mapping[str, Any]) -> str:
     return str(subset.get("name") or "")
-
-
-def _undefined(snapshot: Snapshot) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """What names subsets that are not there, and for which clients that is seen."""
-    for finding in BY_CODE["KM101"].check(snapshot):
-        if isinstance(finding, Finding):
-            yield f"{finding.resource}: {finding.message}", finding.evidence

@@ -127,6 +127,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="new subsets may be without a ready pod: requests to them get 503",
     )
     how.add_argument(
+        "--allow-broken",
+        action="store_true",
+        help="routes may lead to what is not there, as far as this cluster knows: requests fail",
+    )
+    how.add_argument(
         "--force-conflicts", action="store_true", help="take over fields that others have set"
     )
     add_force_live_flag(how)
@@ -216,7 +221,14 @@ def _plan(args: argparse.Namespace, cluster: Cluster) -> Plan:
                 if each.path in known:
                     raise UsageError(f"{each.resource} stands in the manifests: change it there")
             wanted += lost
-        return plan(live, wanted, unwanted, desired, allow_empty=args.allow_empty)
+        return plan(
+            live,
+            wanted,
+            unwanted,
+            desired,
+            allow_empty=args.allow_empty,
+            allow_broken=args.allow_broken,
+        )
 
 
 def _everything(args: argparse.Namespace) -> argparse.Namespace:

@@ -8,6 +8,7 @@ manager still has them: so kubectl hands its fields over first, and so do we.
 from __future__ import annotations
 
 import copy
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -18,6 +19,7 @@ LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 _CLIENT_SIDE = "kubectl-client-side-apply"
 _LAST_APPLIED_FIELD = ("f:metadata", "f:annotations", f"f:{LAST_APPLIED}")
 
+_ITEM = "k:"
 _WITH = re.compile(r'conflicts? with "([^"]+)"')
 
 Fields = Mapping[str, Any]
@@ -47,7 +49,7 @@ def handed_over(document: Mapping[str, Any], manager: str) -> list[dict[str, Any
 def abandoned(document: Mapping[str, Any], applied: Mapping[str, Any]) -> Iterator[Path]:
     """The fields that client-side kubectl has alone and that are no longer applied.
 
-    Fields of objects alone: items of lists that are merged by a key are left out.
+    Fields of objects, and whole items of lists that are merged by a key (see is_item).
     """
     entries = _entries(document)
     others = [each.get("fieldsV1") or {} for each in entries if not _is_client_side(each)]
@@ -64,14 +66,21 @@ def is_client_sides(reason: str) -> bool:
     return set(_WITH.findall(reason)) == {_CLIENT_SIDE}
 
 
+def is_item(path: Path) -> bool:
+    """Whether a path leads to an item of a list, which its keys tell: `k:{"port":80}`."""
+    return path[-1].startswith(_ITEM)
+
+
 def without(document: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """A document without a field."""
+    """A document without a field or an item."""
     first, *rest = path
     found = dict(document)
-    if rest and isinstance(found.get(first), dict):
-        found[first] = without(found[first], tuple(rest))
-    elif not rest:
+    if not rest:
         found.pop(first, None)
+    elif isinstance(found.get(first), list):
+        found[first] = [each for each in found[first] if not _is_item(each, rest[0])]
+    elif isinstance(found.get(first), dict):
+        found[first] = without(found[first], tuple(rest))
     return found
 
 
@@ -107,21 +116,34 @@ def _remove(fields: dict[str, Any], path: Path) -> None:
 
 
 def _paths(fields: Fields, here: Path = ()) -> Iterator[Path]:
-    """The innermost fields, as far as names lead."""
-    inner = {key[2:]: value for key, value in fields.items() if key.startswith("f:")}
-    if not inner and here:
+    """The innermost fields, as far as names lead, and items."""
+    names = {key[2:]: value for key, value in fields.items() if key.startswith("f:")}
+    items = [key for key in fields if key.startswith(_ITEM)]
+    if not names and not items and here:
         yield here
-    for name, value in inner.items():
+    for name, value in names.items():
         yield from _paths(value or {}, (*here, name))
+    for key in items:
+        yield (*here, key)
 
 
 def _has(document: Any, path: Path) -> bool:
     for name in path:
+        if isinstance(document, list):
+            return any(_is_item(each, name) for each in document)
         if not isinstance(document, dict) or name not in document:
             return False
         document = document[name]
     return True
 
 
+def _is_item(item: Any, key: str) -> bool:
+    """Whether it is the item with these keys; those that it does not name are the server's own."""
+    wanted = json.loads(key.removeprefix(_ITEM))
+    if not isinstance(item, dict) or wanted.keys().isdisjoint(item):
+        return False
+    return all(item.get(name, value) == value for name, value in wanted.items())
+
+
 def _has_field(fields: Any, path: Path) -> bool:
-    return _has(fields, tuple(f"f:{name}" for name in path))
+    return _has(fields, tuple(name if is_item((name,)) else f"f:{name}" for name in path))

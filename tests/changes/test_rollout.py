@@ -15,7 +15,9 @@ from tests.routing.given import (
     Object,
     deployment,
     destination_rule,
+    entry,
     gateway,
+    istio,
     server,
     service,
     snapshot,
@@ -58,6 +60,7 @@ def planned(
     gone: Iterable[Object] = (),
     ready: Iterable[str] = ("v1", "v2", "v3"),
     allow_empty: bool = False,
+    allow_broken: bool = False,
     lost: Mapping[str, Any] | None = None,
 ) -> Plan:
     mesh = snapshot(*copy.deepcopy([*live]), live=True)
@@ -70,7 +73,14 @@ def planned(
         found = mesh.get("DestinationRule", "a", "web")
         assert found
         wanted.append(Wanted(found, str(found), None, found.raw, {**found.raw, "spec": lost}))
-    return plan(mesh, wanted, unwanted, Server(ready), allow_empty=allow_empty)
+    return plan(
+        mesh,
+        wanted,
+        unwanted,
+        Server(ready),
+        allow_empty=allow_empty,
+        allow_broken=allow_broken,
+    )
 
 
 def _wanted(mesh: Snapshot, resource: Resource) -> Wanted:
@@ -215,6 +225,92 @@ def test_a_subset_that_goes_from_one_rule_to_another_is_there_before_it_goes() -
     assert told(planned([empty, other])) == [
         ["create DestinationRule/two v1", "patch DestinationRule/web"]
     ]
+
+
+def at(host: str, port: int, **more: Any) -> Object:
+    """A rule that sends to one port of a host."""
+    return {"route": [{"destination": {"host": host, "port": {"number": port}}}], **more}
+
+
+def ports(name: str, *numbers: int) -> Object:
+    return service(name, "a", *({"name": f"http-{number}", "port": number} for number in numbers))
+
+
+BOUND = virtual_service("out", ["x.com"], at("web", 80), gateways=["front"])
+
+
+def test_what_takes_something_away_comes_once_nothing_routes_to_it() -> None:
+    """Ports of Services, hosts of ServiceEntries and Gateways; what gives something comes first."""
+    elsewhere = {"route": [{"destination": {"host": "y"}}]}
+    old = {"route": [{"destination": {"host": "x.org"}}]}
+    cases = [
+        (ports("web", 80, 90), ports("web", 80), at("web", 90), "Service/web*"),
+        (entry("web", ["x.org", "w"]), entry("web", ["w"]), old, "ServiceEntry/web*"),
+        (gateway("web", server("x.org", "w")), gateway("web", server("w")), {}, "Gateway/web"),
+    ]
+    for more, less, rule_before, named in cases:
+        before = virtual_service("v", ["v"], rule_before or {**elsewhere, "name": "before"})
+        after = virtual_service("v", ["v"], elsewhere)
+        gone = planned([less, after], live=[service("y"), more, before])
+        assert told(gone) == [["patch VirtualService/v*"], [f"patch {named.rstrip('*')}"]]
+        back = planned([more, before], live=[service("y"), less, after])
+        assert told(back) == [[f"patch {named}"], ["patch VirtualService/v"]]
+        assert (gone.refusals, back.refusals) == ((), ())
+
+
+def test_a_sidecar_that_hides_hosts_comes_last() -> None:
+    narrow = istio("Sidecar", "default", {"egress": [{"hosts": ["./*"]}]})
+    wide = istio("Sidecar", "default", {"egress": [{"hosts": ["./*", "b/*"]}]})
+    routed = {**route("v1"), "spec": {**route("v1")["spec"], "exportTo": ["."]}}
+    assert told(planned([narrow, routed])) == [
+        ["patch VirtualService/web*"],
+        ["create Sidecar/default"],
+    ]
+    assert told(planned([narrow, routed], live=[*LIVE, wide]))[-1] == ["patch Sidecar/default"]
+    assert told(planned([wide, routed], live=[*LIVE, narrow])) == [
+        ["patch Sidecar/default*"],
+        ["patch VirtualService/web"],
+    ]
+
+
+def test_what_gives_and_takes_goes_where_nothing_breaks() -> None:
+    """A Service with another port: late, if no route needs the new one yet."""
+    y = service("y")
+    live = [y, ports("web", 80), virtual_service("v", ["v"], at("web", 80))]
+    away = virtual_service("v", ["v"], at("y", 80))
+    assert told(planned([ports("web", 90), away], live=live)) == [
+        ["patch VirtualService/v*"],
+        ["patch Service/web"],
+    ]
+    moved = planned([ports("web", 90), virtual_service("v", ["v"], at("web", 90))], live=live)
+    assert "is 80, which is no port of web.a.svc.cluster.local" in moved.refusals[0]
+
+
+def test_what_is_still_in_use_is_not_deleted() -> None:
+    root = virtual_service("root", ["r"], {"delegate": {"name": "d"}})
+    delegate = virtual_service("d", [], at("web", 80))
+    del delegate["spec"]["hosts"]
+    live = [ports("web", 80), gateway("front", server()), BOUND, root, delegate]
+    for gone, said in (
+        ([live[0]], "which no Service and no ServiceEntry provides"),
+        ([live[1]], "names Gateway a/front, which does not exist"),
+        ([delegate], "names VirtualService a/d, which does not exist"),
+    ):
+        assert said in planned([], gone=gone, live=live).refusals[0]
+        left = planned([], gone=gone, live=live, allow_broken=True)
+        assert (left.refusals, said in left.risks[0]) == ((), True)
+    assert not planned([], gone=live, live=live).refusals
+
+
+def test_a_route_to_nothing_is_refused_if_it_was_not_there_before() -> None:
+    lost = at("nothing", 80)
+    (refused,) = planned([virtual_service("v", ["v"], lost)]).refusals
+    assert "spec.http[0].route[0].destination sends to nothing.a.svc.cluster.local" in refused
+    broken = [*LIVE, virtual_service("v", ["v"], lost)]
+    prefixed = {**to("web", "v1"), "match": [{"uri": {"prefix": "/x"}}]}
+    assert not planned([virtual_service("v", ["v"], prefixed, lost)], live=broken).refusals
+    twice = [virtual_service("v", ["v"], {**lost, "match": prefixed["match"]}, lost)]
+    assert len(planned(twice, live=broken).refusals) == 1
 
 
 def test_a_rule_without_spec_is_no_reason_to_fail() -> None:

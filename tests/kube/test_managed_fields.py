@@ -44,7 +44,9 @@ def test_fields_that_are_no_longer_applied() -> None:
         entry("other", "Update", {"f:spec": {"f:d": {}}}),
     )
     applied = {"spec": {"a": {"b": 1}}}
-    assert list(abandoned(found, applied)) == [("spec", "a", "c"), ("spec", "ports")]
+    item = ("spec", "ports", 'k:{"port":1}')
+    assert list(abandoned(found, applied)) == [("spec", "a", "c"), item]
+    assert list(abandoned(found, {"spec": {"a": {"b": 1}, "ports": [{"port": 2}]}}))[1:] == [item]
     assert list(abandoned(document(), applied)) == []
 
 
@@ -53,6 +55,24 @@ def test_a_field_is_taken_off() -> None:
     assert without(found, ("spec", "a", "c")) == {"spec": {"a": {"b": 1}}, "x": 1}
     assert without(found, ("spec", "no", "c")) == found
     assert found["spec"] == {"a": {"b": 1, "c": 2}}
+
+
+def test_items_of_lists_are_told_by_their_keys() -> None:
+    """A manifest need not name those that the server knows, such as protocol TCP."""
+    key = 'k:{"port":1,"protocol":"TCP"}'
+    found = document(entry(CLIENT_SIDE, "Update", {"f:spec": {"f:ports": {".": {}, key: {}}}}))
+    for ports, is_there in (
+        ([{"port": 1}], True),
+        ([{"port": 1, "protocol": "UDP"}], False),
+        ([{"name": "x"}, "y"], False),
+    ):
+        assert bool(list(abandoned(found, {"spec": {"ports": ports}}))) != is_there
+    both = {"spec": {"ports": [{"port": 1, "protocol": "TCP"}, {"port": 1, "protocol": "UDP"}]}}
+    (left,) = without(both, ("spec", "ports", key))["spec"]["ports"]
+    assert left["protocol"] == "UDP"
+    other = entry("other", "Update", {"f:spec": {"f:ports": {key: {"f:name": {}}}}})
+    theirs = document(other, found["metadata"]["managedFields"][0])
+    assert list(abandoned(theirs, {"spec": {}})) == [], "somebody else has it, too"
 
 
 def test_conflicts_with_client_side_kubectl_alone() -> None:

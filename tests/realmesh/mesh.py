@@ -43,7 +43,7 @@ from kubectl_mesh.kube.workers import in_parallel
 from . import backend, build
 from .apiserver import ApiServer, group_path, objects
 from .envoy import Identity, Proxy
-from .istiod import Istiod
+from .istiod import XDS, Istiod
 from .load import Load
 from .network import Host, Network
 from .processes import Processes
@@ -223,6 +223,16 @@ class Mesh:
         now = int(time.time())
         while int(time.time()) == now:
             time.sleep(0.01)
+
+    @contextlib.contextmanager
+    def held_back(self, proxy: Proxy) -> Iterator[None]:
+        """While entered, nothing of istiod reaches a proxy, which serves by what it has."""
+        packets = f"to {proxy.identity.address} ipproto tcp sport {XDS[1]} blackhole"
+        self.node.run("ip", "rule", "add", *packets.split())
+        try:
+            yield
+        finally:
+            self.node.run("ip", "rule", "del", *packets.split())
 
     def load(self, proxy: Proxy, host: str, path: str = "/", *, rate: float = 200) -> Load:
         """Steady traffic through a proxy, for a `with` statement (see load.py)."""

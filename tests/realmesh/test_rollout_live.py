@@ -29,7 +29,16 @@ from kubectl_mesh.cli import main
 from .debug_pages import debug_pages
 from .envoy import Proxy
 from .load import Load
-from .manifests import INGRESS, destination_rule, gateway, server, subset, virtual_service
+from .manifests import (
+    INGRESS,
+    destination_rule,
+    gateway,
+    server,
+    service,
+    subset,
+    to,
+    virtual_service,
+)
 from .mesh import Mesh
 from .routes_tried import SEED
 
@@ -50,7 +59,7 @@ class Shop:
         for name in SERVICES:
             mesh.service(name, ports={"http": 5000}, pods=dict.fromkeys(VERSIONS, 1))
         self.bystander = mesh.sidecar("bystanders")
-        self._clients: list[tuple[Proxy, str]] = [
+        self.clients: list[tuple[Proxy, str]] = [
             (mesh.sidecar("default"), "web:5000"),
             (mesh.sidecar("elsewhere"), "api.default:5000"),
             (mesh.gateway(INGRESS, {80: 8080}), "web.example.com"),
@@ -98,7 +107,7 @@ class Shop:
         with contextlib.ExitStack() as exits:
             loads = [
                 exits.enter_context(self.mesh.load(proxy, host, rate=100))
-                for proxy, host in self._clients
+                for proxy, host in self.clients
             ]
             for load in loads:
                 load.more(10)
@@ -221,6 +230,38 @@ def test_a_slow_proxy_is_waited_for(shop: Shop) -> None:
     thread.join()
     assert took > 5
     assert not failed(loads)
+
+
+@pytest.mark.parametrize("slow", ["proxy", "istiod"])
+def test_configuration_that_comes_late(
+    shop: Shop, slow: str, record_property: Callable[[str, object], None]
+) -> None:
+    """It is waited for, by evidence. Beside it, how many requests a delay of a second loses."""
+    found = {}
+    for wait in ("proxies", "delay=1s"):
+        shop.settled(FIRST)
+        entered = threading.Event()
+
+        def hold_back(entered: threading.Event = entered) -> None:
+            late = shop.mesh.istiod.frozen()
+            with shop.mesh.held_back(shop.clients[0][0]) if slow == "proxy" else late:
+                entered.set()
+                time.sleep(5)
+
+        thread = threading.Thread(target=hold_back)
+        with shop.load() as loads:
+            thread.start()
+            assert entered.wait(10)
+            assert shop.apply(SECOND, "--wait-for", wait) == 0
+            assert wait != "proxies" or not thread.is_alive()
+            thread.join()
+            shop.mesh.settled()
+        found[wait] = failed(loads)
+    print(f"a slow {slow}: {found}")
+    record_property(
+        "failed with a slow " + slow, {key: dict(those) for key, those in found.items()}
+    )
+    assert not found["proxies"]
 
 
 def test_a_proxy_that_acknowledges_nothing(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
@@ -381,6 +422,56 @@ def test_what_is_refused(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None
     assert (shop.spec("destinationrule"), shop.spec("virtualservice")) == before
     assert shop.apply([theirs], "--force-conflicts") == 0
     assert shop.spec("destinationrule", "theirs")["trafficPolicy"]["tls"] == {"mode": "SIMPLE"}
+
+
+HOSTS = ("web.example.com", "other.example.com")
+
+
+def routed(host: str, port: int, *hosts: str) -> list[dict[str, Any]]:
+    """All requests for web to one port of a Service, and a Gateway for these hosts."""
+    bound = virtual_service(
+        "web", " ".join(("web", *hosts)), to(host, port=port), gateways=["mesh", "front"]
+    )
+    return [gateway("front", server(*hosts)), bound]
+
+
+def test_what_takes_something_away_waits_for_the_routes(
+    shop: Shop, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A Service that loses a port, a Gateway that loses a host; and back."""
+    names = {"http": 5000, "http-90": 90}
+    shop.mesh.service("two", ports=names, target_ports={"http-90": 5000}, pods={"v1": 1})
+    ports = [{**port, "protocol": "TCP"} for port in shop.spec("service", "two")["ports"]]
+    shop.mesh.server.kubectl("delete", "service", "two")  # so that kubectl has all its fields
+    one = service("two", {"name": "http", "port": 5000})
+    shop.settled([service("two", *ports), *routed("two", 90, *HOSTS)])
+    with shop.load() as loads:
+        assert shop.apply([one, *routed("two", 5000, HOSTS[0])]) == 0
+        shop.mesh.settled()
+        said = capsys.readouterr().out.splitlines()
+        steps = [line.partition(" default")[0] for line in said if line.endswith(" patched")]
+        assert steps == ["VirtualService", "Service", "Gateway"]
+        assert [each["port"] for each in shop.spec("service", "two")["ports"]] == [5000]
+        assert shop.run("undo") == 0
+        shop.mesh.settled()
+    assert not failed(loads)
+    assert (
+        len(shop.spec("service", "two")["ports"])
+        == len(shop.spec("gateway", "front")["servers"][0]["hosts"])
+        == 2
+    )
+
+
+def test_what_is_in_use_is_not_deleted(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+    with shop.load() as loads:
+        for objects, said in (
+            ([service("web")], "which no Service and no ServiceEntry provides"),
+            ([gateway("front", server("*.example.com"))], "names Gateway default/front, which"),
+        ):
+            assert shop.apply(objects, "--delete") == 3
+            assert said in capsys.readouterr().err
+    assert not failed(loads)
+    assert shop.apply([service("web"), *FIRST[:2]], "--delete") == 0
 
 
 def test_pruned_deleted_and_taken_back(shop: Shop) -> None:
