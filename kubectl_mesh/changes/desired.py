@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -31,15 +32,13 @@ class Desired:
 
     def wanted(self, resources: Iterable[Resource]) -> list[Wanted]:
         """The objects of manifests. Raises Conflict for one whose fields somebody else has."""
-        resources = list(resources)
+        resources = [self._placed(each) for each in resources]
         named = {each.name for each in resources if each.kind == "Namespace"}
         coming = {name for name in named if self._live(f"/api/v1/namespaces/{name}") is None}
-        for resource in resources:
-            self._place(resource)  # which fills the list of kinds, once
         return in_parallel([partial(self._wanted, each, coming) for each in resources], _WORKERS)
 
     def _wanted(self, resource: Resource, coming: Collection[str]) -> Wanted:
-        path, namespace = self._place(resource)
+        path, namespace = self._path(resource), resource.namespace
         live = self._live(path)
         metadata = {**resource.raw["metadata"], **({"namespace": namespace} if namespace else {})}
         applied = content({**resource.raw, "metadata": metadata})
@@ -59,8 +58,8 @@ class Desired:
 
     def unwanted(self, resources: Iterable[Resource]) -> Iterator[Unwanted]:
         """Those of the objects that are there."""
-        for resource in resources:
-            path, _ = self._place(resource)
+        for resource in map(self._placed, resources):
+            path = self._path(resource)
             live = self._live(path)
             if live is not None:
                 yield Unwanted(resource, path, live)
@@ -71,12 +70,12 @@ class Desired:
         As for kubectl it has to be something that was applied, and nothing that belongs to another
         object.
         """
-        known = {_identity(each, self._place(each)[1]) for each in resources}
+        resources = [self._placed(each) for each in resources]
+        known = set(map(_identity, resources))
         folders: dict[tuple[str, str, str], tuple[str, Resource]] = {}
         for each in resources:
-            path, namespace = self._place(each)
-            group, kind, *_ = _identity(each, namespace)
-            folders.setdefault((group, kind, namespace), (path.rpartition("/")[0], each))
+            folder = self._path(each).rpartition("/")[0]
+            folders.setdefault(_identity(each)[:3], (folder, each))
         for folder, resource in folders.values():
             for live in self._client.items(folder, dict, {"labelSelector": selector}):
                 whole = {**live, "apiVersion": resource.api_version, "kind": resource.kind}
@@ -84,7 +83,7 @@ class Desired:
                 namespace = str(metadata.get("namespace") or "")
                 key = ResourceId(resource.kind, namespace, metadata["name"])
                 found = Resource(key, resource.api_version, whole, whole, resource.origin)
-                if _identity(found, namespace) not in known and _is_applied(whole):
+                if _identity(found) not in known and _is_applied(whole):
                     yield Unwanted(found, f"{folder}/{metadata['name']}", whole)
 
     def without_subsets(
@@ -120,20 +119,22 @@ class Desired:
         ]
 
     def _without(self, resource: Resource, names: Collection[str]) -> Wanted:
-        path, _ = self._place(resource)
+        path = self._path(resource)
         live = self._client.get(path)
         left = [each for each in live["spec"]["subsets"] if each.get("name") not in names]
         after = {**live, "spec": {**live["spec"], "subsets": left}}
         return Wanted(resource, path, None, live, after)
 
-    def _place(self, resource: Resource) -> tuple[str, str]:
-        """Where an object is, and its namespace; "" for cluster-scoped kinds."""
-        namespaced = self._kinds.is_namespaced(resource.api_version, resource.kind)
-        namespace = resource.namespace if namespaced else ""
-        path = self._kinds.path(
-            resource.api_version, resource.kind, namespace or "default", resource.name
+    def _placed(self, resource: Resource) -> Resource:
+        """An object of a manifest, in no namespace if the server has its kind in none."""
+        if self._kinds.is_namespaced(resource.api_version, resource.kind):
+            return resource
+        return replace(resource, id=replace(resource.id, namespace=""))
+
+    def _path(self, resource: Resource) -> str:
+        return self._kinds.path(
+            resource.api_version, resource.kind, resource.namespace, resource.name
         )
-        return path, namespace
 
     def _live(self, path: str) -> Mapping[str, Any] | None:
         try:
@@ -142,10 +143,10 @@ class Desired:
             return None
 
 
-def _identity(resource: Resource, namespace: str) -> tuple[str, str, str, str]:
+def _identity(resource: Resource) -> tuple[str, str, str, str]:
     """What tells an object from all others, in whatever version it is written."""
     group = resource.api_version.rpartition("/")[0]
-    return group, resource.kind, namespace, resource.name
+    return group, resource.kind, resource.namespace, resource.name
 
 
 def _is_applied(live: Mapping[str, Any]) -> bool:

@@ -243,7 +243,9 @@ def _manifests(args: argparse.Namespace) -> list[Resource]:
     if not names:
         return []
     namespace = args.namespace or namespace_on_disk(cluster_options(args))
-    resources, unreadable = files.load(names, recursive=args.recursive, namespace=namespace)
+    resources, unreadable = files.load(
+        names, recursive=args.recursive, namespace=namespace, nameless=True
+    )
     for each in unreadable:
         where = place(each.position) if each.position else each.where
         raise InputError(f"{each.reason}; nothing is changed", where)
@@ -255,13 +257,20 @@ def _manifests(args: argparse.Namespace) -> list[Resource]:
         seen.add(key)
         metadata = resource.raw.get("metadata")
         if not isinstance(metadata, dict) or not isinstance(metadata.get("name"), str):
-            raise UsageError(f"{resource.origin.name}: {resource.kind} without a name")
-        for text in (metadata["name"], metadata.get("namespace")):
+            raise InputError(f"{resource.kind} without a name", _where(resource, "metadata"))
+        for field in ("name", "namespace"):
+            text = metadata.get(field)
             if text is not None and not (isinstance(text, str) and _NAME.fullmatch(text)):
-                raise UsageError(f"{resource.origin.name}: {resource.kind} {text!r}: no valid name")
+                where = _where(resource, "metadata", field)
+                raise InputError(f"{resource.kind} {text!r}: no valid {field}", where)
     if not resources:
         raise UsageError("there is nothing in the manifests")
     return resources
+
+
+def _where(resource: Resource, *path: str) -> str:
+    position = resource.origin.locate(path)
+    return place(position) if position else resource.origin.name
 
 
 def _shown(args: argparse.Namespace, plan: Plan, paint: Paint) -> str:

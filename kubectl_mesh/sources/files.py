@@ -36,13 +36,19 @@ class FileOrigin:
 
 
 def load(
-    filenames: Iterable[str], *, recursive: bool = False, namespace: str = "default"
+    filenames: Iterable[str],
+    *,
+    recursive: bool = False,
+    namespace: str = "default",
+    nameless: bool = False,
 ) -> tuple[list[Resource], list[Unreadable]]:
     """The resources of files, folders and `-` (standard input), and what could not be read.
 
     A folder gives its .yaml, .yml and .json files, those of folders below it if `recursive`. A
-    manifest of a namespaced kind that names no namespace is in `namespace`. Never raises: what is
-    missing, too large, binary or broken becomes an Unreadable, and the rest is still read.
+    manifest of a namespaced kind that names no namespace is in `namespace`. Objects without a name
+    of kinds of no interest, such as the files of kustomize and of istioctl, which no API server is
+    given, are left out unless `nameless`. Never raises: what is missing, too large, binary or
+    broken becomes an Unreadable, and the rest is still read.
     """
     resources: list[Resource] = []
     unreadable: list[Unreadable] = []
@@ -62,10 +68,10 @@ def load(
                     broken.append(_unreadable(document))
                     continue
                 for item in _resources(document, namespace):
-                    if isinstance(item, Resource):
-                        resources.append(item)
-                    else:
+                    if isinstance(item, Unreadable):
                         broken.append(item)
+                    elif item.name or nameless or kind_of(item.api_version, item.kind):
+                        resources.append(item)
             unreadable += broken[:MAX_UNREADABLE]
             if len(broken) > MAX_UNREADABLE:
                 more = f"{len(broken) - MAX_UNREADABLE} more parts of it cannot be read"
@@ -170,16 +176,10 @@ def _resources(document: Document, namespace: str) -> Iterator[Resource | Unread
             else:
                 yield _refused(origin, "the items of a List must be a list", ("items",))
             continue
-        item = _resource(value, origin, namespace)
-        if item is not None:
-            yield item
+        yield _resource(value, origin, namespace)
 
 
-def _resource(value: dict[str, Any], origin: FileOrigin, namespace: str) -> Resource | None:
-    """An object of the manifests; None for one without a name that is of no kind of interest.
-
-    Such are the files of kustomize and of istioctl, which no API server is given.
-    """
+def _resource(value: dict[str, Any], origin: FileOrigin, namespace: str) -> Resource:
     kind = kind_of(value["apiVersion"], value["kind"])
     data, faults = conform(value, kind.shape) if kind else (value, ())
     metadata = data.get("metadata")
@@ -187,8 +187,6 @@ def _resource(value: dict[str, Any], origin: FileOrigin, namespace: str) -> Reso
         metadata = {}
     name = metadata.get("name") or metadata.get("generateName")
     if not _is_name(name):
-        if kind is None:
-            return None
         name = ""
         faults += (Fault(("metadata", "name"), "a name", "missing"),)
     own = metadata.get("namespace")

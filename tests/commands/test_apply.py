@@ -50,7 +50,13 @@ def test_command_lines_that_make_no_sense(
         (f"{RULE}---\na: [\n", 3, "it.yaml:7:1: "),
         (f"{RULE}---\nkind: Service\n", 3, "it.yaml:6:1: not a Kubernetes object: apiVersion"),
         (f"{RULE}---\n{RULE}", 2, "VirtualService default/a stands twice in the manifests"),
-        (RULE.replace("name: a", "labels: {}"), 2, "VirtualService without a name"),
+        (RULE.replace("name: a", "labels: {}"), 3, "it.yaml:3:1: VirtualService without a name"),
+        (
+            f"{RULE}---\napiVersion: x.io/v1\nkind: Widget\nmetadata: {{labels: {{}}}}\n",
+            3,
+            "it.yaml:8:1: Widget without a name",
+        ),
+        (RULE.replace("name: a", "name: ../a"), 3, "VirtualService '../a': no valid name"),
         ("", 3, "it.yaml"),
     ],
 )
