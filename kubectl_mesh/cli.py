@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 from kubectl_mesh import __version__
 from kubectl_mesh.errors import MeshError
+from kubectl_mesh.flags import command_of
 
 COMMANDS: Mapping[str, str] = {
     "doctor": "Find what is wrong with the routing of a mesh, in a cluster or in manifests",
@@ -22,12 +23,15 @@ COMMANDS: Mapping[str, str] = {
     "route": "Say where a request or a connection goes, and why",
     "compare": "Say which requests two states of a mesh treat differently",
     "explain": "Say what a rule looks for, why it matters and how to repair it",
+    "version": "Say which versions of kubectl mesh, Kubernetes and Istio there are",
+    "completion": "Print what lets kubectl complete the words of this plugin",
 }
 """Each is a module of kubectl_mesh.commands, with _ for -, that has configure(parser) and
 run(args) -> int.
 """
 
 INTERRUPTED = 130
+_COMPLETE = "__complete"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -47,6 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="backslashreplace")
+        if arguments[:1] == [_COMPLETE]:
+            return _complete(arguments[1:])
         args = _parse(arguments)
         status = _run(args)
         sys.stdout.flush()
@@ -57,6 +63,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: the output cannot be written: {error.strerror}", file=sys.stderr)
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
         return MeshError.exit_status
+
+
+def complete() -> int:
+    """`kubectl_complete-mesh`, which kubectl runs for each word that is to be completed."""
+    return main([_COMPLETE, *sys.argv[1:]])
+
+
+def _complete(words: list[str]) -> int:
+    from kubectl_mesh.completion import offer
+
+    sys.stdout.write(str(offer(_parser_for(words[:-1]), words)))
+    sys.stdout.flush()
+    return 0
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -77,7 +96,8 @@ def _module(command: str) -> Any:
     return importlib.import_module(f"kubectl_mesh.commands.{command.replace('-', '_')}")
 
 
-def _parse(arguments: list[str]) -> argparse.Namespace:
+def _parser_for(arguments: Sequence[str]) -> argparse.ArgumentParser:
+    """The parser, with the flags of that command alone which is among the arguments."""
     parser = _Parser(
         prog=_program(),
         description="Finds what is wrong with the routing of an Istio mesh, and says why.",
@@ -88,7 +108,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     commands = parser.add_subparsers(
         title="commands", dest="command", metavar="COMMAND", parser_class=_Parser
     )
-    chosen = next((argument for argument in arguments if not argument.startswith("-")), None)
+    chosen = command_of(arguments)
     for name, summary in COMMANDS.items():
         command = commands.add_parser(
             name,
@@ -99,13 +119,18 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         )
         if name == chosen:
             _module(name).configure(command)
+    return parser
+
+
+def _parse(arguments: list[str]) -> argparse.Namespace:
+    parser = _parser_for(arguments)
     args, unknown = parser.parse_known_args(arguments)
     if args.command is None:
         parser.print_help()
         raise SystemExit(2)
     if unknown:
         hint = "" if unknown[0].startswith("-") else f"; did you mean -f {unknown[0]}?"
-        commands.choices[args.command].error(f"unknown: {' '.join(unknown)}{hint}")
+        _Parser(prog=f"{parser.prog} {args.command}").error(f"unknown: {' '.join(unknown)}{hint}")
     return args
 
 

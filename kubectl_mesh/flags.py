@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Sequence
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)", re.ASCII)
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -25,6 +26,11 @@ def duration(text: str) -> float | None:
     if seconds > _LONGEST:
         raise argparse.ArgumentTypeError(f"{text!r} is too long; expected 24h at most, or 0")
     return seconds or None
+
+
+def command_of(arguments: Sequence[str]) -> str | None:
+    """The command among arguments: before it there are flags alone."""
+    return next((argument for argument in arguments if not argument.startswith("-")), None)
 
 
 def comma_separated(flags: list[str] | None) -> list[str]:

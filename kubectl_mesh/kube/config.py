@@ -13,7 +13,7 @@ import threading
 import urllib.request
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -60,6 +60,10 @@ class Connection:
         authorization = self._credentials.authorization()
         headers = [*self._headers.items(), *_impersonation(self.target.user)]
         return [*headers, ("Authorization", authorization)] if authorization else headers
+
+    def accepting(self, media_type: str) -> Connection:
+        """The same, for answers of another type, such as lists with nothing but metadata."""
+        return replace(self, _headers={**self._headers, "Accept": media_type})
 
     def renew(self, refused: Iterable[tuple[str, str]]) -> bool:
         """Gets new credentials after the server refused those headers; whether they differ."""

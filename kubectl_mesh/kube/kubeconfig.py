@@ -115,6 +115,11 @@ def namespace_of_context(options: ClusterOptions) -> str:
     return _namespace(_Kubeconfig(options.kubeconfig).context(options)[1])
 
 
+def names(options: ClusterOptions, kind: str) -> list[str]:
+    """Each `cluster`, `user` or `context` of the kubeconfig. Raises ClusterError as `target`."""
+    return _Kubeconfig(options.kubeconfig).names(kind)
+
+
 def target(options: ClusterOptions) -> Target:
     """What the options name.
 

@@ -107,6 +107,8 @@ class FakeApiServer:
         if group in self.versions:
             versions = [{"version": version} for version in self.versions[group]]
             return Answer(body={"kind": "APIGroup", "versions": versions})
+        if request.path == "/version":
+            return Answer(body={"gitVersion": "v1.30.1"})
         match = PATH.match(request.path)
         if not match:
             return Answer(404, b"404 page not found")
