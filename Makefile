@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test realmesh mesh
+.PHONY: demo test realmesh mesh archive
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/installed
@@ -13,6 +13,9 @@ test: $(VENV)/installed-for-tests
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
+
+archive: $(VENV)/installed
+	$(BIN)/python -m krew.build
 
 realmesh: $(VENV)/installed-for-realmesh
 	$(BIN)/python -m tests.realmesh build
