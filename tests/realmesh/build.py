@@ -9,7 +9,7 @@ binaries are kept outside the checkout, by version:
         etcd-3.6.14/etcd
         kubernetes-1.36.3/kube-apiserver
         istio-1.22-dev-55f12a68b4f9/istioctl, pilot-discovery (istiod), module-dir
-        krew-0.5.0/krew
+        krew-0.5.0/krew, validate-krew-manifest
         nginx-before-1.29.7/nginx
         logs/etcd-3.6.14.log, ...       what the tools said when that part was last built
 
@@ -326,6 +326,12 @@ _PARTS: tuple[Part, ...] = (
         f"{KREW.path}/cmd/krew",
         takes="about 30 s",
         variables={f"{KREW.path}/internal/version.gitTag": KREW.version},
+    ),
+    GoProgram(
+        "validate-krew-manifest",
+        KREW,
+        f"{KREW.path}/cmd/validate-krew-manifest",
+        takes="about 10 s",
     ),
     OldNginx("old-nginx"),
 )

@@ -1,0 +1,199 @@
+"""The real krew and the real kubectl, in an empty HOME, with no network but loopback."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from krew.build import ROOT
+from kubectl_mesh import __version__
+from tests.krew.conftest import Release, release
+
+from . import build
+from .apiserver import ApiServer
+from .conftest import built
+
+OLD = "0.0.9"
+BROKEN = """
+apiVersion: networking.istio.io/v1beta1
+kind: VirtualService
+metadata: {name: web}
+spec:
+  hosts: [web]
+  http: [{route: [{destination: {host: web, subset: v1}}]}]
+"""
+SERVICE = """
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec:
+  selector: {app: web}
+  ports: [{name: http, port: 80}]
+"""
+
+
+class Home:
+    """A user with kubectl, krew, git and python3, and nothing else."""
+
+    def __init__(self, folder: Path, kubeconfig: Path | None) -> None:
+        self.folder = folder / "home"
+        self.folder.mkdir()
+        tools = folder / "tools"
+        tools.mkdir()
+        (tools / "kubectl").symlink_to(built(build.kubectl))
+        (tools / "kubectl-krew").symlink_to(built(lambda: build.binary("krew")))
+        (tools / "python3").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+        (tools / "python3").chmod(0o755)
+        self._environment = {
+            "HOME": str(self.folder),
+            "PATH": f"{self.folder}/.krew/bin:{tools}:/usr/bin:/bin",
+            "KUBECONFIG": str(kubeconfig or os.devnull),
+        }
+
+    def run(self, *command: str | Path, status: int = 0) -> str:
+        done = subprocess.run(
+            command,
+            env=self._environment,
+            cwd=self.folder,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == status, done.stdout + done.stderr
+        return done.stdout
+
+    def kubectl(self, *arguments: str | Path, status: int = 0) -> str:
+        return self.run("kubectl", *arguments, status=status)
+
+    def ours(self) -> list[str]:
+        """All files that have to do with the plugin, but for krew's copy of the index."""
+        found = (path.relative_to(self.folder).as_posix() for path in self.folder.rglob("*"))
+        return [
+            name for name in sorted(found) if "mesh" in name and not name.startswith(".krew/index/")
+        ]
+
+
+@pytest.fixture
+def home(apiserver: ApiServer, namespace: str, tmp_path: Path) -> Home:
+    config = json.loads(apiserver.kubeconfig.read_text())
+    for context in config["contexts"]:
+        context["context"]["namespace"] = namespace
+    kubeconfig = tmp_path / "kubeconfig"
+    kubeconfig.write_text(json.dumps(config))
+    return Home(tmp_path, kubeconfig)
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Release, Release]]:
+    """The version before, and this one, both to be had over HTTP."""
+    folder = tmp_path_factory.mktemp("published")
+    handler = partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_address[1]}"
+        clone = folder / "clone"
+        git("clone", "--quiet", ROOT, clone, cwd=folder)
+        file = clone / "kubectl_mesh" / "__init__.py"
+        file.write_text(file.read_text().replace(f'"{__version__}"', f'"{OLD}"'))
+        git(*AUTHOR, "commit", "--quiet", "--all", "--message", "Go back", cwd=clone)
+        subprocess.run([sys.executable, "-m", "krew.build", "--url", url], cwd=clone, check=True)
+        dist = clone / "dist"
+        before = Release(next(dist.glob("*.gz")), dist / "plugin.yaml", dist / "index", dist)
+        found = before, release(folder / "new", url)
+        for each in found:
+            version = each.archive.name.removeprefix("kubectl-mesh-").removesuffix(".tar.gz")
+            (folder / version).mkdir()
+            shutil.copy(each.archive, folder / version)
+        yield found
+        server.shutdown()
+
+
+AUTHOR = ("-c", "user.name=a", "-c", "user.email=a@example.com")
+
+
+def git(*arguments: str | Path, cwd: Path) -> None:
+    subprocess.run(["git", *arguments], cwd=cwd, check=True)
+
+
+def index(folder: Path, content: Path) -> None:
+    """Makes or updates the repository of an index."""
+    shutil.copytree(content, folder, dirs_exist_ok=True)
+    git("init", "--quiet", cwd=folder)
+    git("add", ".", cwd=folder)
+    git(*AUTHOR, "commit", "--quiet", "--message", "Release", cwd=folder)
+
+
+def test_installed_from_a_manifest_and_an_archive(
+    home: Home, published: tuple[Release, Release], namespace: str
+) -> None:
+    _, new = published
+    krew = ("krew", "install", f"--manifest={new.manifest}", f"--archive={new.archive}")
+    home.kubectl(*krew)
+    assert home.kubectl("mesh", "version", "--client") == f"kubectl mesh  {__version__}\n"
+    assert "No problems found" in home.kubectl("mesh", "doctor")
+    file = home.folder / "broken.yaml"
+    file.write_text(SERVICE + "---" + BROKEN)
+    home.kubectl("apply", "-f", file)
+    report = json.loads(home.kubectl("mesh", "doctor", "-o", "json", status=1))
+    assert "KM101" in [each["code"] for each in report["findings"]]
+    assert report["findings"][0]["resource"]["namespace"] == namespace
+    assert "usage: kubectl mesh doctor" in home.kubectl("mesh", "doctor", "--help")
+
+
+def test_from_our_own_index_upgraded_and_uninstalled(
+    home: Home, published: tuple[Release, Release], tmp_path: Path
+) -> None:
+    """Nothing is left then but the journal of what the user has applied."""
+    old, new = published
+    repository = tmp_path / "index"
+    index(repository, old.index)
+    home.kubectl("krew", "index", "add", "mesh", f"file://{repository}")
+    home.kubectl("krew", "install", "mesh/mesh")
+    assert home.kubectl("mesh", "version", "--client") == f"kubectl mesh  {OLD}\n"
+    file = home.folder / "service.yaml"
+    file.write_text(SERVICE)
+    home.kubectl("mesh", "apply", "-f", file, "--yes")
+    index(repository, new.index)
+    home.kubectl("krew", "update")
+    home.kubectl("krew", "upgrade", "mesh")
+    assert home.kubectl("mesh", "version", "--client") == f"kubectl mesh  {__version__}\n"
+    assert not (home.folder / ".krew/store/mesh" / f"v{OLD}").exists()
+    assert "mesh" in home.kubectl("krew", "list")
+    home.kubectl("krew", "uninstall", "mesh")
+    left = home.ours()
+    assert home.folder / left[0] == home.folder / ".local/state/kubectl-mesh"
+    assert all(name.startswith(".local/state/kubectl-mesh") for name in left)
+    assert sum(name.endswith(".json") for name in left) == 1
+
+
+def test_krews_own_checks(published: tuple[Release, Release], tmp_path: Path) -> None:
+    """It installs the plugin from where it is published, on every platform that it is for."""
+    validate = built(lambda: build.binary("validate-krew-manifest"))
+    _, new = published
+    home = Home(tmp_path, None)
+    home.run(validate, "-manifest", new.index / "plugins" / "mesh.yaml")
+
+
+def test_completion_as_the_printed_script_says(
+    home: Home, published: tuple[Release, Release], namespace: str
+) -> None:
+    _, new = published
+    home.kubectl("krew", "install", f"--manifest={new.manifest}", f"--archive={new.archive}")
+    script = home.kubectl("mesh", "completion")
+    command = "".join(line[3:] for line in script.splitlines() if line.startswith("#   "))
+    home.run("sh", "-c", command)
+    home.kubectl("mesh", "version")  # Python compiles what it needs for a cluster, once
+    offered = home.kubectl("__complete", "mesh", "doctor", "-n", namespace[:-1]).splitlines()
+    assert namespace in offered
+    assert offered[-1] == ":4"
+    assert "doctor\t" in home.kubectl("__complete", "mesh", "doc")
