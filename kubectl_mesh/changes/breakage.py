@@ -1,40 +1,230 @@
-"""What fails in one state of a mesh and does not in another."""
+"""Which requests fail in one state of a mesh and do not in another.
+
+What is compared are facts: whom a rule's destination fails for, which hosts gateways serve. So what
+is broken already stays the same however the objects around it change, and counts as new where more
+requests come to it. Which rule a request meets is not looked at: a rule that is dead counts, too.
+"""
 
 from __future__ import annotations
 
+import json
 import re
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping
+from functools import cached_property
 
+from kubectl_mesh.mesh.clients import Client, clients_of, gateway_namespaces
+from kubectl_mesh.mesh.gateways import MESH, Gateway
+from kubectl_mesh.mesh.hosts import is_wildcard, namespace_of
+from kubectl_mesh.mesh.registry import Service
+from kubectl_mesh.mesh.resource import dotted, field_at
 from kubectl_mesh.mesh.snapshot import Snapshot
+from kubectl_mesh.mesh.virtual_services import Destination, VirtualService
+from kubectl_mesh.routing.ways_in import service_namespace
 from kubectl_mesh.rules import BY_CODE
-from kubectl_mesh.rules.rule import Finding, Severity
+from kubectl_mesh.rules.km312_destination_port_needed import ports_taken
+from kubectl_mesh.rules.rule import Finding, Skip
 
-_CODES = ("KM101", "KM103", "KM205", "KM206", "KM312", "KM313", "KM606", "KM610")
-"""Routes that lead to what is not there, and rules that no proxy gets."""
-
-_OF_CLIENTS = "KM101"
-"""Its evidence says for which clients a subset is missing: it is worse where they are more."""
-
+_RULES = ("KM606", "KM610")
+"""Delegates that are left out, and listeners that Envoy refuses."""
 _INDEX = re.compile(r"\[\d+\]")
 
-Breakages = Mapping[str, Sequence[str]]
-"""What fails, as an operator is told; under what is the same wherever in its object it stands."""
+_Served = tuple[tuple[tuple[str, str], ...], int, str]
+"""The labels of a gateway's proxies, a port of theirs, and a host that they serve there."""
 
 
-def breakages(snapshot: Snapshot) -> Breakages:
-    """What the rules find that say that requests, or copies of them, are lost."""
-    found: dict[str, list[str]] = defaultdict(list)
-    for code in _CODES:
-        for finding in BY_CODE[code].check(snapshot):
-            if isinstance(finding, Finding) and finding.severity >= Severity.WARNING:
-                told = f"{finding.resource}: {finding.message}"
-                evidence = finding.evidence if code == _OF_CLIENTS else ()
-                found[_INDEX.sub("[]", "\n".join((told, *evidence)))].append(told)
-    return found
+class Failures:
+    """What fails in one state of a mesh."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
+
+    @cached_property
+    def failing(self) -> Mapping[Hashable, str]:
+        """Requests that no proxy can send on, as an operator is told of them."""
+        found: dict[Hashable, str] = {}
+        for vs in self._snapshot.virtual_services.all:
+            for key, told in self._destinations(vs):
+                found[(vs.namespace, *key)] = f"{vs.resource}: {told}"
+        for code in _RULES:
+            for finding in BY_CODE[code].check(self._snapshot):
+                if isinstance(finding, Finding):
+                    told = f"{finding.resource}: {finding.message}"
+                    found[_INDEX.sub("[]", told)] = told
+        return found
+
+    @cached_property
+    def unserved(self) -> Mapping[Hashable, str]:
+        """Hosts of VirtualServices that no gateway serves, and Gateways that are not there."""
+        found: dict[Hashable, str] = {}
+        for vs in self._snapshot.virtual_services.roots:
+            for name in vs.gateways - {MESH}:
+                if name not in self._gateways and not self._is_hidden(name):
+                    told = f"{vs.resource} names Gateway {name}, which does not exist"
+                    found[vs.namespace, name] = told
+            if not vs.on_mesh and vs.gateways <= self._gateways.keys():
+                for host in vs.hosts:
+                    if not any((name, host) in self.admitted for name in vs.gateways):
+                        told = f"{vs.resource} is for {host}, which none of its Gateways admits"
+                        found[vs.namespace, host] = told
+        return found
+
+    @cached_property
+    def bound(self) -> Mapping[tuple[str, str], str]:
+        """The VirtualService, by Gateway and host for which it is bound to that Gateway."""
+        return {
+            (name, host): str(vs.resource)
+            for vs in self._snapshot.virtual_services.roots
+            for name in vs.gateways - {MESH}
+            for host in vs.hosts
+        }
+
+    @cached_property
+    def admitted(self) -> Mapping[tuple[str, str], bool]:
+        """The Gateways and hosts for which some VirtualService is served.
+
+        True where a pod of the Gateway is known.
+        """
+        found: dict[tuple[str, str], bool] = {}
+        for vs, name, gateway in self._bindings():
+            if proxies := self._proxies(vs, gateway):
+                for host in vs.hosts:
+                    if gateway.admits(host, vs.namespace):
+                        found[name, host] = found.get((name, host), False) or proxies == "known"
+        return found
+
+    @cached_property
+    def served(self) -> Mapping[_Served, str]:
+        """What gateways serve, on whatever Gateway it is; by which."""
+        return {
+            (tuple(sorted(gateway.selector.items())), server.number, host): name
+            for vs, name, gateway in self._bindings()
+            if self._proxies(vs, gateway)
+            for host in vs.hosts
+            for server in gateway.admitting(host, vs.namespace)
+        }
+
+    @property
+    def _gateways(self) -> Mapping[str, Gateway]:
+        return self._snapshot.gateways.by_id
+
+    def _is_hidden(self, gateway: str) -> bool:
+        """Whether a Gateway may be there, unseen; one of the Kubernetes Gateway API always may."""
+        namespace = gateway.partition("/")[0]
+        made = "istio-autogenerated-k8s-gateway" in gateway
+        return made or bool(self._snapshot.unknown(namespace, "Gateway"))
+
+    def _bindings(self) -> Iterator[tuple[VirtualService, str, Gateway]]:
+        for vs in self._snapshot.virtual_services.roots:
+            for name in vs.gateways:
+                if name in self._gateways:
+                    yield vs, name, self._gateways[name]
+
+    def _proxies(self, vs: VirtualService, gateway: Gateway) -> str:
+        """Of a Gateway that see a VirtualService: known, only taken to be there, or none ("")."""
+        namespaces = gateway_namespaces(self._snapshot, gateway.id)
+        if not any(certain for _, certain in namespaces):
+            return "assumed"
+        return "known" if any(vs.export.reaches(name) for name, _ in namespaces) else ""
+
+    def _destinations(self, vs: VirtualService) -> Iterator[tuple[tuple[Hashable, ...], str]]:
+        clients: dict[tuple[str, frozenset[str]], list[Client]] = {}
+        for destination in vs.destinations:
+            host = destination.host
+            if is_wildcard(host) or self._is_unknown(host):
+                continue
+            key = (host, destination.gateways)
+            if key not in clients:
+                namespace = service_namespace(self._snapshot, host)
+                clients[key] = list(clients_of(self._snapshot, destination, namespace))
+            for whose, problem in self._problems(destination, clients[key]):
+                told = f"{dotted(destination.path)} sends to {problem}"
+                yield (*_requests(destination), whose, problem.partition(" (")[0]), told
+
+    def _is_unknown(self, host: str) -> bool:
+        """Whether something may provide a host, unseen."""
+        if self._snapshot.registry.by_host(host):
+            return False
+        home = namespace_of(host, self._snapshot.config.domain)
+        unknown = self._snapshot.unknown(home, "Service") if home else None
+        return bool(unknown or self._snapshot.missing("ServiceEntry"))
+
+    def _problems(
+        self, destination: Destination, clients: list[Client]
+    ) -> Iterator[tuple[Hashable, str]]:
+        """Why there is no cluster, and for whom. A client has no more than one problem."""
+        host, subset, port = destination.host, destination.subset, destination.port
+        providers = self._snapshot.registry.by_host(host)
+        home = service_namespace(self._snapshot, host)
+        for client in clients:
+            seen = [each for each in providers if each.export.reaches(client.namespace)]
+            if not seen:
+                hidden = f" to {client}: it is not exported to them" if providers else ""
+                yield client, f"{host}, which no Service and no ServiceEntry provides{hidden}"
+            elif port is not None and not _has_port(seen, port):
+                yield client, f"port {port} of {host}, which it does not have ({_ports(seen)})"
+            elif subset and self._lacks(host, subset, client, home):
+                yield client, f"subset {subset} of {host}, which is not defined for {client}"
+        if port is None and providers and _are_known(providers):
+            for found in ports_taken(self._snapshot, destination, providers):
+                if not isinstance(found, Skip):
+                    for number in sorted(found.missing):
+                        way = "the mesh" if found.gateway == MESH else f"Gateway {found.gateway}"
+                        yield (
+                            found.gateway,
+                            f"no port of {host}, and so, from {way}, to port {number}, which it "
+                            f"does not have ({_ports(providers)})",
+                        )
+
+    def _lacks(self, host: str, subset: str, client: Client, home: str | None) -> bool:
+        rules = self._snapshot.destination_rules
+        if subset in rules.lookup(host, client.namespace, home).subsets:
+            return False
+        if any(
+            self._snapshot.missing("DestinationRule", name) for name in (client.namespace, home)
+        ):
+            return False
+        return all(found.rule.workload_selector is None for found in rules.defining(host, subset))
 
 
-def newly_broken(found: Breakages, known: Breakages) -> Iterator[str]:
-    """What of it is not known yet."""
-    for key, told in found.items():
-        yield from told[len(known.get(key, ())) :]
+def _requests(destination: Destination) -> tuple[Hashable, ...]:
+    """Which requests come to a destination, wherever its rule stands."""
+    rule = field_at(destination.virtual_service.resource.data, destination.rule)
+    match = json.dumps(rule.get("match"), sort_keys=True) if isinstance(rule, dict) else ""
+    return destination.protocol, destination.role, match, destination.weight
+
+
+def _are_known(providers: Iterable[Service]) -> bool:
+    """Whether the ports of a host are known: those of an ExternalName Service are not."""
+    return all(each.ports and not each.is_external_name for each in providers)
+
+
+def _has_port(providers: Iterable[Service], number: int) -> bool:
+    found = (port for each in providers for port in each.ports if port.protocol != "udp")
+    return not _are_known(providers) or any(port.number == number for port in found)
+
+
+def _ports(providers: Iterable[Service]) -> str:
+    numbers = sorted({port.number for each in providers for port in each.ports})
+    return f"it has {', '.join(map(str, numbers))}"
+
+
+def breaks(before: Failures, meanwhile: Failures, after: Failures) -> Iterator[str]:
+    """What fails meanwhile, on the way from one state to another, and did not before.
+
+    A host that was not served before, and will be in the end, need not be served yet.
+    """
+    yield from _new(before.failing, meanwhile.failing)
+    if meanwhile is after:
+        yield from _new(before.unserved, after.unserved)
+        for (gateway, host), known in before.admitted.items():
+            vs = after.bound.get((gateway, host))
+            if vs and known > after.admitted.get((gateway, host), -1):
+                yield f"{vs} is for {host} on Gateway {gateway}, which would serve it no longer"
+    else:
+        for key in before.served.keys() & after.served.keys() - meanwhile.served.keys():
+            _, port, host = key
+            yield f"Gateway {before.served[key]} would not serve {host} on port {port} meanwhile"
+
+
+def _new(before: Mapping[Hashable, str], after: Mapping[Hashable, str]) -> Iterator[str]:
+    yield from dict.fromkeys(told for key, told in after.items() if key not in before)

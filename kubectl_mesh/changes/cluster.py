@@ -35,12 +35,21 @@ from kubectl_mesh.sources.cluster import path_of
 
 _CONFLICT = 409
 _A_SECOND = 1.1
-_INVALID = (_CONFLICT, 422)
+_INVALID_OBJECT = 422
+_INVALID = (_CONFLICT, _INVALID_OBJECT)
+_UNTYPED = "failed to create typed patch object"
+"""With this the server refuses what is applied on it where types are wrong; its status is 500."""
 """What the API server answers to a patch whose test fails."""
 
 
 class Stopped(MeshError):
     """A change set that is made in part, and how to go on or back."""
+
+
+class Interrupted(Stopped):
+    """The same, by the user's Ctrl-C."""
+
+    exit_status = 130
 
 
 class Cluster:
@@ -113,27 +122,42 @@ class Cluster:
             if entry.state in (State.DONE, State.UNDONE):
                 continue
             try:
-                waited = self._await(done, told)
-                self._waiting.ready(self.client, entry.ready, told)
-                if entry.then is Then.PROXIES:
-                    self._waiting.prepare()
-                if waited or entry.after is None:
-                    self._still_made(run)
+                self._step(run, entry, done, journal, told)
+            except Stopped:
+                raise
             except MeshError as error:
-                raise Stopped(_stopped(run, entry, error)) from error
-            entry.state = State.STARTED
-            journal.write(run)
-            try:
-                entry.after = self._make(entry)
-            except MeshError as error:
-                if isinstance(error, Conflict) or _is_refusal(error):
-                    entry.state = State.PLANNED
-                    journal.write(run)
-                raise Stopped(_stopped(run, entry, error)) from error
-            entry.state = State.DONE
-            _note(run, entry, journal)
+                raise Stopped(_stopped(run, entry, str(error))) from error
+            except KeyboardInterrupt:
+                raise Interrupted(_stopped(run, entry, "interrupted")) from None
             told(f"{entry.target} {entry.action.done}")
             done.append(entry)
+
+    def _step(
+        self,
+        run: Run,
+        entry: Entry,
+        done: list[Entry],
+        journal: Journal,
+        told: Callable[[str], object],
+    ) -> None:
+        """Waits for what a step needs, makes it, and notes it before and after."""
+        waited = self._await(done, told)
+        self._waiting.ready(self.client, entry.ready, told)
+        if entry.then is Then.PROXIES:
+            self._waiting.prepare()
+        if waited or entry.after is None:
+            self._still_made(run)
+        entry.state = State.STARTED
+        journal.write(run)
+        try:
+            entry.after = self._make(entry)
+        except MeshError as error:
+            if isinstance(error, Conflict) or _is_refusal(error):
+                entry.state = State.PLANNED
+                journal.write(run)
+            raise
+        entry.state = State.DONE
+        _note(run, entry, journal)
 
     def _still_made(self, run: Run) -> None:
         """What was made has to be so before what relies on it is made, or goes.
@@ -208,10 +232,9 @@ class Cluster:
                     time.sleep(_A_SECOND)
                 self._restore(entry, current)
             except MeshError as error:
-                raise Stopped(
-                    f"{error}; {sum(each.state is State.UNDONE for each in run.entries)} of "
-                    f"{len(run.entries)} steps are taken back: kubectl mesh undo {run.id} goes on"
-                ) from error
+                raise Stopped(_left(run, str(error))) from error
+            except KeyboardInterrupt:
+                raise Interrupted(_left(run, "interrupted")) from None
             gone = entry.before is None or (current is None and entry.after is not None)
             told(f"{entry.target} is {'gone' if gone else 'as it was'}")
             if entry.after is None and entry.target.kind == "VirtualService":
@@ -230,10 +253,25 @@ class Cluster:
                 self._delete(entry, current)
         elif current is None:
             if entry.after is None:
-                self._create(entry, entry.before)
+                self._give_back(entry, self._create(entry, entry.before), entry.before)
         elif not same(current, entry.before):
             back = difference(content(current), content(entry.before))
-            self._patch(entry, [_is_still(current), *back])
+            made = self._patch(entry, [_is_still(current), *back])
+            self._give_back(entry, made, entry.before)
+
+    def _give_back(self, entry: Entry, made: Mapping[str, Any], before: Mapping[str, Any]) -> None:
+        """Makes the fields of an object theirs again whose they were before a step.
+
+        Else they would be ours, and no manifest that is applied later could take them away.
+        """
+        fields = before["metadata"].get("managedFields")
+        if fields and made["metadata"].get("managedFields"):
+            owners: Operation = {
+                "op": "replace",
+                "path": "/metadata/managedFields",
+                "value": fields,
+            }
+            self._patch(entry, [_is_still(made), owners])
 
     def _current(self, entry: Entry) -> Mapping[str, Any] | None:
         """The object of a step as it is now; None where it is gone."""
@@ -297,6 +335,12 @@ class Cluster:
         try:
             found = self.client.apply(entry.path, body, query)
         except ApiError as error:
+            if error.status == _INVALID_OBJECT and dry and handed_over(current or {}, ""):
+                raise Conflict(
+                    f"{entry.target}: {error.reason}: client-side kubectl has applied it, and the "
+                    "API server cannot try this before its fields are handed over: make this "
+                    "change with kubectl apply"
+                ) from error
             if error.status != _CONFLICT:
                 raise
             if not (dry and is_client_sides(error.reason)):
@@ -506,7 +550,7 @@ def _is_either(current: Mapping[str, Any] | None, *others: Mapping[str, Any] | N
 def _is_refusal(error: MeshError) -> bool:
     """Whether the server has said no, so that the step is known not to be made."""
     if isinstance(error, ApiError):
-        return 400 <= error.status < 500
+        return 400 <= error.status < 500 or _UNTYPED in error.reason
     return isinstance(error, (Forbidden, NotInstalled))
 
 
@@ -524,7 +568,15 @@ def _who(current: Mapping[str, Any]) -> str:
     return f"{last.get('manager')} (at {last.get('time')})"
 
 
-def _stopped(run: Run, entry: Entry, error: MeshError) -> str:
+def _left(run: Run, why: str) -> str:
+    undone = sum(each.state is State.UNDONE for each in run.entries)
+    return (
+        f"{why}; {undone} of {len(run.entries)} steps are taken back: kubectl mesh undo {run.id} "
+        "goes on"
+    )
+
+
+def _stopped(run: Run, entry: Entry, why: str) -> str:
     made = sum(each.state is State.DONE for each in run.entries)
     unsure = "; whether this step was made is not known" if entry.state is State.STARTED else ""
     left = (
@@ -537,4 +589,4 @@ def _stopped(run: Run, entry: Entry, error: MeshError) -> str:
         if made or unsure
         else ""
     )
-    return f"{error}; {left}{how}"
+    return f"{why}; {left}{how}"

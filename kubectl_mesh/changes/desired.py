@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
@@ -33,6 +34,10 @@ class Desired:
     def wanted(self, resources: Iterable[Resource]) -> list[Wanted]:
         """The objects of manifests. Raises Conflict for one whose fields somebody else has."""
         resources = [self._placed(each) for each in resources]
+        twice = [each for each, count in Counter(map(_identity, resources)).items() if count > 1]
+        if twice:
+            _, kind, _, name = twice[0]
+            raise UsageError(f"{kind} {name} stands twice in the manifests: leave one of them")
         named = {each.name for each in resources if each.kind == "Namespace"}
         coming = {name for name in named if self._live(f"/api/v1/namespaces/{name}") is None}
         return in_parallel([partial(self._wanted, each, coming) for each in resources], _WORKERS)
@@ -97,9 +102,10 @@ class Desired:
         """
         going: dict[ResourceId, set[str]] = {}
         for name in names:
-            *where, host, subset = name.split("/")
-            if not subset or not host or len(where) > 1:
+            parts = name.split("/")
+            if len(parts) not in (2, 3) or not all(parts):
                 raise UsageError(f"--remove-subset {name}: expected [NAMESPACE/]NAME/SUBSET")
+            *where, host, subset = parts
             where = where or ([namespace] if namespace else [])
             found = [
                 rule.resource

@@ -9,13 +9,25 @@ from kubectl_mesh.mesh.snapshot import Snapshot
 
 
 def after(snapshot: Snapshot, changes: ChangeSet) -> Snapshot:
-    """The snapshot with the objects of a change set as they are then. The MeshConfig stays."""
+    """The snapshot with the objects of a change set as they are then. The MeshConfig stays.
+
+    Objects of kinds that are not looked at are left out, whatever they are called; with a Namespace
+    goes what is in it.
+    """
     resources = {each.id: each for each in snapshot.everything()}
+    gone = set()
     for step in changes.steps:
-        if step.after is None:
-            resources.pop(step.resource.id, None)
-        else:
-            resources[step.resource.id] = _resource(step.resource, dict(step.after))
+        resource = step.resource
+        if kind_of(resource.api_version, resource.kind) is None:
+            continue
+        if step.after is not None:
+            resources[resource.id] = _resource(resource, dict(step.after))
+            continue
+        resources.pop(resource.id, None)
+        if resource.kind == "Namespace":
+            gone.add(resource.name)
+    if gone:
+        resources = {key: each for key, each in resources.items() if key.namespace not in gone}
     return Snapshot(resources.values(), snapshot.config, snapshot.coverage, snapshot.unreadable)
 
 

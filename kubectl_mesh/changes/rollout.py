@@ -14,23 +14,32 @@ from functools import cached_property
 from typing import Any, Protocol
 
 from kubectl_mesh.changes import outlook
-from kubectl_mesh.changes.breakage import Breakages, breakages, newly_broken
+from kubectl_mesh.changes.breakage import Failures, breaks
 from kubectl_mesh.changes.change_set import ChangeSet, Ready, Step
 from kubectl_mesh.changes.patch import Operation, operations_of, same
 from kubectl_mesh.mesh.hosts import fqdn
 from kubectl_mesh.mesh.resource import Resource, field_at
+from kubectl_mesh.mesh.schema import kind_of
 from kubectl_mesh.mesh.snapshot import Snapshot
+from kubectl_mesh.mesh.visibility import EXPORT_TO_ANNOTATION
 from kubectl_mesh.rules.repair import Edit, Then
 
 Document = Mapping[str, Any]
 _RULES, _ROUTES = "DestinationRule", "VirtualService"
 _SUBSETS = ("spec", "subsets")
-_HOSTS = ("spec", "hosts")
 _Unions = Mapping[str, tuple[Document, Document]]
 """By path, what is applied to a DestinationRule for a while, and what becomes of it."""
 _CALLED = ("Service", "ServiceEntry")
 _CHECKED = (*_CALLED, "Gateway")
 """Kinds without which it is not known whether routes lead anywhere."""
+_OFFERING = (*_CHECKED, "Sidecar")
+"""Kinds of which something can be added or taken away on which routes rely."""
+_MOST_TRIED = 20
+"""Of so many objects at most the other place in the order is tried."""
+_IN_TWO = (
+    ", though in the end it would be right: apply it in two runs, first with what is new and what "
+    "is there now together"
+)
 _ALL_HOSTS = "*/*"
 """What a Sidecar imports that imports all, and what is imported where there is none."""
 _FIRST = ("Namespace", "CustomResourceDefinition", "ServiceAccount", "ConfigMap", "Secret")
@@ -147,17 +156,20 @@ class _Planning:
         """The phases, and what they break.
 
         What takes something away, such as a Service that loses a port, waits until nothing routes
-        to it; what gives something, too, only if it may.
+        to it, and all else comes first. Where that breaks something, each object of these kinds is
+        tried at the other end.
         """
-        others = [each for each in self._changed if each.resource.kind not in (_RULES, _ROUTES)]
-        taking = {each.path: _offers_more(each) for each in others if _offers_less(each)}
-        late = {path for path, gives in taking.items() if not gives}
+        others = [each for each in self._changed if _kind(each) not in (_RULES, _ROUTES)]
+        late = {each.path for each in others if _takes(each) and not _gives(each)}
         phases = self._phases(others, late, unions)
         broken = list(self._broken(phases))
-        if broken and len(late) < len(taking):
-            other = self._phases(others, taking, unions)
-            if not any(self._broken(other)):
-                return other, ()
+        movable = [each.path for each in others if _kind(each) in _OFFERING and each.live]
+        for path in movable[:_MOST_TRIED]:
+            if not broken:
+                break
+            other = self._phases(others, late ^ {path}, unions)
+            if len(still := list(self._broken(other))) < len(broken):
+                late, phases, broken = late ^ {path}, other, still
         return phases, broken
 
     def _phases(
@@ -177,12 +189,12 @@ class _Planning:
         ]
 
     def _of(self, *kinds: str) -> list[Wanted]:
-        return [each for each in self._changed if each.resource.kind in kinds]
+        return [each for each in self._changed if _kind(each) in kinds]
 
     def _going(self, kind: str | None) -> Iterator[Step]:
         """Deletions of a kind; None stands for all others."""
         for each in self._unwanted:
-            own = each.resource.kind
+            own = _kind(each)
             if own == kind or (kind is None and own not in (_RULES, _ROUTES)):
                 yield Step(
                     each.resource, each.live, None, (), (), ["nothing needs it"], path=each.path
@@ -190,7 +202,7 @@ class _Planning:
 
     def _receiving(self, others: Sequence[Wanted]) -> Phase:
         others = sorted(others, key=lambda each: _rank(each.resource.kind))
-        known = any(each.resource.kind in (*_CALLED, "Sidecar") for each in others)
+        known = any(_kind(each) in (*_CALLED, "Sidecar") for each in others)
         return Phase(
             "Services and all else that receives requests",
             "they have to be there before requests are sent to them",
@@ -247,9 +259,10 @@ class _Planning:
         )
 
     def _union(self, wanted: Wanted) -> Document | None:
-        """A DestinationRule with the subsets that go, besides; None where none goes.
+        """A DestinationRule with the subsets that go, besides, for all who see it now or then.
 
-        Nor where no route changes: then nothing is gained by keeping them for a while.
+        None where it loses neither, and where no route changes: then nothing is gained by keeping
+        them for a while.
         """
         routes = self._of(_ROUTES) or any(self._going(_ROUTES))
         if wanted.live is None or wanted.applied is None or not routes:
@@ -257,9 +270,15 @@ class _Planning:
         kept = _subsets(wanted.applied)
         names = {_name(each) for each in kept}
         going = [each for each in _subsets(wanted.live) if _name(each) not in names]
-        if not going:
+        spec = dict(wanted.applied.get("spec") or {})
+        before, after = ({*(each.get("exportTo") or "*")} for each in (wanted.live["spec"], spec))
+        hides = "*" not in after and not before <= after
+        if not going and not hides:
             return None
-        spec = {**(wanted.applied.get("spec") or {}), "subsets": [*kept, *going]}
+        if going:
+            spec["subsets"] = [*kept, *going]
+        if hides:
+            spec["exportTo"] = ["*"] if "*" in before else sorted(before | after)
         return {**wanted.applied, "spec": spec}
 
     # What may go wrong
@@ -290,19 +309,23 @@ class _Planning:
         return outlook.after(self._live, ChangeSet(tuple(steps)))
 
     def _broken(self, phases: Sequence[Phase]) -> Iterator[str]:
-        """Routes to what would not be there, at the end of any phase."""
-        seen: Breakages = {}
+        """Requests that fail at the end of any phase, and do not now."""
         steps: list[Step] = []
+        states = []
         for phase in phases:
             steps += phase.steps
-            found = breakages(outlook.after(self._live, ChangeSet(tuple(steps))))
-            if found:
-                yield from newly_broken(found, {**self._broken_now, **seen})
-                seen = {**seen, **found}
+            states.append(Failures(outlook.after(self._live, ChangeSet(tuple(steps)))))
+        told: dict[str, None] = {}
+        for state in reversed(states):
+            for text in breaks(self._now, state, states[-1]):
+                if text not in told and state is not states[-1]:
+                    text += _IN_TWO
+                told.setdefault(text)
+        yield from told
 
     @cached_property
-    def _broken_now(self) -> Breakages:
-        return breakages(self._live)
+    def _now(self) -> Failures:
+        return Failures(self._live)
 
     def _without_pods(self, phases: Sequence[Phase]) -> Iterator[str]:
         """New subsets for which no pod is ready, where no workload is among the manifests."""
@@ -372,32 +395,46 @@ def _turn(wanted: Wanted) -> tuple[bool, bool, bool]:
     Proxies hear of VirtualServices in the order in which they change, so that a host that one loses
     to another is never without rules.
     """
-    hosts = set(field_at(wanted.live or {}, _HOSTS) or ()) if wanted.live else set()
+    hosts = set(((wanted.live or {}).get("spec") or {}).get("hosts") or ())
     left = set(wanted.resource.spec.get("hosts") or ())
     return bool(left), wanted.live is not None, not hosts <= left
 
 
-def _offers_less(wanted: Wanted) -> bool:
+def _kind(each: Wanted | Unwanted) -> str:
+    """Its kind; "" for one that is not looked at, such as one of that name in another API group."""
+    resource = each.resource
+    return resource.kind if kind_of(resource.api_version, resource.kind) else ""
+
+
+def _takes(wanted: Wanted) -> bool:
     """Whether something that requests may use now is not there afterwards."""
     return not _offers(wanted, wanted.live) <= _offers(wanted, wanted.after)
 
 
-def _offers_more(wanted: Wanted) -> bool:
+def _gives(wanted: Wanted) -> bool:
     before = _offers(wanted, wanted.live)
     return _ALL_HOSTS not in before and not _offers(wanted, wanted.after) <= before
 
 
 def _offers(wanted: Wanted, document: Document | None) -> set[object]:
     """What requests may use of an object: ports, hosts, hosts on ports."""
-    if document is None:
-        return {_ALL_HOSTS} if wanted.resource.kind == "Sidecar" else set()
+    kind = _kind(wanted)
+    if document is None or kind not in _OFFERING:
+        return {_ALL_HOSTS} if kind == "Sidecar" else set()
     spec = document.get("spec") or {}
-    match wanted.resource.kind:
+    exported = {("exportTo", name) for name in spec.get("exportTo") or ("*",)}
+    match kind:
         case "Service":
-            return {port.get("port") for port in spec.get("ports") or ()}
+            exported = {
+                (
+                    "exportTo",
+                    (document["metadata"].get("annotations") or {}).get(EXPORT_TO_ANNOTATION),
+                )
+            }
+            return {*(port.get("port") for port in spec.get("ports") or ()), *exported}
         case "ServiceEntry":
             ports = {port.get("number") for port in spec.get("ports") or ()}
-            return {*(spec.get("hosts") or ()), *ports}
+            return {*(spec.get("hosts") or ()), *ports, *exported}
         case "Gateway":
             return {
                 ((server.get("port") or {}).get("number"), host)

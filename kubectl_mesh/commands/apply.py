@@ -24,9 +24,9 @@ from kubectl_mesh.commands.changing import (
     say,
 )
 from kubectl_mesh.commands.inputs import cluster_options, take_snapshot
-from kubectl_mesh.errors import InputError, UsageError
+from kubectl_mesh.errors import Forbidden, InputError, UsageError
 from kubectl_mesh.flags import add_cluster_flags, comma_separated
-from kubectl_mesh.mesh.resource import Resource
+from kubectl_mesh.mesh.resource import Resource, dotted
 from kubectl_mesh.report.changes import live_diff, paint_diff, target_of
 from kubectl_mesh.report.table import place, wrap
 from kubectl_mesh.routing.scope import KINDS as ROUTING_KINDS
@@ -203,7 +203,13 @@ def _plan(args: argparse.Namespace, cluster: Cluster) -> Plan:
     resources = _manifests(args)
     desired = Desired(cluster)
     with collector_paused():
-        live, _ = take_snapshot(_everything(args), {*ROUTING_KINDS, "Pod"})
+        try:
+            live, _ = take_snapshot(_everything(args), {*ROUTING_KINDS, "Pod"})
+        except Forbidden as error:
+            raise Forbidden(
+                f"{str(error).partition(': name one')[0]}, and apply has to see all routes, and "
+                "what they lead to: krew/rbac.yaml has the rights that it takes"
+            ) from error
         unseen = [kind for kind, _ in live.coverage.missing if kind in _ROUTES]
         if unseen:
             raise Conflict(
@@ -263,12 +269,18 @@ def _manifests(args: argparse.Namespace) -> list[Resource]:
             if text is not None and not (isinstance(text, str) and _NAME.fullmatch(text)):
                 where = _where(resource, "metadata", field)
                 raise InputError(f"{resource.kind} {text!r}: no valid {field}", where)
+        if resource.faults and not args.delete:
+            fault = resource.faults[0]
+            told = (
+                f"{resource}: {dotted(fault.path)}: expected {fault.expected}, found {fault.found}"
+            )
+            raise InputError(told, _where(resource, *fault.path))
     if not resources:
         raise UsageError("there is nothing in the manifests")
     return resources
 
 
-def _where(resource: Resource, *path: str) -> str:
+def _where(resource: Resource, *path: str | int) -> str:
     position = resource.origin.locate(path)
     return place(position) if position else resource.origin.name
 

@@ -75,12 +75,18 @@ def without(document: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """A document without a field or an item."""
     first, *rest = path
     found = dict(document)
+    inner = found.get(first)
     if not rest:
         found.pop(first, None)
-    elif isinstance(found.get(first), list):
-        found[first] = [each for each in found[first] if not _is_item(each, rest[0])]
-    elif isinstance(found.get(first), dict):
-        found[first] = without(found[first], tuple(rest))
+    elif isinstance(inner, dict):
+        found[first] = without(inner, tuple(rest))
+    elif isinstance(inner, list):
+        key, *rest = rest
+        found[first] = [
+            without(each, tuple(rest)) if rest and _is_item(each, key) else each
+            for each in inner
+            if rest or not _is_item(each, key)
+        ]
     return found
 
 
@@ -119,21 +125,26 @@ def _paths(fields: Fields, here: Path = ()) -> Iterator[Path]:
     """The innermost fields, as far as names lead, and items."""
     names = {key[2:]: value for key, value in fields.items() if key.startswith("f:")}
     items = [key for key in fields if key.startswith(_ITEM)]
-    if not names and not items and here:
+    if not names and not items and here and not is_item(here):
         yield here
     for name, value in names.items():
         yield from _paths(value or {}, (*here, name))
     for key in items:
         yield (*here, key)
+        yield from _paths(fields[key] or {}, (*here, key))
 
 
 def _has(document: Any, path: Path) -> bool:
     for name in path:
         if isinstance(document, list):
-            return any(_is_item(each, name) for each in document)
-        if not isinstance(document, dict) or name not in document:
+            found = [each for each in document if _is_item(each, name)]
+            if not found:
+                return False
+            document = found[0]
+        elif isinstance(document, dict) and name in document:
+            document = document[name]
+        else:
             return False
-        document = document[name]
     return True
 
 

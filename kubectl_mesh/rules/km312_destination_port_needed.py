@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from kubectl_mesh.mesh.gateways import MESH, Gateway
@@ -38,9 +39,35 @@ def providers(snapshot: Snapshot, destination: Destination) -> list[Service]:
 def _check(
     snapshot: Snapshot, destination: Destination, services: list[Service]
 ) -> Iterator[Finding | Skip]:
+    for found in ports_taken(snapshot, destination, services):
+        if isinstance(found, Skip):
+            yield found
+        elif found.missing:
+            on_mesh = found.gateway == MESH
+            where = "the port that was called" if on_mesh else f"that of Gateway {found.gateway}"
+            severity = Severity.WARNING if found.some_work else Severity.ERROR
+            yield _finding(destination, services, where, sorted(found.missing), severity)
+
+
+@dataclass(frozen=True)
+class PortsTaken:
+    """For a destination without port, the ports that are taken instead and do not exist.
+
+    `gateway` is the way in. Where `some_work`, other ports that are taken do exist.
+    """
+
+    gateway: str
+    missing: frozenset[int]
+    some_work: bool
+
+
+def ports_taken(
+    snapshot: Snapshot, destination: Destination, services: Sequence[Service]
+) -> Iterator[PortsTaken | Skip]:
+    """What istiod takes for the port that a destination does not name, for each way in."""
     vs = destination.virtual_service
     has = {port.number for service in services for port in service.ports if port.protocol != "udp"}
-    single = sum(len(service.ports) for service in services) == 1
+    single = len({port.number for service in services for port in service.ports}) == 1
     for root in snapshot.virtual_services.roots_of(vs):
         for name in sorted(destination.gateways if root is vs else root.gateways):
             matches = _matches(destination, name)
@@ -57,11 +84,8 @@ def _check(
                 continue
             if all(match.get("port") for match in matches):
                 ports &= {match["port"] for match in matches}
-            if missing := ports - has:
-                where = "the port that was called" if on_mesh else f"that of Gateway {name}"
-                some_work = on_mesh and missing != ports
-                severity = Severity.WARNING if some_work else Severity.ERROR
-                yield _finding(destination, services, where, sorted(missing), severity)
+            missing = frozenset(ports - has)
+            yield PortsTaken(name, missing, on_mesh and missing != ports)
 
 
 def _matches(destination: Destination, gateway: str) -> list[Mapping[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from kubectl_mesh.changes.change_set import Ready, Step
@@ -18,6 +19,7 @@ from tests.routing.given import (
     entry,
     gateway,
     istio,
+    pod,
     server,
     service,
     snapshot,
@@ -94,7 +96,8 @@ def told(found: Plan) -> list[list[str]]:
 
 
 def _told(step: Step) -> str:
-    subsets = ((step.after or {}).get("spec") or {}).get("subsets") or ()
+    spec = (step.after or {}).get("spec")
+    subsets = (spec.get("subsets") if isinstance(spec, dict) else None) or ()
     names = "".join(f" {each['name']}" for each in subsets)
     waits = "*" if step.then is Then.PROXIES else ""
     return f"{step.action.value} {step.resource.kind}/{step.resource.name}{names}{waits}"
@@ -283,7 +286,9 @@ def test_what_gives_and_takes_goes_where_nothing_breaks() -> None:
         ["patch Service/web"],
     ]
     moved = planned([ports("web", 90), virtual_service("v", ["v"], at("web", 90))], live=live)
-    assert "is 80, which is no port of web.a.svc.cluster.local" in moved.refusals[0]
+    (refused,) = moved.refusals
+    assert "port 80 of web.a.svc.cluster.local, which it does not have (it has 90)" in refused
+    assert "apply it in two runs" in refused
 
 
 def test_what_is_still_in_use_is_not_deleted() -> None:
@@ -300,6 +305,166 @@ def test_what_is_still_in_use_is_not_deleted() -> None:
         left = planned([], gone=gone, live=live, allow_broken=True)
         assert (left.refusals, said in left.risks[0]) == ((), True)
     assert not planned([], gone=live, live=live).refusals
+
+
+def test_each_object_goes_where_least_breaks() -> None:
+    """One first and another last; a second port of a Service last, for routes that name none."""
+    front = [
+        gateway("front", server("old.com", "x.com")),
+        gateway("front", server("new.com", "x.com")),
+    ]
+    back = [ports("web", 90), ports("web", 91)]
+    routed = virtual_service("v", ["v"], at("web", 90)), virtual_service("v", ["v"], at("y", 80))
+    new = virtual_service("n", ["new.com"], at("y", 80), gateways=["front"])
+    live = [service("y"), front[0], back[0], routed[0]]
+    both = planned([front[1], back[1], routed[1], new], live=live)
+    assert both.refusals == ()
+    assert told(both)[-1] == ["patch Service/web"]
+    bare = {"route": [{"destination": {"host": "web"}}]}
+    outside = virtual_service("out", ["x.com"], bare, gateways=["front"])
+    named = virtual_service("out", ["x.com"], at("web", 90), gateways=["front"])
+    found = planned([ports("web", 90, 91), named], live=[front[0], back[0], outside])
+    assert (found.refusals, told(found)[-1]) == ((), ["patch Service/web"])
+    broken = [*live, virtual_service("far", ["far"], at("elsewhere", 1))]
+    less = planned([back[1], routed[1]], live=broken, allow_broken=True)
+    assert told(less)[-1] == ["patch Service/web"]
+
+
+def test_what_was_broken_before_may_stay_so() -> None:
+    """However the objects around it change, and by whom."""
+    old = [
+        virtual_service("beta", ["beta"], to("web", "v9"), to("web", "v8")),
+        virtual_service("port", ["port"], at("web", 7777)),
+        virtual_service("cart", ["cart"], at("cart", 80)),
+        virtual_service("lost", ["lost"], to("web", "v1"), gateways=["fromt"]),
+        virtual_service("dead", ["dead.com"], to("web", "v1"), gateways=["front"]),
+    ]
+    live = [*LIVE, gateway("front", server("x.com")), *old]
+    renamed = virtual_service("other", ["beta"], to("web", "v9"), to("web", "v8"))
+    bound = virtual_service("dead", ["dead.com"], to("web", "v1"), gateways=["front", "more"])
+    for manifests, gone in (
+        ([rule("v1", "v8")], []),
+        ([rule("v1", "v2")], []),
+        ([ports("web", 80, 81)], []),
+        ([gateway("from", server("x.com"))], []),
+        ([service("cart", "b")], []),
+        ([renamed], [old[0]]),
+        ([gateway("more", server("y.com")), bound], []),
+    ):
+        assert planned(manifests, live=live, gone=gone, ready=["v2", "v8"]).refusals == ()
+
+
+def test_more_requests_for_what_is_broken_are_refused() -> None:
+    beta: Object = {"match": [{"uri": {"prefix": "/beta"}}]}
+    live = [
+        service("web"),
+        rule("v1"),
+        virtual_service("web", ["web"], {**beta, **to("web", "v9")}, to("web", "v1")),
+    ]
+    turned = virtual_service("web", ["web"], {**beta, **to("web", "v1")}, to("web", "v9"))
+    assert planned([turned], live=live).refusals
+
+    def weighed(one: int, other: int) -> Object:
+        shares = zip(("v1", "v9"), (one, other), strict=True)
+        return virtual_service(
+            "web",
+            ["web"],
+            {
+                "route": [
+                    {"destination": _destination(name), "weight": share} for name, share in shares
+                ]
+            },
+        )
+
+    live = [service("web"), rule("v1"), weighed(99, 1)]
+    assert planned([weighed(1, 99)], live=live).refusals
+
+
+def test_what_is_hidden_from_its_users() -> None:
+    """By exportTo; by a wildcard, of which istiod makes no cluster for one name."""
+    there = {"route": [{"destination": {"host": "x.org"}}]}
+    outside = virtual_service("v", ["v"], there, namespace="b")
+    own = entry("x", ["x.org"], exportTo=["."])
+    live = [service("y", "b"), entry("x", ["x.org"]), outside]
+    (refused,) = planned([own], live=live).refusals
+    assert "which no Service and no ServiceEntry provides to clients in namespace b" in refused
+    away = virtual_service("v", ["v"], at("y", 80), namespace="b")
+    found = planned([own, away], live=live)
+    assert (told(found), found.refusals) == (
+        [["patch VirtualService/v*"], ["patch ServiceEntry/x"]],
+        (),
+    )
+    assert planned([entry("x", ["*.org"])], live=live).refusals
+
+
+def test_a_host_that_a_gateway_serves_no_longer() -> None:
+    """Though the VirtualService is bound to others, and has other hosts; a selector for nobody."""
+    both = gateway("front", server("x.com", "y.com"))
+    more = gateway("more", server("x.com", "y.com"), app="nobody")
+    vs = virtual_service("v", ["x.com", "y.com"], at("web", 80), gateways=["front", "more", "mesh"])
+    pods = [pod("ingress", "a", istio="ingress"), ports("web", 80)]
+    live = [*pods, both, more, vs]
+    (refused,) = planned([gateway("front", server("x.com"))], live=live).refusals
+    assert "is for y.com on Gateway a/front, which would serve it no longer" in refused
+    assert planned([gateway("front", *both["spec"]["servers"], istio="typo")], live=live).refusals
+    hidden = {**vs, "spec": {**vs["spec"], "exportTo": ["b"]}}
+    assert planned([hidden], live=live).refusals
+    assert not planned([more], live=live).refusals
+    swapped = [gateway("front", server("y.com")), gateway("other", server("x.com"))]
+    one, other = (
+        virtual_service(n, [h], at("web", 80), gateways=[g])
+        for n, h, g in (("one", "x.com", "front"), ("other", "y.com", "other"))
+    )
+    turned = [
+        virtual_service("one", ["x.com"], at("web", 80), gateways=["other"]),
+        virtual_service("other", ["y.com"], at("web", 80), gateways=["front"]),
+    ]
+    live = [*pods, gateway("front", server("x.com")), gateway("other", server("y.com")), one, other]
+    assert all(
+        "apply it in two runs" in each for each in planned([*swapped, *turned], live=live).refusals
+    )
+
+
+def test_a_namespace_goes_with_what_is_in_it() -> None:
+    space = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "team"}}
+    far = virtual_service("far", ["far"], at("web.team.svc.cluster.local", 80))
+    live = [space, service("web", "team"), far]
+    assert planned([], gone=[space], live=live).refusals
+    assert not planned([], gone=[space, far], live=live).refusals
+
+
+def test_a_rule_is_hidden_once_no_route_needs_it() -> None:
+    shared, own = rule("v1"), rule("v1", exportTo=["."])
+    routed = virtual_service("v", ["v"], to("web.a.svc.cluster.local", "v1"), namespace="b")
+    away = virtual_service("v", ["v"], to("web.a.svc.cluster.local", ""), namespace="b")
+    found = planned([own, away], live=[service("web"), shared, routed])
+    assert told(found) == [
+        ["patch DestinationRule/web v1*"],
+        ["patch VirtualService/v*"],
+        ["patch DestinationRule/web v1"],
+    ]
+    assert found.refusals == ()
+
+
+def test_kinds_of_others_are_no_kinds_of_ours() -> None:
+    theirs = {**service("web"), "apiVersion": "serving.knative.dev/v1"}
+    assert not planned([], gone=[theirs]).refusals
+    mesh = snapshot(*LIVE, live=True)
+    found = mesh.get("Service", "a", "web")
+    assert found
+    resource = replace(found, api_version="serving.knative.dev/v1")
+    wanted = Wanted(resource, "theirs", {}, None, {"spec": "text"})
+    assert told(plan(mesh, [wanted], [], Server())) == [["create Service/web"]]
+
+
+def test_a_delegate_that_changes() -> None:
+    root = virtual_service("root", ["r"], {"delegate": {"name": "d"}})
+    before, after = (virtual_service("d", [], at("web", 80), age=age) for age in (1, 2))
+    for each in (before, after):
+        del each["spec"]["hosts"]
+    after["spec"]["http"][0]["timeout"] = "3s"
+    live = [ports("web", 80), root, before]
+    assert told(planned([after], live=live)) == [["patch VirtualService/d"]]
 
 
 def test_a_route_to_nothing_is_refused_if_it_was_not_there_before() -> None:

@@ -57,6 +57,7 @@ def test_command_lines_that_make_no_sense(
             "it.yaml:8:1: Widget without a name",
         ),
         (RULE.replace("name: a", "name: ../a"), 3, "VirtualService '../a': no valid name"),
+        (RULE.replace("hosts: [a]", "hosts: a"), 3, "it.yaml:4:8: VirtualService default/a: "),
         ("", 3, "it.yaml"),
     ],
 )

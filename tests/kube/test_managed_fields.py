@@ -75,6 +75,22 @@ def test_items_of_lists_are_told_by_their_keys() -> None:
     assert list(abandoned(theirs, {"spec": {}})) == [], "somebody else has it, too"
 
 
+def test_items_within_items() -> None:
+    """A variable of a container that stays."""
+    name = 'k:{"name":"app"}'
+    env = {"f:env": {'k:{"name":"A"}': {".": {}, "f:name": {}}, 'k:{"name":"B"}': {".": {}}}}
+    fields = {"f:spec": {"f:containers": {name: {".": {}, "f:image": {}, **env}}}}
+    found = document(entry(CLIENT_SIDE, "Update", fields))
+    applied = {"spec": {"containers": [{"name": "app", "image": "x", "env": [{"name": "A"}]}]}}
+    path = ("spec", "containers", name, "env", 'k:{"name":"B"}')
+    assert list(abandoned(found, applied)) == [path]
+    live = {"spec": {"containers": [{"name": "app", "env": [{"name": "A"}, {"name": "B"}]}, {}]}}
+    assert without(live, path)["spec"]["containers"] == [
+        {"name": "app", "env": [{"name": "A"}]},
+        {},
+    ]
+
+
 def test_conflicts_with_client_side_kubectl_alone() -> None:
     one = 'Apply failed with 1 conflict: conflict with "kubectl-client-side-apply" using v1: .spec'
     assert is_client_sides(one)

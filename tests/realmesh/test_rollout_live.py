@@ -462,6 +462,77 @@ def test_what_takes_something_away_waits_for_the_routes(
     )
 
 
+@pytest.mark.parametrize("first", ["kubectl", "kubectl mesh"])
+def test_what_was_taken_back_can_be_applied_again(
+    shop: Shop, first: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All fields are theirs again whose they were: those that go, those that change."""
+    policy = {"connectionPool": {"http": {"maxRetries": 3}}, "tls": {"mode": "DISABLE"}}
+    ports = [{"name": "a", "port": 1}, {"name": "b", "port": 2}]
+    more = [
+        destination_rule("more", "other", trafficPolicy=policy),
+        {**service("more", *ports), "spec": {"ports": ports, "sessionAffinity": "ClientIP"}},
+    ]
+    less = [
+        destination_rule("more", "other", trafficPolicy={"tls": {"mode": "SIMPLE"}}),
+        {**service("more"), "spec": {"ports": ports[:1], "sessionAffinity": "None"}},
+    ]
+    if first == "kubectl":
+        shop.kubectl(more)
+    else:
+        assert shop.apply(more) == 0
+    at_once = ("--wait-for", "delay=1ms")
+    for _ in range(2):
+        capsys.readouterr()
+        assert shop.apply(less, *at_once) == 0, capsys.readouterr().err
+        assert len(shop.spec("service", "more")["ports"]) == 1
+        assert shop.spec("destinationrule", "more")["trafficPolicy"] == {"tls": {"mode": "SIMPLE"}}
+        assert shop.run("undo", *at_once) == 0
+        assert len(shop.spec("service", "more")["ports"]) == 2
+        assert shop.spec("destinationrule", "more")["trafficPolicy"] == policy
+    assert shop.apply(more, *at_once) == 0
+    assert capsys.readouterr().out.endswith("Nothing to change.\n")
+
+
+def test_interrupted_it_says_how_to_go_on(
+    shop: Shop, meanwhile: Meanwhile, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    meanwhile(interrupt)
+    with shop.load() as loads:
+        assert shop.apply(SECOND) == 130
+        said = capsys.readouterr().err
+        assert "error: interrupted; 1 of 3 steps are made: kubectl mesh undo --finish" in said
+        assert shop.run("apply", "--resume") == 0
+    assert not failed(loads)
+
+
+def test_what_is_wrong_in_a_namespace_that_is_to_come(
+    shop: Shop, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nobody can try it before: it stops, and what was made can be taken back."""
+    space = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "to-come"}}
+    wrong = {**service("web", {"name": "x", "port": 70000})}
+    wrong["metadata"] = {"name": "web", "namespace": "to-come"}
+    assert shop.apply([space, wrong]) == 3
+    said = capsys.readouterr().err
+    assert "1 of 2 steps are made: kubectl mesh undo" in said
+    assert shop.run("undo") == 0
+    wrong["spec"] = {"ports": 5}
+    assert shop.apply([space, wrong]) == 3
+    assert "spec.ports: expected a list" in capsys.readouterr().err
+
+
+def test_a_change_that_only_client_side_kubectl_can_make(
+    shop: Shop, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shop.kubectl([service("more", {"name": "http", "port": 5500})])
+    assert shop.apply([service("more", {"name": "http", "port": 81})]) == 3
+    assert "make this change with kubectl apply" in capsys.readouterr().err
+
+
 def test_what_is_in_use_is_not_deleted(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
     with shop.load() as loads:
         for objects, said in (

@@ -133,7 +133,8 @@ LAYERS = {
     "commands": {
         "flags", "report", "changes", "sources", "rules", "routing", "mesh", "errors", "term",
     },
-    "cli": {"commands", "flags", "errors", "term"},
+    "completion": {"commands", "changes", "sources", "rules", "flags", "term"},
+    "cli": {"completion", "commands", "flags", "errors", "term"},
     "__main__": {"cli"},
     "__init__": set[str](),
 }  # fmt: skip
