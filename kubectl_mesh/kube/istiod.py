@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import subprocess
 import time
@@ -138,7 +139,8 @@ def forwarded(
 
 @contextlib.contextmanager
 def _forward(options: ClusterOptions, namespace: str, pod: str) -> Iterator[str]:
-    command = ["kubectl", "port-forward", f"pod/{pod}", f":{PORT}", "-n", namespace]
+    kubectl = os.environ.get("KUBECTL_PATH") or "kubectl"  # kubectl 1.37 tells its plugins
+    command = [kubectl, "port-forward", f"pod/{pod}", f":{PORT}", "-n", namespace]
     command += ["--address", "127.0.0.1", *_flags(options)]
     try:
         process = subprocess.Popen(

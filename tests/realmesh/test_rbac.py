@@ -1,0 +1,350 @@
+"""The roles of krew/rbac.yaml: with them everything works; with one verb less it is named."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from krew.build import ROOT
+from kubectl_mesh.cli import main
+
+from .apiserver import ApiServer
+from .client import PATIENCE
+from .conftest import built
+from .manifests import (
+    Object,
+    destination_rule,
+    gateway,
+    istio,
+    says,
+    server,
+    service,
+    to,
+    virtual_service,
+)
+from .test_doctor_live import MESH_POLICY
+
+ROLES: dict[str, Object] = {
+    each["metadata"]["name"]: each
+    for each in yaml.safe_load_all((ROOT / "krew" / "rbac.yaml").read_text())
+    if each
+}
+DOCTOR, FIX, APPLY, EVIDENCE = ROLES
+GROUP = "rbac.authorization.k8s.io"
+AT_ONCE = ("--wait-for", "delay=1ms")
+HTTP: Object = {"name": "http", "port": 80}
+REPAIRED = {
+    "virtualservices": "KM205/bad-typo",
+    "destinationrules": "KM101/bad-specific-host-hides-wildcard",
+    "serviceentries": "KM303/bad-tcp-service-entry",
+    "services": "KM301/bad-http-rules-depend-on-it",
+    "configmaps": "KM401/bad-default-of-old-nginx",
+    **dict.fromkeys(
+        ("deployments", "statefulsets", "daemonsets"), "KM306/bad-replica-set-of-deployment"
+    ),
+}
+"""The manifests of a rule of which an object of that resource is repaired."""
+WORKLOADS = {"deployments": "Deployment", "statefulsets": "StatefulSet", "daemonsets": "DaemonSet"}
+APPLIED: dict[str, Object] = {
+    "services": service("made", HTTP),
+    "virtualservices": virtual_service("made", "made.example.com", says("made")),
+    "destinationrules": destination_rule("made", "other"),
+    "gateways": gateway("made", server("made.example.com")),
+    "serviceentries": istio(
+        "ServiceEntry",
+        "made",
+        hosts=["made.example.com"],
+        ports=[{"number": 80, "name": "http", "protocol": "HTTP"}],
+        resolution="DNS",
+    ),
+    "sidecars": istio("Sidecar", "made", egress=[{"hosts": ["*/*"]}]),
+}
+_users = itertools.count(1)
+
+Right = tuple[str, str]
+"""A verb, and the resource that it is for."""
+
+
+def rights(role: str) -> list[Right]:
+    return [
+        (verb, resource)
+        for rule in ROLES[role]["rules"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    ]
+
+
+def lacking(role: Object, right: Right | None) -> Object:
+    """A role without one right."""
+    rules = []
+    for rule in role["rules"]:
+        for resource in rule["resources"]:
+            verbs = [verb for verb in rule["verbs"] if (verb, resource) != right]
+            if verbs:
+                rules.append({**rule, "resources": [resource], "verbs": verbs})
+    return {**role, "rules": rules}
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[ApiServer]:
+    """With all kinds that the doctor knows, and a pod of istiod, which nothing runs."""
+    with built(ApiServer) as server:
+        server.apply(MESH_POLICY, ROLLOUTS)
+        for crd in ("meshpolicies.authentication.istio.io", "rollouts.argoproj.io"):
+            server.kubectl("wait", "--for=condition=Established", f"crd/{crd}")
+        server.apply(namespaced("v1", "Namespace", "istio-system"))
+        pod = namespaced("v1", "Pod", "istiod", "istio-system", labels={"app": "istiod"})
+        pod["spec"] = {"nodeName": "node", "containers": [{"name": "discovery", "image": "none"}]}
+        server.apply(pod)
+        server.request(
+            "PATCH",
+            f"{server.path(pod)}/status",
+            {"status": {"phase": "Running"}},
+            content_type="application/merge-patch+json",
+        )
+        yield server
+
+
+ROLLOUTS = """
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: rollouts.argoproj.io}
+spec:
+  group: argoproj.io
+  scope: Namespaced
+  names: {plural: rollouts, kind: Rollout, listKind: RolloutList}
+  versions:
+  - name: v1alpha1
+    served: true
+    storage: true
+    schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}
+"""
+
+
+def namespaced(version: str, kind: str, name: str, namespace: str = "", **more: Any) -> Object:
+    where = {"namespace": namespace} if namespace else {}
+    return {"apiVersion": version, "kind": kind, "metadata": {"name": name, **where, **more}}
+
+
+class User:
+    """Somebody who is given some roles, of which the last may lack a right."""
+
+    def __init__(
+        self,
+        cluster: ApiServer,
+        folder: Path,
+        capsys: pytest.CaptureFixture[str],
+        *roles: str,
+        missing: Right | None = None,
+    ) -> None:
+        number = next(_users)
+        self.name, self.namespace = f"user-{number}", f"rbac-{number}"
+        self._cluster = cluster
+        self._folder = folder
+        self._capsys = capsys
+        injected = {"istio-injection": "enabled"}
+        cluster.apply(namespaced("v1", "Namespace", self.namespace, labels=injected))
+        for role in roles:
+            self._grant(lacking(ROLES[role], missing if role == roles[-1] else None))
+        deadline = time.monotonic() + PATIENCE
+        while not self._is_known() and time.monotonic() < deadline:
+            time.sleep(0.05)
+
+    def _grant(self, role: Object) -> None:
+        name = f"{role['metadata']['name']}-{self.name}"
+        role = {**role, "metadata": {**role["metadata"], "name": name}}
+        where = role["metadata"].get("namespace", "")
+        binding = namespaced(f"{GROUP}/v1", f"{role['kind']}Binding", name, where)
+        binding["roleRef"] = {"apiGroup": GROUP, "kind": role["kind"], "name": name}
+        binding["subjects"] = [{"apiGroup": GROUP, "kind": "User", "name": self.name}]
+        self._cluster.apply(role, binding)
+        self._last = role["rules"][-1]
+
+    def _is_known(self) -> bool:
+        """Whether RBAC has taken notice."""
+        resource = f"{self._last['resources'][0]}.{self._last['apiGroups'][0]}".rstrip(".")
+        asked = ("auth", "can-i", self._last["verbs"][-1], resource, "-n", "istio-system")
+        return self._cluster.kubectl(*asked, "--as", self.name, check=False).stdout == "yes\n"
+
+    def run(self, *arguments: str) -> str:
+        """What a command says to the user."""
+        flags = ("--as", self.name, "--kubeconfig", str(self._cluster.kubeconfig))
+        self._capsys.readouterr()
+        main([*arguments, *flags])
+        out, err = self._capsys.readouterr()
+        return out + err
+
+    def change(self, *arguments: str) -> str:
+        return self.run(*arguments, "--yes", "--journal", str(self._folder / "journal"))
+
+    def file(self, *objects: Object) -> str:
+        """Objects, in the user's namespace."""
+        own = [
+            {**each, "metadata": {**each["metadata"], "namespace": self.namespace}}
+            for each in objects
+        ]
+        file = self._folder / "objects.json"
+        file.write_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": own}))
+        return str(file)
+
+    def given(self, *objects: Object) -> None:
+        """Has the administrator apply them."""
+        self._cluster.kubectl("apply", "-f", self.file(*objects))
+
+    # What the roles are for
+
+    def examine(self) -> str:
+        """The whole cluster, and one namespace, where it matters who has a sidecar."""
+        self.given(*broken("configmaps", self.namespace))
+        return self.run("doctor", "-A", "-o", "json") + self.run("doctor", "-n", self.namespace)
+
+    def repair(self, resource: str) -> str:
+        """A finding that is repaired in an object of a resource, and back."""
+        self.given(*broken(resource, self.namespace))
+        fixed = self.change("fix", "-n", self.namespace, "--apply", "--unsafe")
+        return fixed + self.change("undo")
+
+    def merge(self) -> str:
+        """Two VirtualServices of one host, merged and parted."""
+        halves = [
+            virtual_service(
+                f"half-{number}",
+                "web.example.com",
+                to("web", {"uri": {"prefix": f"/{number}"}}),
+                gateways=["front"],
+            )
+            for number in (1, 2)
+        ]
+        self.given(service("web", HTTP), gateway("front", server("*.example.com")), *halves)
+        names = ("half-1", "half-2", "-n", self.namespace)
+        merged = self.change("merge-vs", *names, "--apply", *AT_ONCE)
+        return merged + self.change("undo", *AT_ONCE)
+
+    def apply(self, resource: str) -> str:
+        """An object made, changed and deleted, and the last taken back."""
+        made = APPLIED[resource]
+        metadata = {**made["metadata"], "labels": {"changed": "yes"}}
+        said = self.change("apply", "-f", self.file(made), *AT_ONCE)
+        said += self.change("apply", "-f", self.file({**made, "metadata": metadata}), *AT_ONCE)
+        said += self.change("apply", "--delete", "-f", self.file(made), *AT_ONCE)
+        return said + self.change("undo", *AT_ONCE)
+
+    def wait(self) -> str:
+        """Two steps, with evidence between."""
+        objects = APPLIED["services"], APPLIED["virtualservices"]
+        return self.change("apply", "-f", self.file(*objects), "--wait-for", "proxies")
+
+
+def broken(resource: str, namespace: str) -> Iterator[Object]:
+    """The objects of REPAIRED, in one namespace."""
+    text = (ROOT / "tests" / "rules" / f"{REPAIRED[resource]}.yaml").read_text()
+    text = re.sub(r"(?<=namespace: )\w+|(?<=\.)(default|shop)(?=\.svc)", namespace, text)
+    text = text.replace("kind: Deployment", f"kind: {WORKLOADS.get(resource, 'Deployment')}")
+    for each in yaml.safe_load_all(text.replace("istio.io/v1\n", "istio.io/v1beta1\n")):
+        if each and each["kind"] not in ("Namespace", "ReplicaSet"):
+            yield each
+
+
+def refused(said: str) -> set[str]:
+    """What the server, or we for it, say that somebody may not do."""
+    return set(re.findall(r"forbidden[^\n]*|cannot [a-z]+ resource[^\n]*", said))
+
+
+Users = Callable[..., User]
+
+
+@pytest.fixture
+def user(cluster: ApiServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Users]:
+    """Makes users; their objects go with them."""
+    made: list[User] = []
+
+    def make(*roles: str, missing: Right | None = None) -> User:
+        made.append(User(cluster, tmp_path, capsys, *roles, missing=missing))
+        return made[-1]
+
+    yield make
+    for each in made:
+        kinds = "virtualservices,destinationrules,gateways,serviceentries,sidecars,services"
+        kinds += ",configmaps,deployments,statefulsets,daemonsets"
+        cluster.kubectl("delete", kinds, "--all", "--wait=false", "-n", each.namespace)
+
+
+def test_the_doctor_sees_everything(user: Users) -> None:
+    someone = user(DOCTOR)
+    report = json.loads(someone.run("doctor", "-A", "-o", "json"))
+    assert [each for each in report["skipped"] if each["failed"]] == []
+    assert "No problems found" in someone.run("doctor", "-n", someone.namespace)
+    assert "forbidden" not in someone.run("version")
+
+
+@pytest.mark.parametrize("resource", REPAIRED)
+def test_what_is_found_can_be_repaired(user: Users, resource: str) -> None:
+    said = user(DOCTOR, FIX).repair(resource)
+    assert not refused(said)
+    assert "Taken back by: kubectl mesh undo" in said, said
+    assert " is as it was" in said
+
+
+def test_virtual_services_can_be_merged(user: Users) -> None:
+    said = user(DOCTOR, FIX).merge()
+    assert not refused(said)
+    assert " deleted" in said, said
+    assert " is as it was" in said
+
+
+@pytest.mark.parametrize("resource", APPLIED)
+def test_manifests_can_be_applied(user: Users, resource: str) -> None:
+    said = user(DOCTOR, APPLY).apply(resource)
+    assert not refused(said)
+    for done in (" created", " patched", " deleted", " is as it was"):
+        assert done in said, said
+
+
+def test_evidence_can_be_asked_for(user: Users) -> None:
+    """No kubelet answers here: it gets as far as that."""
+    said = user(DOCTOR, APPLY, EVIDENCE).wait()
+    assert not refused(said)
+    assert "kubectl port-forward to istiod failed" in said
+
+
+def lacks(role: str) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("right", rights(role), ids="-".join)
+
+
+def named(right: Right, said: str) -> None:
+    """Asserts that it is said what is missing, and no more."""
+    verb, resource = right
+    said = " ".join(said.replace('\\"', '"').split())
+    ours = rf"needs [a-z, ]*{verb}[a-z, ]* on {resource}\b"
+    assert re.search(rf'cannot {verb} resource "{resource}"|{ours}', said), said
+    assert "Traceback" not in said
+
+
+@lacks(DOCTOR)
+def test_the_doctor_names_what_it_may_not_read(user: Users, right: Right) -> None:
+    named(right, user(DOCTOR, missing=right).examine())
+
+
+@lacks(FIX)
+def test_fix_names_what_it_may_not_do(user: Users, right: Right) -> None:
+    verb, resource = right
+    someone = user(DOCTOR, FIX, missing=right)
+    named(right, someone.merge() if verb in ("create", "delete") else someone.repair(resource))
+
+
+@lacks(APPLY)
+def test_apply_names_what_it_may_not_do(user: Users, right: Right) -> None:
+    named(right, user(DOCTOR, APPLY, missing=right).apply(right[1]))
+
+
+@lacks(EVIDENCE)
+def test_who_may_not_ask_istiod_is_told(user: Users, right: Right) -> None:
+    named(right, user(DOCTOR, APPLY, EVIDENCE, missing=right).wait())
