@@ -1,8 +1,8 @@
 """Writes the documentation that is generated from the code: `python -m tests.docs`.
 
 That is docs/rules.md, and the output under each `$ kubectl mesh ...` of a console block in the
-README, in docs/routes.md and in docs/merging.md. With `--check` it writes nothing and exits with 1
-where a page is not what it would write.
+README, in docs/routes.md, in docs/merging.md and in the pages of docs/how-to. With `--check` it
+writes nothing and exits with 1 where a page is not what it would write.
 """
 
 from __future__ import annotations
@@ -69,9 +69,11 @@ def _output(command: str) -> str:
 
 def pages() -> Mapping[Path, str]:
     """Every generated page, with what it should hold."""
-    written = (ROOT / "README.md", ROOT / "docs" / "routes.md", ROOT / "docs" / "merging.md")
+    docs = ROOT / "docs"
+    written = [ROOT / "README.md", docs / "routes.md", docs / "merging.md"]
+    written += sorted((docs / "how-to").glob("*.md"))
     return {
-        ROOT / "docs" / "rules.md": rules_page(),
+        docs / "rules.md": rules_page(),
         **{page: with_output(page.read_text(encoding="utf-8")) for page in written},
     }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from kubectl_mesh.rules import RULES
-from tests import docs
+from tests import docs, picture
 
 
 def test_no_generated_page_is_stale() -> None:
@@ -20,3 +20,10 @@ def test_each_rules_link_leads_to_its_heading() -> None:
         page, _, anchor = rule.documentation.partition("#")
         assert page.endswith("/docs/rules.md")
         assert anchors.count(anchor) == 1
+
+
+def test_the_picture_shows_what_is_printed() -> None:
+    shown = picture.words(picture.PICTURE.read_text())
+    printed = re.sub(r"\x1b\[[0-9;]*m", "", picture.printed()).split()
+    title = ["kubectl", "mesh"]
+    assert shown == [*title, *printed], "run python -m tests.picture"

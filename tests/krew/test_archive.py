@@ -152,7 +152,7 @@ def test_a_python_without_all_of_its_library(released: Release, tmp_path: Path) 
     )
     put(
         tmp_path / "bin",
-        f'#!/bin/sh\n[ "$3" = -c ] && exec {sys.executable} "$@"\nshift 2\n'
+        '#!/bin/sh\n[ "$3" = -c ] && echo "$0" && exit\nshift 2\n'
         f'exec {sys.executable} -I -S -c "{script}" "$@"\n',
     )
     done = run(released.unpacked / "kubectl-mesh", "--version", path=f"{tmp_path / 'bin'}")

