@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 
 from kubectl_mesh.mesh.clients import Client, clients_of, gateway_namespaces
@@ -28,8 +29,24 @@ _RULES = ("KM606", "KM610")
 """Delegates that are left out, and listeners that Envoy refuses."""
 _INDEX = re.compile(r"\[\d+\]")
 
+_Cluster = tuple[str, str | None, int | None]
+"""The host, subset and port to which a destination sends."""
 _Served = tuple[tuple[tuple[str, str], ...], int, str]
 """The labels of a gateway's proxies, a port of theirs, and a host that they serve there."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Requests that lead nowhere.
+
+    `requests` tells them from others, wherever the rule stands that they meet; `client` is whose
+    they are, or the way in; `told` is what an operator is told.
+    """
+
+    requests: tuple[Hashable, ...]
+    client: Client | str
+    told: str
+    cluster: _Cluster | None = None
 
 
 class Failures:
@@ -39,18 +56,32 @@ class Failures:
         self._snapshot = snapshot
 
     @cached_property
-    def failing(self) -> Mapping[Hashable, str]:
-        """Requests that no proxy can send on, as an operator is told of them."""
-        found: dict[Hashable, str] = {}
+    def failing(self) -> Mapping[Hashable, Failure]:
+        """Requests that no proxy can send on, by whose they are."""
+        found: dict[Hashable, Failure] = {}
         for vs in self._snapshot.virtual_services.all:
-            for key, told in self._destinations(vs):
-                found[(vs.namespace, *key)] = f"{vs.resource}: {told}"
+            for failure in self._destinations(vs):
+                found[failure.requests, failure.client] = failure
         for code in _RULES:
             for finding in BY_CODE[code].check(self._snapshot):
                 if isinstance(finding, Finding):
                     told = f"{finding.resource}: {finding.message}"
-                    found[_INDEX.sub("[]", told)] = told
+                    found[code, _INDEX.sub("[]", told)] = Failure((), code, told)
         return found
+
+    def fail(self, failure: Failure) -> bool:
+        """Whether the same requests fail in this state, too, for the same client."""
+        if (failure.requests, failure.client) in self.failing:
+            return True
+        if failure.cluster is None or not isinstance(failure.client, Client):
+            return False
+        return failure.requests in self._requests and bool(
+            self._problem(*failure.cluster, failure.client)
+        )
+
+    @cached_property
+    def _requests(self) -> Collection[Hashable]:
+        return {failure.requests for failure in self.failing.values()}
 
     @cached_property
     def unserved(self) -> Mapping[Hashable, str]:
@@ -126,7 +157,7 @@ class Failures:
             return "assumed"
         return "known" if any(vs.export.reaches(name) for name, _ in namespaces) else ""
 
-    def _destinations(self, vs: VirtualService) -> Iterator[tuple[tuple[Hashable, ...], str]]:
+    def _destinations(self, vs: VirtualService) -> Iterator[Failure]:
         clients: dict[tuple[str, frozenset[str]], list[Client]] = {}
         for destination in vs.destinations:
             host = destination.host
@@ -136,9 +167,14 @@ class Failures:
             if key not in clients:
                 namespace = service_namespace(self._snapshot, host)
                 clients[key] = list(clients_of(self._snapshot, destination, namespace))
-            for whose, problem in self._problems(destination, clients[key]):
-                told = f"{dotted(destination.path)} sends to {problem}"
-                yield (*_requests(destination), whose, problem.partition(" (")[0]), told
+            cluster = (host, destination.subset, destination.port)
+            requests = (*_requests(destination), *cluster)
+            where = f"{vs.resource}: {dotted(destination.path)} sends to"
+            for client in clients[key]:
+                if problem := self._problem(*cluster, client):
+                    yield Failure(requests, client, f"{where} {problem}", cluster)
+            for way, problem in self._ports_taken(destination):
+                yield Failure(requests, way, f"{where} {problem}")
 
     def _is_unknown(self, host: str) -> bool:
         """Whether something may provide a host, unseen."""
@@ -148,35 +184,39 @@ class Failures:
         unknown = self._snapshot.unknown(home, "Service") if home else None
         return bool(unknown or self._snapshot.missing("ServiceEntry"))
 
-    def _problems(
-        self, destination: Destination, clients: list[Client]
-    ) -> Iterator[tuple[Hashable, str]]:
-        """Why there is no cluster, and for whom. A client has no more than one problem."""
-        host, subset, port = destination.host, destination.subset, destination.port
+    def _problem(self, host: str, subset: str | None, port: int | None, client: Client) -> str:
+        """Why a client has no cluster for a destination; "" if it has."""
         providers = self._snapshot.registry.by_host(host)
-        home = service_namespace(self._snapshot, host)
-        for client in clients:
-            seen = [each for each in providers if each.export.reaches(client.namespace)]
-            if not seen:
-                hidden = f" to {client}: it is not exported to them" if providers else ""
-                yield client, f"{host}, which no Service and no ServiceEntry provides{hidden}"
-            elif port is not None and not _has_port(seen, port):
-                yield client, f"port {port} of {host}, which it does not have ({_ports(seen)})"
-            elif subset and self._lacks(host, subset, client, home):
-                yield client, f"subset {subset} of {host}, which is not defined for {client}"
-        if port is None and providers and _are_known(providers):
-            for found in ports_taken(self._snapshot, destination, providers):
-                if not isinstance(found, Skip):
-                    for number in sorted(found.missing):
-                        way = "the mesh" if found.gateway == MESH else f"Gateway {found.gateway}"
-                        yield (
-                            found.gateway,
-                            f"no port of {host}, and so, from {way}, to port {number}, which it "
-                            f"does not have ({_ports(providers)})",
-                        )
+        seen = [each for each in providers if each.export.reaches(client.namespace)]
+        if not seen:
+            hidden = f" to {client}: it is not exported to them" if providers else ""
+            return f"{host}, which no Service and no ServiceEntry provides{hidden}"
+        if port is not None and not _has_port(seen, port):
+            return f"port {port} of {host}, which it does not have ({_ports(seen)})"
+        if subset and self._lacks(host, subset, client):
+            return f"subset {subset} of {host}, which is not defined for {client}"
+        return ""
 
-    def _lacks(self, host: str, subset: str, client: Client, home: str | None) -> bool:
+    def _ports_taken(self, destination: Destination) -> Iterator[tuple[str, str]]:
+        """The ways in from which a destination without port leads to one that is not there."""
+        host = destination.host
+        providers = self._snapshot.registry.by_host(host)
+        if destination.port is not None or not providers or not _are_known(providers):
+            return
+        for found in ports_taken(self._snapshot, destination, providers):
+            if isinstance(found, Skip):
+                continue
+            way = "the mesh" if found.gateway == MESH else f"Gateway {found.gateway}"
+            for number in sorted(found.missing):
+                yield (
+                    f"{found.gateway} {number}",
+                    f"no port of {host}, and so, from {way}, to port {number}, which it does not "
+                    f"have ({_ports(providers)})",
+                )
+
+    def _lacks(self, host: str, subset: str, client: Client) -> bool:
         rules = self._snapshot.destination_rules
+        home = service_namespace(self._snapshot, host)
         if subset in rules.lookup(host, client.namespace, home).subsets:
             return False
         if any(
@@ -190,7 +230,8 @@ def _requests(destination: Destination) -> tuple[Hashable, ...]:
     """Which requests come to a destination, wherever its rule stands."""
     rule = field_at(destination.virtual_service.resource.data, destination.rule)
     match = json.dumps(rule.get("match"), sort_keys=True) if isinstance(rule, dict) else ""
-    return destination.protocol, destination.role, match, destination.weight
+    namespace = destination.virtual_service.namespace
+    return namespace, destination.protocol, destination.role, match, destination.weight
 
 
 def _are_known(providers: Iterable[Service]) -> bool:
@@ -213,9 +254,11 @@ def breaks(before: Failures, meanwhile: Failures, after: Failures) -> Iterator[s
 
     A host that was not served before, and will be in the end, need not be served yet.
     """
-    yield from _new(before.failing, meanwhile.failing)
+    new = (each.told for each in meanwhile.failing.values() if not before.fail(each))
+    yield from dict.fromkeys(new)
     if meanwhile is after:
-        yield from _new(before.unserved, after.unserved)
+        for key in after.unserved.keys() - before.unserved.keys():
+            yield after.unserved[key]
         for (gateway, host), known in before.admitted.items():
             vs = after.bound.get((gateway, host))
             if vs and known > after.admitted.get((gateway, host), -1):
@@ -224,7 +267,3 @@ def breaks(before: Failures, meanwhile: Failures, after: Failures) -> Iterator[s
         for key in before.served.keys() & after.served.keys() - meanwhile.served.keys():
             _, port, host = key
             yield f"Gateway {before.served[key]} would not serve {host} on port {port} meanwhile"
-
-
-def _new(before: Mapping[Hashable, str], after: Mapping[Hashable, str]) -> Iterator[str]:
-    yield from dict.fromkeys(told for key, told in after.items() if key not in before)

@@ -37,9 +37,9 @@ _CONFLICT = 409
 _A_SECOND = 1.1
 _INVALID_OBJECT = 422
 _INVALID = (_CONFLICT, _INVALID_OBJECT)
-_UNTYPED = "failed to create typed patch object"
-"""With this the server refuses what is applied on it where types are wrong; its status is 500."""
 """What the API server answers to a patch whose test fails."""
+_UNTYPED = "failed to create typed patch object"
+"""What it says, with status 500, of a configuration whose types are wrong."""
 
 
 class Stopped(MeshError):

@@ -271,7 +271,9 @@ class _Planning:
         names = {_name(each) for each in kept}
         going = [each for each in _subsets(wanted.live) if _name(each) not in names]
         spec = dict(wanted.applied.get("spec") or {})
-        before, after = ({*(each.get("exportTo") or "*")} for each in (wanted.live["spec"], spec))
+        before, after = (
+            {*(each.get("exportTo") or "*")} for each in (wanted.live.get("spec") or {}, spec)
+        )
         hides = "*" not in after and not before <= after
         if not going and not hides:
             return None

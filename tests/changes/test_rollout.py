@@ -349,9 +349,11 @@ def test_what_was_broken_before_may_stay_so() -> None:
         ([gateway("from", server("x.com"))], []),
         ([service("cart", "b")], []),
         ([renamed], [old[0]]),
+        ([destination_rule("web", "web.a.svc.cluster.local", "v1", namespace="c")], []),
+        ([deployment("any", "aa", version="v1")], []),
         ([gateway("more", server("y.com")), bound], []),
     ):
-        assert planned(manifests, live=live, gone=gone, ready=["v2", "v8"]).refusals == ()
+        assert planned(manifests, live=live, gone=gone, ready=["v1", "v2", "v8"]).refusals == ()
 
 
 def test_more_requests_for_what_is_broken_are_refused() -> None:
