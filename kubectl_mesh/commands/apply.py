@@ -9,7 +9,8 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from kubectl_mesh.changes.change_set import Step
+from kubectl_mesh.changes.change_set import ChangeSet, Step
+from kubectl_mesh.changes.journal import Run
 from kubectl_mesh.changes.patch import Conflict
 from kubectl_mesh.changes.rollout import Plan
 from kubectl_mesh.commands.changing import (
@@ -26,7 +27,8 @@ from kubectl_mesh.commands.changing import (
 from kubectl_mesh.commands.inputs import cluster_options, take_snapshot
 from kubectl_mesh.errors import Forbidden, InputError, UsageError
 from kubectl_mesh.flags import add_cluster_flags, comma_separated
-from kubectl_mesh.mesh.resource import Resource, dotted
+from kubectl_mesh.mesh.resource import Resource, ResourceId, dotted
+from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.report.changes import live_diff, paint_diff, target_of
 from kubectl_mesh.report.table import place, wrap
 from kubectl_mesh.routing.scope import KINDS as ROUTING_KINDS
@@ -191,9 +193,33 @@ def _check_flags(args: argparse.Namespace) -> None:
 
 def _resume(args: argparse.Namespace, cluster: Cluster) -> int:
     journal, found = going_on(args, cluster, args.resume)
+    with collector_paused():
+        broken = list(_broken_by(_live(args), found))
+    if broken and not args.allow_broken:
+        raise Conflict(
+            f"{'; '.join(broken)}: somebody has changed something since; nothing is changed; "
+            f"kubectl mesh undo {found.id} goes back"
+        )
     agree_to(args, found.left, "Go on with it?")
     cluster.go_on(found, journal, say)
     return 0
+
+
+def _broken_by(live: Snapshot, found: Run) -> Iterator[str]:
+    """What the steps that are left would break, with what is there now."""
+    from kubectl_mesh.changes import outlook
+    from kubectl_mesh.changes.breakage import Failures, breaks
+    from kubectl_mesh.sources.cluster import ClusterOrigin
+
+    steps = []
+    for entry in found.left:
+        target, document = entry.target, entry.after or entry.before or {}
+        key = ResourceId(target.kind, target.namespace, target.name)
+        origin = ClusterOrigin(found.context)
+        resource = Resource(key, target.api_version, document, document, origin)
+        steps.append(Step(resource, entry.before, entry.after, (), (), []))
+    then = Failures(outlook.after(live, ChangeSet(tuple(steps))))
+    return breaks(Failures(live), then, then)
 
 
 def _plan(args: argparse.Namespace, cluster: Cluster) -> Plan:
@@ -203,19 +229,7 @@ def _plan(args: argparse.Namespace, cluster: Cluster) -> Plan:
     resources = _manifests(args)
     desired = Desired(cluster)
     with collector_paused():
-        try:
-            live, _ = take_snapshot(_everything(args), {*ROUTING_KINDS, "Pod"})
-        except Forbidden as error:
-            raise Forbidden(
-                f"{str(error).partition(': name one')[0]}, and apply has to see all routes, and "
-                "what they lead to: krew/rbac.yaml has the rights that it takes"
-            ) from error
-        unseen = [kind for kind, _ in live.coverage.missing if kind in _ROUTES]
-        if unseen:
-            raise Conflict(
-                f"{unseen[0]} objects cannot be listed in all namespaces, and so it is not "
-                "known which subsets are in use; nothing is changed"
-            )
+        live = _live(args)
         if args.delete:
             wanted, unwanted = [], list(desired.unwanted(resources))
         else:
@@ -235,6 +249,24 @@ def _plan(args: argparse.Namespace, cluster: Cluster) -> Plan:
             allow_empty=args.allow_empty,
             allow_broken=args.allow_broken,
         )
+
+
+def _live(args: argparse.Namespace) -> Snapshot:
+    """The whole mesh as it is. Raises Forbidden and Conflict where not all routes can be seen."""
+    try:
+        live, _ = take_snapshot(_everything(args), {*ROUTING_KINDS, "Pod"})
+    except Forbidden as error:
+        raise Forbidden(
+            f"{str(error).partition(': name one')[0]}, and apply has to see all routes, and what "
+            "they lead to: krew/rbac.yaml has the rights that it takes"
+        ) from error
+    unseen = [kind for kind, _ in live.coverage.missing if kind in _ROUTES]
+    if unseen:
+        raise Conflict(
+            f"{unseen[0]} objects cannot be listed in all namespaces, and so it is not known which "
+            "subsets are in use; nothing is changed"
+        )
+    return live
 
 
 def _everything(args: argparse.Namespace) -> argparse.Namespace:

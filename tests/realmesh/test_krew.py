@@ -184,6 +184,8 @@ def test_krews_own_checks(published: tuple[Release, Release], tmp_path: Path) ->
     _, new = published
     home = Home(tmp_path, None)
     home.run(validate, "-manifest", new.index / "plugins" / "mesh.yaml")
+    shutil.copy(ROOT / "plugin.yaml", tmp_path / "mesh.yaml")
+    home.run(validate, "-manifest", tmp_path / "mesh.yaml", "-skip-install")
 
 
 def test_completion_as_the_printed_script_says(

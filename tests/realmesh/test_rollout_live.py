@@ -509,6 +509,24 @@ def test_interrupted_it_says_how_to_go_on(
     assert not failed(loads)
 
 
+def test_what_somebody_needs_since_is_not_taken_away(
+    shop: Shop, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Between the stop of a plan and its resumption."""
+    with shop.bystander.frozen():
+        assert shop.apply(SECOND, "--timeout", "2s") == 3
+    shop.settled(
+        [virtual_service("late", "late.example.com", to("web", subset="s1"), gateways=["front"])]
+    )
+    capsys.readouterr()
+    with shop.load() as loads:
+        assert shop.run("apply", "--resume") == 3
+        assert "VirtualService default/late: spec.http[0]" in capsys.readouterr().err
+        assert shop.run("undo") == 0
+    assert not failed(loads)
+    assert shop.routed_to() == "s1"
+
+
 def test_what_is_wrong_in_a_namespace_that_is_to_come(
     shop: Shop, capsys: pytest.CaptureFixture[str]
 ) -> None:
