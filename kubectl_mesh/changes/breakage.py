@@ -1,17 +1,20 @@
 """Which requests fail in one state of a mesh and do not in another.
 
-What is compared are facts: whom a rule's destination fails for, which hosts gateways serve. So what
-is broken already stays the same however the objects around it change, and counts as new where more
-requests come to it. Which rule a request meets is not looked at: a rule that is dead counts, too.
+What is compared are facts: for which host, way in, match and client a rule leads nowhere, and how
+many of the requests; which hosts gateways serve. So what is broken already stays the same however
+the objects around it change, and counts as new where more requests come to it. Which of several
+rules a request meets is not looked at: a rule that is dead counts, too.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from kubectl_mesh.mesh.clients import Client, clients_of, gateway_namespaces
 from kubectl_mesh.mesh.gateways import MESH, Gateway
@@ -28,25 +31,35 @@ from kubectl_mesh.rules.rule import Finding, Skip
 _RULES = ("KM606", "KM610")
 """Delegates that are left out, and listeners that Envoy refuses."""
 _INDEX = re.compile(r"\[\d+\]")
+_ALL = 100
+_Match = frozenset[tuple[str, str]]
+"""The conditions of a match, by the field that they are for."""
+_Way = tuple[str, str | None, str, str]
+"""The host that is asked for, the Gateway through which (None: in the mesh), protocol and role."""
 
-_Cluster = tuple[str, str | None, int | None]
-"""The host, subset and port to which a destination sends."""
-_Served = tuple[tuple[tuple[str, str], ...], int, str]
-"""The labels of a gateway's proxies, a port of theirs, and a host that they serve there."""
+
+@dataclass(frozen=True)
+class _Cluster:
+    """Where a destination sends."""
+
+    host: str
+    subset: str | None
+    port: int | None
 
 
 @dataclass(frozen=True)
 class Failure:
-    """Requests that lead nowhere.
+    """Requests that lead nowhere: `share` of 100 of those that a match takes.
 
-    `requests` tells them from others, wherever the rule stands that they meet; `client` is whose
-    they are, or the way in; `told` is what an operator is told.
+    `whose` is the client, or the port of a way in. `told` is what an operator is told.
     """
 
-    requests: tuple[Hashable, ...]
-    client: Client | str
+    way: _Way
+    match: _Match
+    whose: Client | str
+    share: int
     told: str
-    cluster: _Cluster | None = None
+    clusters: tuple[_Cluster, ...]
 
 
 class Failures:
@@ -56,32 +69,50 @@ class Failures:
         self._snapshot = snapshot
 
     @cached_property
-    def failing(self) -> Mapping[Hashable, Failure]:
-        """Requests that no proxy can send on, by whose they are."""
-        found: dict[Hashable, Failure] = {}
+    def failing(self) -> Sequence[Failure]:
+        """Requests that no proxy can send on."""
+        found: list[Failure] = []
         for vs in self._snapshot.virtual_services.all:
-            for failure in self._destinations(vs):
-                found[failure.requests, failure.client] = failure
-        for code in _RULES:
-            for finding in BY_CODE[code].check(self._snapshot):
-                if isinstance(finding, Finding):
-                    told = f"{finding.resource}: {finding.message}"
-                    found[code, _INDEX.sub("[]", told)] = Failure((), code, told)
+            rules: dict[object, list[Destination]] = defaultdict(list)
+            for destination in vs.destinations:
+                rules[destination.rule, destination.role].append(destination)
+            for destinations in rules.values():
+                found += self._of_rule(vs, destinations)
         return found
 
     def fail(self, failure: Failure) -> bool:
-        """Whether the same requests fail in this state, too, for the same client."""
-        if (failure.requests, failure.client) in self.failing:
+        """Whether the same requests, or more of them, fail in this state, for the same client."""
+        same_way = self._by_way.get(failure.way, ())
+        wider = [
+            each for each in same_way if each.match <= failure.match and each.share >= failure.share
+        ]
+        client = failure.whose
+        if any(each.whose == client for each in wider):
             return True
-        if failure.cluster is None or not isinstance(failure.client, Client):
-            return False
-        return failure.requests in self._requests and bool(
-            self._problem(*failure.cluster, failure.client)
+        return (
+            bool(wider)
+            and isinstance(client, Client)
+            and all(self._problem(cluster, client) for cluster in failure.clusters)
         )
 
     @cached_property
-    def _requests(self) -> Collection[Hashable]:
-        return {failure.requests for failure in self.failing.values()}
+    def _by_way(self) -> Mapping[_Way, Sequence[Failure]]:
+        found: dict[_Way, list[Failure]] = defaultdict(list)
+        for failure in self.failing:
+            found[failure.way].append(failure)
+        return found
+
+    @cached_property
+    def findings(self) -> Mapping[Hashable, str]:
+        """What _RULES find."""
+        return {
+            (code, _INDEX.sub("[]", finding.message), finding.resource): (
+                f"{finding.resource}: {finding.message}"
+            )
+            for code in _RULES
+            for finding in BY_CODE[code].check(self._snapshot)
+            if isinstance(finding, Finding)
+        }
 
     @cached_property
     def unserved(self) -> Mapping[Hashable, str]:
@@ -94,7 +125,9 @@ class Failures:
                     found[vs.namespace, name] = told
             if not vs.on_mesh and vs.gateways <= self._gateways.keys():
                 for host in vs.hosts:
-                    if not any((name, host) in self.admitted for name in vs.gateways):
+                    if not any(
+                        self._gateways[name].admits(host, vs.namespace) for name in vs.gateways
+                    ):
                         told = f"{vs.resource} is for {host}, which none of its Gateways admits"
                         found[vs.namespace, host] = told
         return found
@@ -110,29 +143,17 @@ class Failures:
         }
 
     @cached_property
-    def admitted(self) -> Mapping[tuple[str, str], bool]:
-        """The Gateways and hosts for which some VirtualService is served.
-
-        True where a pod of the Gateway is known.
-        """
-        found: dict[tuple[str, str], bool] = {}
-        for vs, name, gateway in self._bindings():
-            if proxies := self._proxies(vs, gateway):
-                for host in vs.hosts:
-                    if gateway.admits(host, vs.namespace):
-                        found[name, host] = found.get((name, host), False) or proxies == "known"
-        return found
-
-    @cached_property
-    def served(self) -> Mapping[_Served, str]:
-        """What gateways serve, on whatever Gateway it is; by which."""
-        return {
-            (tuple(sorted(gateway.selector.items())), server.number, host): name
-            for vs, name, gateway in self._bindings()
-            if self._proxies(vs, gateway)
+    def served(self) -> frozenset[Served]:
+        """What gateways serve."""
+        return frozenset(
+            Served(name, tuple(sorted(gateway.selector.items())), server.number, host, namespace)
+            for vs in self._snapshot.virtual_services.roots
+            for name in vs.gateways
+            if (gateway := self._gateways.get(name))
+            for namespace in self._proxies(vs, gateway)
             for host in vs.hosts
             for server in gateway.admitting(host, vs.namespace)
-        }
+        )
 
     @property
     def _gateways(self) -> Mapping[str, Gateway]:
@@ -144,37 +165,78 @@ class Failures:
         made = "istio-autogenerated-k8s-gateway" in gateway
         return made or bool(self._snapshot.unknown(namespace, "Gateway"))
 
-    def _bindings(self) -> Iterator[tuple[VirtualService, str, Gateway]]:
-        for vs in self._snapshot.virtual_services.roots:
-            for name in vs.gateways:
-                if name in self._gateways:
-                    yield vs, name, self._gateways[name]
-
-    def _proxies(self, vs: VirtualService, gateway: Gateway) -> str:
-        """Of a Gateway that see a VirtualService: known, only taken to be there, or none ("")."""
+    def _proxies(self, vs: VirtualService, gateway: Gateway) -> list[str]:
+        """The namespaces of a Gateway's pods that see a VirtualService; "" where none is known."""
         namespaces = gateway_namespaces(self._snapshot, gateway.id)
         if not any(certain for _, certain in namespaces):
-            return "assumed"
-        return "known" if any(vs.export.reaches(name) for name, _ in namespaces) else ""
+            return [""]
+        return [name for name, _ in namespaces if vs.export.reaches(name)]
 
-    def _destinations(self, vs: VirtualService) -> Iterator[Failure]:
-        clients: dict[tuple[str, frozenset[str]], list[Client]] = {}
-        for destination in vs.destinations:
+    def _of_rule(
+        self, vs: VirtualService, destinations: Sequence[Destination]
+    ) -> Iterator[Failure]:
+        """What fails of the requests that one rule takes, or of their copies."""
+        failing: dict[Client | str, list[tuple[Destination, str]]] = defaultdict(list)
+        for destination in destinations:
             host = destination.host
             if is_wildcard(host) or self._is_unknown(host):
                 continue
-            key = (host, destination.gateways)
-            if key not in clients:
-                namespace = service_namespace(self._snapshot, host)
-                clients[key] = list(clients_of(self._snapshot, destination, namespace))
-            cluster = (host, destination.subset, destination.port)
-            requests = (*_requests(destination), *cluster)
-            where = f"{vs.resource}: {dotted(destination.path)} sends to"
-            for client in clients[key]:
-                if problem := self._problem(*cluster, client):
-                    yield Failure(requests, client, f"{where} {problem}", cluster)
+            cluster = _cluster(destination)
+            for client in self._clients(destination):
+                if problem := self._problem(cluster, client):
+                    failing[client].append((destination, problem))
             for way, problem in self._ports_taken(destination):
-                yield Failure(requests, way, f"{where} {problem}")
+                failing[way].append((destination, problem))
+        total = sum(each.weight or 0 for each in destinations)
+        for whose, those in failing.items():
+            share = _ALL
+            if total and len(destinations) > 1:
+                share = _ALL * sum(each.weight or 0 for each, _ in those) // total
+            first, problem = those[0]
+            gateway = whose.gateway if isinstance(whose, Client) else whose.partition(" ")[0]
+            told = f"{vs.resource}: {dotted(first.path)} sends to {problem}"
+            clusters = tuple(_cluster(each) for each, _ in those)
+            for asked, match in self._taken(vs, first, gateway or MESH):
+                how = (asked, gateway, first.protocol, first.role)
+                yield Failure(how, match, whose, share, told, clusters)
+
+    def _clients(self, destination: Destination) -> Iterable[Client]:
+        """Those that may differ in what they have of a destination."""
+        return dict.fromkeys(self._all_clients(destination))
+
+    def _all_clients(self, destination: Destination) -> Iterator[Client]:
+        host = destination.host
+        yield from clients_of(self._snapshot, destination, service_namespace(self._snapshot, host))
+        hidden = [
+            each.export
+            for each in self._snapshot.registry.by_host(host)
+            if not each.export.everyone
+        ]
+        for root in self._snapshot.virtual_services.roots_of(destination.virtual_service):
+            if hidden and root.on_mesh:
+                for namespace in self._snapshot.sure_sidecar_namespaces:
+                    if root.export.reaches(namespace):
+                        yield Client(namespace)
+
+    def _taken(
+        self, vs: VirtualService, destination: Destination, gateway: str
+    ) -> Iterator[tuple[str, _Match]]:
+        """The hosts, and the matches, of the requests that come to a destination by one way in."""
+        rule = field_at(vs.resource.data, destination.rule)
+        own = _matches(rule)
+        for root in self._snapshot.virtual_services.roots_of(vs):
+            if gateway not in root.gateways:
+                continue
+            outer: list[_Match] = [frozenset()]
+            if root is not vs:
+                outer = [
+                    match
+                    for each in root.own_http_rules
+                    if (each.data.get("delegate") or {}).get("name") == vs.resource.name
+                    for match in _matches(each.data, "of the root: ")
+                ]
+            for host in root.hosts:
+                yield from ((host, one | other) for one in own for other in outer)
 
     def _is_unknown(self, host: str) -> bool:
         """Whether something may provide a host, unseen."""
@@ -184,8 +246,9 @@ class Failures:
         unknown = self._snapshot.unknown(home, "Service") if home else None
         return bool(unknown or self._snapshot.missing("ServiceEntry"))
 
-    def _problem(self, host: str, subset: str | None, port: int | None, client: Client) -> str:
+    def _problem(self, cluster: _Cluster, client: Client) -> str:
         """Why a client has no cluster for a destination; "" if it has."""
+        host, subset, port = cluster.host, cluster.subset, cluster.port
         providers = self._snapshot.registry.by_host(host)
         seen = [each for each in providers if each.export.reaches(client.namespace)]
         if not seen:
@@ -226,12 +289,83 @@ class Failures:
         return all(found.rule.workload_selector is None for found in rules.defining(host, subset))
 
 
-def _requests(destination: Destination) -> tuple[Hashable, ...]:
-    """Which requests come to a destination, wherever its rule stands."""
-    rule = field_at(destination.virtual_service.resource.data, destination.rule)
-    match = json.dumps(rule.get("match"), sort_keys=True) if isinstance(rule, dict) else ""
-    namespace = destination.virtual_service.namespace
-    return namespace, destination.protocol, destination.role, match, destination.weight
+@dataclass(frozen=True)
+class Served:
+    """A host that a Gateway has served on a port of its pods, which `selector` tells.
+
+    `namespace` is theirs; "" where none is known.
+    """
+
+    gateway: str
+    selector: tuple[tuple[str, str], ...]
+    port: int
+    host: str
+    namespace: str
+
+
+def breaks(before: Failures, meanwhile: Failures, after: Failures) -> Iterator[str]:
+    """What fails meanwhile, on the way from one state to another, and did not before.
+
+    A host that was not served before, and will be in the end, need not be served yet.
+    """
+    new = (each.told for each in meanwhile.failing if not before.fail(each))
+    yield from dict.fromkeys(new)
+    for key in meanwhile.findings.keys() - before.findings.keys():
+        yield meanwhile.findings[key]
+    if meanwhile is not after:
+        ways, left, kept = (
+            {(each.selector, each.port, each.host, each.namespace): each for each in state.served}
+            for state in (before, meanwhile, after)
+        )
+        for way in ways.keys() & kept.keys() - left.keys():
+            lost = ways[way]
+            what = f"{lost.host} on port {lost.port}"
+            yield f"Gateway {lost.gateway} would not serve {what} meanwhile"
+        return
+    for key in after.unserved.keys() - before.unserved.keys():
+        yield after.unserved[key]
+    yield from dict.fromkeys(_lost(before, after))
+
+
+def _lost(before: Failures, after: Failures) -> Iterator[str]:
+    """Hosts that are still meant to be served by gateways, and are not."""
+    told = set()
+    for lost in before.served - after.served:
+        vs = after.bound.get((lost.gateway, lost.host))
+        if vs:
+            told.add(lost.host)
+            yield (
+                f"{vs} is for {lost.host} on Gateway {lost.gateway}, which would serve it no "
+                f"longer on port {lost.port}"
+            )
+    wanted = {host: vs for (_, host), vs in after.bound.items()}
+    seen, left = (
+        {each.host for each in state.served if each.namespace} for state in (before, after)
+    )
+    for host in (seen - left - told) & wanted.keys():
+        yield f"{wanted[host]} is for {host}, which no pod of a gateway would serve any longer"
+
+
+def _cluster(destination: Destination) -> _Cluster:
+    return _Cluster(destination.host, destination.subset, destination.port)
+
+
+def _matches(rule: Any, prefix: str = "") -> list[_Match]:
+    """The matches of a rule; an empty one where it has none."""
+    found: Sequence[Mapping[str, Any]] = (rule.get("match") if isinstance(rule, dict) else ()) or ()
+    return [frozenset(_conditions(each, prefix)) for each in found or ({},)]
+
+
+def _conditions(match: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, str]]:
+    for field, value in match.items():
+        if field == "name":
+            continue
+        if isinstance(value, dict):
+            yield from _conditions(value, f"{prefix}{field}.")
+            if not value:
+                yield prefix + field, ""
+        else:
+            yield prefix + field, json.dumps(value)
 
 
 def _are_known(providers: Iterable[Service]) -> bool:
@@ -247,23 +381,3 @@ def _has_port(providers: Iterable[Service], number: int) -> bool:
 def _ports(providers: Iterable[Service]) -> str:
     numbers = sorted({port.number for each in providers for port in each.ports})
     return f"it has {', '.join(map(str, numbers))}"
-
-
-def breaks(before: Failures, meanwhile: Failures, after: Failures) -> Iterator[str]:
-    """What fails meanwhile, on the way from one state to another, and did not before.
-
-    A host that was not served before, and will be in the end, need not be served yet.
-    """
-    new = (each.told for each in meanwhile.failing.values() if not before.fail(each))
-    yield from dict.fromkeys(new)
-    if meanwhile is after:
-        for key in after.unserved.keys() - before.unserved.keys():
-            yield after.unserved[key]
-        for (gateway, host), known in before.admitted.items():
-            vs = after.bound.get((gateway, host))
-            if vs and known > after.admitted.get((gateway, host), -1):
-                yield f"{vs} is for {host} on Gateway {gateway}, which would serve it no longer"
-    else:
-        for key in before.served.keys() & after.served.keys() - meanwhile.served.keys():
-            _, port, host = key
-            yield f"Gateway {before.served[key]} would not serve {host} on port {port} meanwhile"

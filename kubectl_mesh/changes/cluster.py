@@ -7,6 +7,7 @@ the journal before it is done.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -16,7 +17,7 @@ import jsonpatch
 from jsonpointer import JsonPointer
 
 from kubectl_mesh.changes.change_set import Action, ChangeSet, Step
-from kubectl_mesh.changes.journal import Entry, Journal, Run, State, new_run
+from kubectl_mesh.changes.journal import FINISH, Entry, Journal, Run, State, new_run
 from kubectl_mesh.changes.owners import FIELD_MANAGER
 from kubectl_mesh.changes.patch import Conflict, Operation, Target, content, difference, same
 from kubectl_mesh.changes.waiting import Changed, Waiting
@@ -24,6 +25,7 @@ from kubectl_mesh.errors import ClusterError, Forbidden, MeshError, NotInstalled
 from kubectl_mesh.kube.http import ApiError, Client
 from kubectl_mesh.kube.managed_fields import (
     abandoned,
+    given_back,
     handed_over,
     is_client_sides,
     is_item,
@@ -35,6 +37,8 @@ from kubectl_mesh.sources.cluster import path_of
 
 _CONFLICT = 409
 _A_SECOND = 1.1
+_TRIES = 5
+"""Times that fields are given back, while others write to the object."""
 _INVALID_OBJECT = 422
 _INVALID = (_CONFLICT, _INVALID_OBJECT)
 """What the API server answers to a patch whose test fails."""
@@ -98,13 +102,19 @@ class Cluster:
                 self._make(entry, dry=True)
             tried.add(entry.path)
 
-    def apply(self, changes: ChangeSet, journal: Journal, told: Callable[[str], object]) -> Run:
-        """Makes the steps one after the other. `told` hears of each.
+    def apply(
+        self,
+        changes: ChangeSet,
+        journal: Journal,
+        told: Callable[[str], object],
+        goes_on: str = FINISH,
+    ) -> Run:
+        """Makes the steps one after the other. `told` hears of each; `goes_on` is as in Run.
 
         Raises Stopped where one fails: those before it are made.
         """
         connection = self.client.connection
-        run = new_run(connection.context, connection.server, map(_entry, changes.steps))
+        run = new_run(connection.context, connection.server, map(_entry, changes.steps), goes_on)
         journal.write(run)
         self.go_on(run, journal, told)
         return run
@@ -251,27 +261,37 @@ class Cluster:
         if entry.before is None:
             if current is not None:
                 self._delete(entry, current)
-        elif current is None:
-            if entry.after is None:
-                self._give_back(entry, self._create(entry, entry.before), entry.before)
+            return
+        if current is None:
+            if entry.after is not None:
+                return
+            self._create(entry, entry.before)
         elif not same(current, entry.before):
             back = difference(content(current), content(entry.before))
-            made = self._patch(entry, [_is_still(current), *back])
-            self._give_back(entry, made, entry.before)
+            self._patch(entry, [_is_still(current), *back])
+        self._give_back(entry, entry.before)
 
-    def _give_back(self, entry: Entry, made: Mapping[str, Any], before: Mapping[str, Any]) -> None:
+    def _give_back(self, entry: Entry, before: Mapping[str, Any]) -> None:
         """Makes the fields of an object theirs again whose they were before a step.
 
-        Else they would be ours, and no manifest that is applied later could take them away.
+        Else they would be ours, and no manifest that is applied later could take them away. Whoever
+        writes a status meanwhile is written around.
         """
-        fields = before["metadata"].get("managedFields")
-        if fields and made["metadata"].get("managedFields"):
+        for _ in range(_TRIES):
+            current = self._current(entry)
+            if current is None or not same(current, before):
+                return
+            fields = given_back(current, before)
+            if fields is None:
+                return
             owners: Operation = {
                 "op": "replace",
                 "path": "/metadata/managedFields",
                 "value": fields,
             }
-            self._patch(entry, [_is_still(made), owners])
+            with contextlib.suppress(Conflict):
+                self._patch(entry, [_is_still(current), owners])
+                return
 
     def _current(self, entry: Entry) -> Mapping[str, Any] | None:
         """The object of a step as it is now; None where it is gone."""
@@ -497,7 +517,7 @@ def _note(run: Run, entry: Entry, journal: Journal) -> None:
         raise Stopped(
             f"{entry.target} is {done}, but {error}; the journal {run.id} in "
             f"{journal.folder} says that it is {State.STARTED.value}: once it can be written, "
-            f"kubectl mesh undo --finish {run.id} goes on, kubectl mesh undo {run.id} goes back"
+            f"kubectl mesh {run.goes_on} {run.id} goes on, kubectl mesh undo {run.id} goes back"
         ) from error
 
 
@@ -585,7 +605,7 @@ def _stopped(run: Run, entry: Entry, why: str) -> str:
         else "nothing is changed"
     )
     how = (
-        f": kubectl mesh undo --finish {run.id} goes on, kubectl mesh undo {run.id} goes back"
+        f": kubectl mesh {run.goes_on} {run.id} goes on, kubectl mesh undo {run.id} goes back"
         if made or unsure
         else ""
     )

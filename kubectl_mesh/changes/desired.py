@@ -92,13 +92,12 @@ class Desired:
                     yield Unwanted(found, f"{folder}/{metadata['name']}", whole)
 
     def without_subsets(
-        self, snapshot: Snapshot, names: Iterable[str], namespace: str | None
+        self, snapshot: Snapshot, names: Iterable[str], namespace: str
     ) -> list[Wanted]:
         """The DestinationRules without some subsets, each as NAME/SUBSET or NAMESPACE/NAME/SUBSET.
 
-        Without a namespace it is `namespace`, or any if that is None. A name is that of a
-        DestinationRule, or the host that it is for. Raises UsageError where there is none with that
-        subset.
+        Without a namespace it is `namespace`. A name is that of a DestinationRule, or the host that
+        it is for. Raises UsageError where there is none with that subset.
         """
         going: dict[ResourceId, set[str]] = {}
         for name in names:
@@ -106,16 +105,20 @@ class Desired:
             if len(parts) not in (2, 3) or not all(parts):
                 raise UsageError(f"--remove-subset {name}: expected [NAMESPACE/]NAME/SUBSET")
             *where, host, subset = parts
-            where = where or ([namespace] if namespace else [])
-            found = [
+            everywhere = [
                 rule.resource
                 for rule in snapshot.destination_rules.all
-                if (not where or rule.resource.namespace == where[0])
-                and host in (rule.resource.name, rule.host, rule.host.partition(".")[0])
+                if host in (rule.resource.name, rule.host, rule.host.partition(".")[0])
                 and any(each.name == subset for each in rule.subsets)
             ]
+            own = where[0] if where else namespace
+            found = [each for each in everywhere if each.namespace == own]
             if not found:
-                raise UsageError(f"--remove-subset {name}: no DestinationRule has that subset")
+                others = f"; there is {everywhere[0]}" if everywhere else ""
+                raise UsageError(
+                    f"--remove-subset {name}: no DestinationRule of namespace {own} has that "
+                    f"subset{others}"
+                )
             for each in found:
                 going.setdefault(each.id, set()).add(subset)
         return [

@@ -67,15 +67,22 @@ class Entry:
         return action_of(self.before, self.after)
 
 
+FINISH, RESUME = "undo --finish", "apply --resume"
+
+
 @dataclass
 class Run:
-    """What one command did. `server` is the API server's address."""
+    """What one command did. `server` is the API server's address.
+
+    `goes_on` are the words of `kubectl mesh` that make the steps that are left.
+    """
 
     id: str
     started: str
     context: str
     server: str
     entries: list[Entry] = field(default_factory=list)
+    goes_on: str = FINISH
 
     @property
     def made(self) -> list[Entry]:
@@ -94,10 +101,10 @@ class Run:
         return State.STARTED in states or (State.DONE in states and len(states) > 1)
 
 
-def new_run(context: str, server: str, entries: Iterable[Entry]) -> Run:
+def new_run(context: str, server: str, entries: Iterable[Entry], goes_on: str = FINISH) -> Run:
     now = datetime.datetime.now(datetime.timezone.utc)
     name = f"{now:%Y%m%d-%H%M%S-%f}-{secrets.token_hex(2)}"
-    return Run(name, now.isoformat(timespec="seconds"), context, server, list(entries))
+    return Run(name, now.isoformat(timespec="seconds"), context, server, list(entries), goes_on)
 
 
 def default_folder(environ: Mapping[str, str] = os.environ) -> Path:
@@ -182,6 +189,7 @@ def _written(run: Run) -> Mapping[str, Any]:
         "started": run.started,
         "context": run.context,
         "server": run.server,
+        "goesOn": run.goes_on,
         "steps": [
             {
                 "target": vars(each.target),
@@ -208,7 +216,8 @@ def _parsed(value: Any) -> Run:
         _part(value, key, str) for key in ("id", "started", "context", "server")
     )
     entries = [_parsed_entry(step) for step in _part(value, "steps", list)]
-    return Run(name, started, context, server, entries)
+    goes_on = RESUME if value.get("goesOn") == RESUME else FINISH
+    return Run(name, started, context, server, entries, goes_on)
 
 
 def _parsed_entry(step: Any) -> Entry:

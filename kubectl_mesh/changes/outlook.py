@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from kubectl_mesh.changes.change_set import ChangeSet
 from kubectl_mesh.mesh.resource import Resource
 from kubectl_mesh.mesh.schema import conform, kind_of
@@ -21,7 +24,7 @@ def after(snapshot: Snapshot, changes: ChangeSet) -> Snapshot:
         if kind_of(resource.api_version, resource.kind) is None:
             continue
         if step.after is not None:
-            resources[resource.id] = _resource(resource, dict(step.after))
+            resources[resource.id] = resource_of(resource, step.after)
             continue
         resources.pop(resource.id, None)
         if resource.kind == "Namespace":
@@ -31,7 +34,9 @@ def after(snapshot: Snapshot, changes: ChangeSet) -> Snapshot:
     return Snapshot(resources.values(), snapshot.config, snapshot.coverage, snapshot.unreadable)
 
 
-def _resource(old: Resource, value: dict[str, object]) -> Resource:
+def resource_of(old: Resource, document: Mapping[str, Any]) -> Resource:
+    """An object with another content."""
     kind = kind_of(old.api_version, old.kind)
+    value = dict(document)
     data, faults = conform(value, kind.shape) if kind else (value, ())
     return Resource(old.id, old.api_version, value, data, old.origin, faults)

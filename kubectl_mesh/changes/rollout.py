@@ -17,6 +17,7 @@ from kubectl_mesh.changes import outlook
 from kubectl_mesh.changes.breakage import Failures, breaks
 from kubectl_mesh.changes.change_set import ChangeSet, Ready, Step
 from kubectl_mesh.changes.patch import Operation, operations_of, same
+from kubectl_mesh.changes.turns import gaps, in_turn
 from kubectl_mesh.mesh.hosts import fqdn
 from kubectl_mesh.mesh.resource import Resource, field_at
 from kubectl_mesh.mesh.schema import kind_of
@@ -203,10 +204,11 @@ class _Planning:
     def _receiving(self, others: Sequence[Wanted]) -> Phase:
         others = sorted(others, key=lambda each: _rank(each.resource.kind))
         known = any(_kind(each) in (*_CALLED, "Sidecar") for each in others)
+        steps = [_step(each, "it is there before requests are sent to it") for each in others]
         return Phase(
             "Services and all else that receives requests",
             "they have to be there before requests are sent to them",
-            tuple(_step(each, "it is there before requests are sent to it") for each in others),
+            tuple(in_turn(self._live, steps)),
             "all proxies know them" if known else "",
         )
 
@@ -235,7 +237,7 @@ class _Planning:
         return Phase(
             "VirtualServices",
             "all that they route to is there",
-            (*steps, *going),
+            tuple(in_turn(self._live, [*steps, *going])),
             "no proxy routes by the old ones",
         )
 
@@ -261,11 +263,11 @@ class _Planning:
     def _union(self, wanted: Wanted) -> Document | None:
         """A DestinationRule with the subsets that go, besides, for all who see it now or then.
 
-        None where it loses neither, and where no route changes: then nothing is gained by keeping
-        them for a while.
+        None where it loses neither, and where neither a route nor another one changes: then nothing
+        is gained by keeping them for a while.
         """
-        routes = self._of(_ROUTES) or any(self._going(_ROUTES))
-        if wanted.live is None or wanted.applied is None or not routes:
+        others = len(self._of(_RULES, _ROUTES)) > 1 or any(self._going(_ROUTES))
+        if wanted.live is None or wanted.applied is None or not others:
             return None
         kept = _subsets(wanted.applied)
         names = {_name(each) for each in kept}
@@ -323,6 +325,7 @@ class _Planning:
                 if text not in told and state is not states[-1]:
                     text += _IN_TWO
                 told.setdefault(text)
+        told |= dict.fromkeys(gap + _IN_TWO for gap in gaps(self._live, steps))
         yield from told
 
     @cached_property

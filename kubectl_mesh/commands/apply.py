@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from kubectl_mesh.changes.change_set import ChangeSet, Step
-from kubectl_mesh.changes.journal import Run
+from kubectl_mesh.changes.journal import RESUME, Run
 from kubectl_mesh.changes.patch import Conflict
 from kubectl_mesh.changes.rollout import Plan
 from kubectl_mesh.commands.changing import (
@@ -84,13 +84,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "-R", "--recursive", action="store_true", help="read the folders below a folder, too"
     )
-    group.add_argument("-n", "--namespace", help="of manifests that name none")
+    group.add_argument(
+        "-n", "--namespace", help="of what names none; default: the context's namespace"
+    )
     group.add_argument(
         "--remove-subset",
         action="append",
         metavar="[NAMESPACE/]NAME/SUBSET",
-        help="take a subset from the DestinationRule of that name or host, once no proxy routes "
-        "to it; repeatable",
+        help="take a subset from the DestinationRules of that name or host, of the context's "
+        "namespace if none is named, once no proxy routes to it; repeatable",
     )
     group.add_argument("--delete", action="store_true", help="delete the objects of the manifests")
     group.add_argument(
@@ -168,7 +170,7 @@ def run(args: argparse.Namespace) -> int:
             return 1
         agree(args, f"Make {len(changes.steps)} changes?")
         told = say if args.output != "json" else _say_aside
-        found = cluster.apply(changes, journal_of(args), told)
+        found = cluster.apply(changes, journal_of(args), told, RESUME)
     told(f"Taken back by: kubectl mesh undo {found.id}")
     return 0
 
@@ -193,12 +195,14 @@ def _check_flags(args: argparse.Namespace) -> None:
 
 def _resume(args: argparse.Namespace, cluster: Cluster) -> int:
     journal, found = going_on(args, cluster, args.resume)
+    if found.goes_on != RESUME:
+        raise UsageError(f"kubectl mesh {found.goes_on} {found.id} goes on with that one")
     with collector_paused():
         broken = list(_broken_by(_live(args), found))
     if broken and not args.allow_broken:
         raise Conflict(
-            f"{'; '.join(broken)}: somebody has changed something since; nothing is changed; "
-            f"kubectl mesh undo {found.id} goes back"
+            f"{'; '.join(broken)}: with what is there now it would fail (--allow-broken makes it "
+            f"all the same); nothing is changed; kubectl mesh undo {found.id} goes back"
         )
     agree_to(args, found.left, "Go on with it?")
     cluster.go_on(found, journal, say)
@@ -235,7 +239,8 @@ def _plan(args: argparse.Namespace, cluster: Cluster) -> Plan:
         else:
             wanted = desired.wanted(resources)
             unwanted = list(desired.pruned(resources, args.selector)) if args.prune else []
-            lost = desired.without_subsets(live, args.remove_subset or (), args.namespace)
+            namespace = args.namespace or namespace_on_disk(cluster_options(args))
+            lost = desired.without_subsets(live, args.remove_subset or (), namespace)
             known = {each.path for each in wanted}
             for each in lost:
                 if each.path in known:
@@ -258,7 +263,7 @@ def _live(args: argparse.Namespace) -> Snapshot:
     except Forbidden as error:
         raise Forbidden(
             f"{str(error).partition(': name one')[0]}, and apply has to see all routes, and what "
-            "they lead to: krew/rbac.yaml has the rights that it takes"
+            "they lead to: `list` on what doctor -A reads"
         ) from error
     unseen = [kind for kind, _ in live.coverage.missing if kind in _ROUTES]
     if unseen:

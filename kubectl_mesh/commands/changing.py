@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from kubectl_mesh.changes import files
 from kubectl_mesh.changes.change_set import ChangeSet, Step
-from kubectl_mesh.changes.journal import Entry, Journal, Run, State, default_folder
+from kubectl_mesh.changes.journal import RESUME, Entry, Journal, Run, State, default_folder
 from kubectl_mesh.changes.owners import FIELD_MANAGER, owner_of
 from kubectl_mesh.changes.patch import Conflict
 from kubectl_mesh.changes.wait_for import DELAY, For
@@ -209,12 +209,12 @@ def connected(args: argparse.Namespace, *, force_conflicts: bool = False) -> Ite
 
 
 def going_on(args: argparse.Namespace, cluster: Cluster, name: str) -> tuple[Journal, Run]:
-    """The run of a name, or the last that is not over, with the journal that it stands in.
+    """The run of a name, or the last of apply that is not over, with the journal of it.
 
     Raises UsageError where there is none of this cluster, JournalError where it cannot be read.
     """
     journal = journal_of(args)
-    found = journal.run(name) if name else journal.last(lambda each: each.is_half_done)
+    found = journal.run(name) if name else journal.last(_is_left_by_apply)
     if found is None:
         raise UsageError("there is nothing to go on with: see undo --list")
     check_server(cluster, found)
@@ -225,6 +225,10 @@ def going_on(args: argparse.Namespace, cluster: Cluster, name: str) -> tuple[Jou
             f"{found.id} was taken back in part: kubectl mesh undo {found.id} goes on with that"
         )
     return journal, found
+
+
+def _is_left_by_apply(run: Run) -> bool:
+    return run.is_half_done and run.goes_on == RESUME
 
 
 def check_server(cluster: Cluster, found: Run) -> None:

@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from kubectl_mesh.changes.journal import Journal, JournalError, Run, State, told_runs
+from kubectl_mesh.changes.journal import FINISH, Journal, JournalError, Run, State, told_runs
 from kubectl_mesh.commands.changing import (
     add_apply_flags,
     agree_to,
@@ -81,6 +81,8 @@ def _go(args: argparse.Namespace, cluster: Cluster, found: Run, journal: Journal
     concerned = found.left if args.finish else found.made
     if args.finish and any(each.state is State.UNDONE for each in found.entries):
         raise UsageError(f"{found.id} was taken back: run fix again instead")
+    if args.finish and found.goes_on != FINISH:
+        raise UsageError(f"kubectl mesh {found.goes_on} {found.id} goes on with that one")
     if not concerned:
         raise UsageError(f"there is nothing left to do of {found.id}")
     agree_to(args, concerned, "Go on with it?" if args.finish else "Take it back?")

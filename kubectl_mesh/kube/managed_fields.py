@@ -46,6 +46,26 @@ def handed_over(document: Mapping[str, Any], manager: str) -> list[dict[str, Any
     return left
 
 
+def given_back(
+    current: Mapping[str, Any], before: Mapping[str, Any]
+) -> list[Mapping[str, Any]] | None:
+    """The managedFields with which an object's fields are theirs again whose they were before.
+
+    Those of subresources, such as the status, stay as they are now. None where nothing differs, or
+    where it is not known whose they were.
+    """
+    own = [each for each in _entries(before) if not each.get("subresource")]
+    now = _entries(current)
+    fields = [*own, *(each for each in now if each.get("subresource"))]
+    if not own or [*map(_owned, fields)] == [*map(_owned, now)]:
+        return None
+    return fields
+
+
+def _owned(entry: Mapping[str, Any]) -> tuple[object, ...]:
+    return tuple(entry.get(key) for key in ("manager", "operation", "subresource", "fieldsV1"))
+
+
 def abandoned(document: Mapping[str, Any], applied: Mapping[str, Any]) -> Iterator[Path]:
     """The fields that client-side kubectl has alone and that are no longer applied.
 

@@ -226,7 +226,8 @@ def test_a_subset_that_goes_from_one_rule_to_another_is_there_before_it_goes() -
     empty = destination_rule("web", "web")
     other = destination_rule("two", "web", "v1")
     assert told(planned([empty, other])) == [
-        ["create DestinationRule/two v1", "patch DestinationRule/web"]
+        ["create DestinationRule/two v1", "patch DestinationRule/web v1*"],
+        ["patch DestinationRule/web"],
     ]
 
 
@@ -382,6 +383,58 @@ def test_more_requests_for_what_is_broken_are_refused() -> None:
     assert planned([weighed(1, 99)], live=live).refusals
 
 
+def test_fewer_requests_for_what_is_broken_are_not() -> None:
+    """Less weight, one more condition, one match repaired; a delegate that is lost already."""
+    x, y = {"uri": {"prefix": "/x"}}, {"uri": {"prefix": "/y"}}
+    lost = {"match": [x, y], "route": [{"destination": _destination("v9")}]}
+    half = [{"destination": _destination("v1"), "weight": 50}]
+    half += [{"destination": _destination("v9"), "weight": 50}]
+    tenth = [{**half[0], "weight": 90}, {**half[1], "weight": 10}]
+    root = virtual_service("root", ["r"], {"delegate": {"name": "gone"}}, to("web", "v1"))
+    live = [*LIVE, virtual_service("b", ["b"], lost, {"route": half}), root]
+    narrow = {**lost, "match": [{**x, "headers": {"h": {"exact": "1"}}}, {**y, "name": "n"}]}
+    for http in (
+        [lost, {"route": tenth}],
+        [narrow, {"route": half}],
+        [{**lost, "match": [y]}, {"route": half}],
+    ):
+        assert planned([virtual_service("b", ["b"], *http)], live=live).refusals == ()
+    more = virtual_service(
+        "b", ["b"], lost, {"route": [{**half[1], "weight": 51}, {**half[0], "weight": 49}]}
+    )
+    assert planned([more], live=live).refusals
+
+
+def test_a_host_that_was_not_broken_is_not_known_to_be() -> None:
+    """Though another host, or another way in, leads to the same place."""
+    old = virtual_service("old", ["old.com"], to("web", "v9"), gateways=["front"])
+    front = gateway("front", server())
+    web = virtual_service("web", ["web.com"], to("web", "v1"), gateways=["front"])
+    bad = virtual_service("web", ["web.com"], to("web", "v9"), gateways=["front"])
+    assert planned([bad], live=[*LIVE[:2], front, old, web]).refusals
+    inside = virtual_service("old", ["web.com"], to("web", "v9"))
+    assert planned([bad], live=[*LIVE[:2], front, inside, web]).refusals
+    delegate = virtual_service("d", [], to("web", "v9"))
+    del delegate["spec"]["hosts"]
+    handed = {"delegate": {"name": "d"}}
+    root = virtual_service("root", ["r.com"], handed, gateways=["front"])
+    taken = virtual_service("web", ["web.com"], handed, gateways=["front"])
+    assert planned([taken], live=[*LIVE[:2], front, delegate, root, web]).refusals
+
+
+def test_a_namespace_that_is_exported_to_no_longer() -> None:
+    injected = {"istio-injection": "enabled"}
+    spaces = [
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": injected}}
+        for name in ("a", "b", "c")
+    ]
+    pods = [deployment("x", name) for name in ("a", "b", "c")]
+    routed = virtual_service("v", ["v"], {"route": [{"destination": {"host": "x.org"}}]})
+    live = [*spaces, *pods, entry("x", ["x.org"]), routed]
+    assert planned([entry("x", ["x.org"], exportTo=[".", "b"])], live=live).refusals
+    assert not planned([entry("x", ["x.org"], exportTo=[".", "b", "c"])], live=live).refusals
+
+
 def test_what_is_hidden_from_its_users() -> None:
     """By exportTo; by a wildcard, of which istiod makes no cluster for one name."""
     there = {"route": [{"destination": {"host": "x.org"}}]}
@@ -412,6 +465,14 @@ def test_a_host_that_a_gateway_serves_no_longer() -> None:
     hidden = {**vs, "spec": {**vs["spec"], "exportTo": ["b"]}}
     assert planned([hidden], live=live).refusals
     assert not planned([more], live=live).refusals
+    other = gateway("front", server("x.com", "y.com", number=81))
+    assert "no longer on port 80" in planned([other], live=live).refusals[0]
+    typo = gateway("new", server("x.com", "y.com"), istio="typo")
+    gone = virtual_service("v", ["x.com", "y.com"], at("web", 80), gateways=["new"])
+    assert "no pod of a gateway" in planned([typo, gone], live=[*pods, both, vs]).refusals[0]
+    edge = pod("edge", "edge", istio="ingress")
+    some = {**vs, "spec": {**vs["spec"], "exportTo": ["a"]}}
+    assert planned([some], live=[*live, edge]).refusals
     swapped = [gateway("front", server("y.com")), gateway("other", server("x.com"))]
     one, other = (
         virtual_service(n, [h], at("web", 80), gateways=[g])
@@ -448,6 +509,39 @@ def test_a_rule_is_hidden_once_no_route_needs_it() -> None:
     assert found.refusals == ()
 
 
+def test_nothing_is_missing_between_two_steps() -> None:
+    """Of one phase: chains of hosts, roots that leave a delegate; what goes round is refused."""
+
+    def hosts(*names: str) -> list[Object]:
+        found = zip(("p", "q", "r"), names, strict=False)
+        return [virtual_service(name, [host], to("web", "v1")) for name, host in found]
+
+    web = [service("web"), rule("v1")]
+    chain = planned(hosts("two", "three", "four"), live=[*web, *hosts("one", "two", "three")])
+    assert told(chain) == [
+        ["patch VirtualService/p", "patch VirtualService/q", "patch VirtualService/r"]
+    ]
+    back = planned(hosts("one", "two", "three"), live=[*web, *hosts("two", "three", "four")])
+    assert told(back) == [
+        ["patch VirtualService/r", "patch VirtualService/q", "patch VirtualService/p"]
+    ]
+    assert (chain.refusals, back.refusals) == ((), ())
+    (refused,) = planned(hosts("b", "a"), live=[*web, *hosts("a", "b")]).refusals
+    assert "VirtualService a/p would leave a rule for a.a.svc.cluster.local missing" in refused
+    assert "apply it in two runs" in refused
+    delegate = virtual_service("d", [], to("web", "v1"))
+    del delegate["spec"]["hosts"]
+    root = virtual_service("root", ["r"], {"delegate": {"name": "d"}}, to("web", "v1"))
+    hidden = {**delegate, "spec": {**delegate["spec"], "exportTo": ["b"]}}
+    left = virtual_service("root", ["r"], to("web", "v1"))
+    assert told(planned([hidden, left], live=[*web, delegate, root])) == [
+        ["patch VirtualService/root", "patch VirtualService/d"]
+    ]
+    one, two = (entry(name, [f"{name}.org"]) for name in ("one", "two"))
+    swapped = [entry("one", ["two.org"]), entry("two", ["one.org"])]
+    assert planned(swapped, live=[one, two]).refusals
+
+
 def test_kinds_of_others_are_no_kinds_of_ours() -> None:
     theirs = {**service("web"), "apiVersion": "serving.knative.dev/v1"}
     assert not planned([], gone=[theirs]).refusals
@@ -477,7 +571,9 @@ def test_a_route_to_nothing_is_refused_if_it_was_not_there_before() -> None:
     prefixed = {**to("web", "v1"), "match": [{"uri": {"prefix": "/x"}}]}
     assert not planned([virtual_service("v", ["v"], prefixed, lost)], live=broken).refusals
     twice = [virtual_service("v", ["v"], {**lost, "match": prefixed["match"]}, lost)]
-    assert len(planned(twice, live=broken).refusals) == 1
+    assert not planned(twice, live=broken).refusals
+    assert planned([virtual_service("v", ["v", "w"], lost)], live=broken).refusals
+    assert planned([virtual_service("w", ["w"], lost)], live=broken).refusals
 
 
 def test_a_rule_without_spec_is_no_reason_to_fail() -> None:

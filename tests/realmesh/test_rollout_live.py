@@ -400,6 +400,33 @@ def test_a_host_goes_from_one_virtual_service_to_another(shop: Shop) -> None:
     assert not failed(loads)
 
 
+def test_hosts_that_two_exchange_take_two_runs(
+    shop: Shop, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def hosts(one: str, other: str, third: str = "x.example.com") -> list[dict[str, Any]]:
+        rules = to("web", subset="s1")
+        named = {"web": f"web {one}", "second": other, "third": third}
+        gateways = ["mesh", "front"]
+        return [virtual_service(*each, rules, gateways=gateways) for each in named.items()]
+
+    shop.settled(hosts("web.example.com", "b.example.com"))
+    with shop.load() as loads:
+        assert shop.apply(hosts("b.example.com", "web.example.com")) == 3
+        assert "apply it in two runs" in capsys.readouterr().err
+        moved = hosts("c.example.com", "web.example.com", "b.example.com")
+        assert shop.apply(moved) == 0
+        steps = [line for line in capsys.readouterr().out.splitlines() if line.endswith("patched")]
+        assert [line.split()[1] for line in steps] == [
+            "default/third",
+            "default/second",
+            "default/web",
+        ]
+        shop.mesh.settled()
+        assert shop.run("undo") == 0
+        shop.mesh.settled()
+    assert not failed(loads)
+
+
 def test_what_is_refused(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
     """A subset that is used; one without a pod; fields of somebody else; broken manifests."""
     before = shop.spec("destinationrule"), shop.spec("virtualservice")
@@ -504,7 +531,7 @@ def test_interrupted_it_says_how_to_go_on(
     with shop.load() as loads:
         assert shop.apply(SECOND) == 130
         said = capsys.readouterr().err
-        assert "error: interrupted; 1 of 3 steps are made: kubectl mesh undo --finish" in said
+        assert "error: interrupted; 1 of 3 steps are made: kubectl mesh apply --resume" in said
         assert shop.run("apply", "--resume") == 0
     assert not failed(loads)
 
@@ -536,7 +563,7 @@ def test_what_is_wrong_in_a_namespace_that_is_to_come(
     wrong["metadata"] = {"name": "web", "namespace": "to-come"}
     assert shop.apply([space, wrong]) == 3
     said = capsys.readouterr().err
-    assert "1 of 2 steps are made: kubectl mesh undo" in said
+    assert "1 of 2 steps are made: kubectl mesh apply --resume" in said
     assert shop.run("undo") == 0
     wrong["spec"] = {"ports": 5}
     assert shop.apply([space, wrong]) == 3
