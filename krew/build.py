@@ -23,19 +23,21 @@ import hashlib
 import io
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tarfile
 import tempfile
 import zipfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from krew.check import Fault, archive_faults, manifest_faults
 
 ROOT = Path(__file__).parent.parent
 _PACKED = ("LICENSE", "kubectl_mesh", "krew/kubectl-mesh")
+_NEEDED = ("plugin.yaml", "krew/requirements.txt", "krew/index/README.md")
+"""Of the commit, too, and not in the archive."""
 _PYTHON = "3.10"
 _PLATFORM = "manylinux2014_x86_64"
 """Of the wheels with a compiled part, which is left out."""
@@ -61,10 +63,10 @@ def main() -> int:
     try:
         for made in build(args.output, args.commit, args.url):
             print(made)
-    except BuildError as error:
+    except (BuildError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    if _run("git", "status", "--porcelain", *_PACKED, cwd=ROOT):
+    if _run("git", "status", "--porcelain", *_PACKED, *_NEEDED, cwd=ROOT):
         print(f"Warning: what is not committed is not in it: it is {args.commit}", file=sys.stderr)
     return 0
 
@@ -74,16 +76,18 @@ def build(output: Path, commit: str = "HEAD", url: str = _RELEASES) -> Iterator[
     with tempfile.TemporaryDirectory() as folder:
         whole = Path(folder)
         version = f"v{_unpack(commit, whole)}"
-        _install(whole / "lib")
+        _install(_shown(commit, "krew/requirements.txt"), whole / "lib")
         packed = _packed(whole, int(_run("git", "log", "-1", "--format=%ct", commit, cwd=ROOT)))
-    manifest = ROOT / "plugin.yaml"
     archive = output / f"kubectl-mesh-{version}.tar.gz"
     checksum = hashlib.sha256(packed).hexdigest()
-    filled = _filled(manifest.read_text(), version, f"{url}/{version}/{archive.name}", checksum)
+    filled = _filled(
+        _shown(commit, "plugin.yaml"), version, f"{url}/{version}/{archive.name}", checksum
+    )
     _refuse([*archive_faults(packed), *manifest_faults(filled)])
     plugins = output / "index" / "plugins"
     plugins.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(ROOT / "krew" / "index" / "README.md", plugins.parent / "README.md")
+    readme = plugins.parent / "README.md"
+    readme.write_text(_shown(commit, "krew/index/README.md"))
     for file, content in (
         (archive, packed),
         (output / f"{archive.name}.sha256", f"{checksum}  {archive.name}\n".encode()),
@@ -109,24 +113,34 @@ def _unpack(commit: str, folder: Path) -> str:
     return version[1]
 
 
+def _shown(commit: str, path: str) -> str:
+    """The text of a file in a commit."""
+    return _run("git", "show", f"{commit}:{path}", cwd=ROOT) + "\n"
+
+
 def _git_archive(commit: str) -> bytes:
-    command = ["git", "archive", "--format=zip", commit, *_PACKED]
+    """Our own files, whatever this user's git makes of line ends."""
+    as_it_is = ("-c", "core.autocrlf=false", "-c", "core.eol=lf")
+    command = ["git", *as_it_is, "archive", "--format=zip", commit, *_PACKED]
     done = subprocess.run(command, cwd=ROOT, capture_output=True)
     if done.returncode:
         raise BuildError(f"{' '.join(command)}: {done.stderr.decode().strip()}")
     return done.stdout
 
 
-def _install(folder: Path) -> None:
+def _install(requirements: str, folder: Path) -> None:
     """The packages of requirements.txt: those very files, whatever Python and platform this is."""
+    file = folder.parent / "requirements.txt"
+    file.write_text(requirements)
     _run(
         *(sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"),
         *("--target", str(folder), "--no-compile", "--no-deps", "--require-hashes"),
         *("--only-binary=:all:", "--platform", _PLATFORM, "--implementation", "cp"),
         *("--python-version", _PYTHON, "--upgrade"),
-        *("--requirement", str(ROOT / "krew" / "requirements.txt")),
+        *("--requirement", str(file)),
         cwd=ROOT,
     )
+    file.unlink()
 
 
 def _packed(folder: Path, modified: int) -> bytes:
@@ -157,10 +171,14 @@ def _filled(manifest: str, version: str, uri: str, checksum: str) -> str:
     """The manifest for one archive, without the comment at its top."""
     text = re.sub(r"\A(#[^\n]*\n)+", "", manifest)
     for field, value in (("version", version), ("uri", uri), ("sha256", f'"{checksum}"')):
-        text, count = re.subn(rf"(?m)^( +){field}: .*$", rf"\g<1>{field}: {value}", text)
+        text, count = re.subn(rf"(?m)^( +){field}: .*$", partial(_set, field, value), text)
         if count != 1:
             raise BuildError(f"plugin.yaml has {count} fields {field}; expected one")
     return text
+
+
+def _set(field: str, value: str, line: re.Match[str]) -> str:
+    return f"{line[1]}{field}: {value}"
 
 
 def _refuse(faults: list[Fault]) -> None:

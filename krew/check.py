@@ -18,6 +18,7 @@ import yaml
 Fault = str
 """What is wrong, and where."""
 
+LAUNCHER = "kubectl-mesh"
 _API_VERSION = "krew.googlecontainertools.github.com/v1alpha2"
 _NAME = re.compile(r"[\w-]+", re.ASCII)
 _RESERVED = re.compile(r"(?i)con|prn|aux|nul|(com|lpt)[1-9]")
@@ -87,8 +88,8 @@ def _platform(platform: Mapping[str, Any]) -> Iterator[Fault]:
     selector = platform.get("selector") or {}
     wanted = [*(selector.get("matchLabels") or {})]
     wanted += [each.get("key") for each in selector.get("matchExpressions") or ()]
-    if not wanted:
-        yield ".selector selects nothing"
+    if not wanted or selector.get("matchLabels") == {} or selector.get("matchExpressions") == []:
+        yield ".selector selects nothing, or is in part empty"
     if not {*wanted} <= {"os", "arch"}:
         yield ".selector has other keys than os and arch"
     elif not any(_selects(platform, each) for each in _PLATFORMS):
@@ -97,25 +98,10 @@ def _platform(platform: Mapping[str, Any]) -> Iterator[Fault]:
         yield ".uri is no address"
     if not isinstance(platform.get("sha256"), str) or not _CHECKSUM.fullmatch(platform["sha256"]):
         yield ".sha256 is not of 64 hexadecimal digits in lower case"
-    if not platform.get("bin") or _leaves(str(platform["bin"])):
-        yield ".bin is no path in the archive"
+    if platform.get("bin") != LAUNCHER:
+        yield f".bin is not {LAUNCHER}, the launcher at the archive's root"
     if "files" in platform:
-        yield from _files(platform["files"])
-
-
-def _files(files: Any) -> Iterator[Fault]:
-    if not files:
-        yield ".files is empty; leave it out"
-    for index, each in enumerate(files or ()):
-        source, target = str(each.get("from") or ""), str(each.get("to") or "")
-        if not source or not target:
-            yield f".files[{index}] needs from and to"
-        elif _leaves(target) or target != str(PurePosixPath(target)):
-            yield f".files[{index}].to is not written as the shortest path"
-
-
-def _leaves(path: str) -> bool:
-    return path.startswith("/") or ".." in PurePosixPath(path).parts
+        yield ".files is there: all of the archive is needed, which is what krew takes without it"
 
 
 def _selects(platform: Mapping[str, Any], here: tuple[str, str]) -> bool:
@@ -139,10 +125,13 @@ def _selects(platform: Mapping[str, Any], here: tuple[str, str]) -> bool:
     return True
 
 
-def archive_faults(content: bytes, launcher: str = "kubectl-mesh") -> Iterator[Fault]:
-    """What is wrong with a .tar.gz that krew is to unpack; `launcher` is the manifest's bin."""
+def archive_faults(content: bytes) -> Iterator[Fault]:
+    """What is wrong with a .tar.gz that krew is to unpack."""
     with tarfile.open(fileobj=io.BytesIO(content), mode="r:gz") as packed:
         entries = {entry.name: entry for entry in packed}
+        launcher = packed.extractfile(LAUNCHER) if LAUNCHER in entries else None
+        if launcher and b"\r" in launcher.read():
+            yield f"{LAUNCHER} has line ends that sh does not know"
     for name, entry in entries.items():
         if not (entry.isfile() or entry.isdir()):
             yield f"{name} is neither a file nor a folder: krew cannot unpack it"
@@ -152,8 +141,8 @@ def archive_faults(content: bytes, launcher: str = "kubectl-mesh") -> Iterator[F
             yield f"{name} is of one platform"
     if not any(_LICENCE.fullmatch(name) for name in entries):
         yield "there is no licence at its root"
-    if launcher not in entries or not entries[launcher].mode & 0o111:
-        yield f"{launcher} is not there, or cannot be run"
+    if LAUNCHER not in entries or not entries[LAUNCHER].mode & 0o111:
+        yield f"{LAUNCHER} is not there, or cannot be run"
     for name in entries:
         package = re.fullmatch(r"(lib/[^/]+\.dist-info)/METADATA", name)
         if package and not any(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import io
 import os
+import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 from kubectl_mesh import __version__
@@ -52,7 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="backslashreplace")
         if arguments[:1] == [_COMPLETE]:
-            return _complete(arguments[1:])
+            with _quiet() if argv is None else contextlib.nullcontext():
+                return _complete(arguments[1:])
         args = _parse(arguments)
         status = _run(args)
         sys.stdout.flush()
@@ -67,7 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def complete() -> int:
     """`kubectl_complete-mesh`, which kubectl runs for each word that is to be completed."""
-    return main([_COMPLETE, *sys.argv[1:]])
+    sys.argv.insert(1, _COMPLETE)
+    return main()
 
 
 def _complete(words: list[str]) -> int:
@@ -76,6 +80,25 @@ def _complete(words: list[str]) -> int:
     sys.stdout.write(str(offer(_parser_for(words[:-1]), words)))
     sys.stdout.flush()
     return 0
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without a terminal: a plugin for credentials may not ask, tell, nor outlive the question."""
+    alone = True
+    try:
+        os.setsid()
+    except OSError:
+        alone = False
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    os.dup2(null, 2)
+    try:
+        yield
+    finally:
+        if alone:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            os.killpg(0, signal.SIGTERM)
 
 
 def _run(args: argparse.Namespace) -> int:

@@ -10,6 +10,7 @@ Whatever goes wrong, nothing is said: the user is typing.
 from __future__ import annotations
 
 import argparse
+import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ PATIENCE = 1.0
 _NO_FILES = 4
 _FILES = 0
 _NO_SPACE = 2
+
+_NAME = re.compile(r"[A-Za-z0-9][-A-Za-z0-9._:/@=+]*")
 
 Candidate = tuple[str, str]
 
@@ -74,12 +77,16 @@ class _Line:
         self._used: set[str] = set()
         self._positionals = 0
         self._pending: argparse.Action | None = None
+        self._only_words = False
         for word in before:
             self._read(word)
 
     def offer(self) -> Offer:
         if self._pending and not self._is_left_out(self._word):
             return self._value(self._pending, self._word)
+        if self._only_words:
+            positional = self._positional()
+            return self._value(positional, self._word) if positional else Offer()
         if self._word.startswith("--") and "=" in self._word:
             flag, _, value = self._word.partition("=")
             action = self._flags.get(flag)
@@ -106,10 +113,13 @@ class _Line:
             self._pending = None
             return
         self._pending = None
-        if word.startswith("-") and word != "-":
+        if word == "--":
+            self._only_words = True
+        elif word.startswith("-") and word != "-" and not self._only_words:
             flag, equals, value = word.partition("=")
             action = self._flags.get(flag)
             if action is None:
+                self._read_bundle(word)
                 return
             self._used.add(action.dest)
             if equals:
@@ -118,6 +128,21 @@ class _Line:
                 self._pending = action
         else:
             self._positionals += 1
+
+    def _read_bundle(self, word: str) -> None:
+        """Short flags in one word, the last with its value, if it takes one: -Aojson."""
+        for index, letter in enumerate(word[1:], 1):
+            action = self._flags.get(f"-{letter}") if not word.startswith("--") else None
+            if action is None:
+                return
+            self._used.add(action.dest)
+            if _takes_value(action):
+                rest = word[index + 1 :].removeprefix("=")
+                if rest:
+                    self._values[action.dest] = rest
+                else:
+                    self._pending = action
+                return
 
     def _positional(self) -> argparse.Action | None:
         actions = [each for each in self._parser._actions if not each.option_strings]
@@ -145,8 +170,9 @@ class _Line:
     def _options(self) -> argparse.Namespace:
         """The flags that say which cluster is meant."""
         names = {each.dest: self._parser.get_default(each.dest) for each in self._parser._actions}
+        given = {name: True for name in self._used if name not in self._values}
         return argparse.Namespace(
-            **{**names, "as_groups": None, **self._values, "request_timeout": PATIENCE}
+            **{**names, **given, "as_groups": None, **self._values, "request_timeout": PATIENCE}
         )
 
     def of_kubeconfig(self, kind: str, word: str) -> Offer:
@@ -246,9 +272,9 @@ def _summaries(parser: argparse.ArgumentParser) -> Iterator[Candidate]:
 
 
 def _starting(word: str, candidates: Iterable[Candidate]) -> Iterator[Candidate]:
-    """Those that begin with the word, and are names: the shell is given nothing else."""
+    """Those that begin with the word, and are names: a shell is given nothing that it may run."""
     for name, text in candidates:
-        if name.startswith(word) and name.isprintable() and not any(map(str.isspace, name)):
+        if name.startswith(word) and _NAME.fullmatch(name):
             yield name, text
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,6 +21,9 @@ OBJECTS = [
     {"kind": "Namespace", "metadata": {"name": "shop"}},
     {"kind": "Namespace", "metadata": {"name": "stage\x1b[0m"}},
     {"kind": "Namespace", "metadata": {"name": "staging"}},
+    {"kind": "Namespace", "metadata": {"name": "$(touch${IFS}x)"}},
+    {"kind": "Namespace", "metadata": {"name": "-A"}},
+    {"kind": "Namespace", "metadata": {"name": ""}},
     virtual_service("web", ["web"], namespace="shop"),
     virtual_service("other", ["other"], namespace="staging"),
     gateway("front", namespace="shop"),
@@ -89,13 +94,20 @@ def offered(fake: FakeApiServer, capsys: pytest.CaptureFixture[str]) -> Offered:
         ("nonsense ", []),
         ("doctor --nonsense=", []),
         ("doctor --rule", ["--rule"]),
+        ("merge-vs -nstaging ", ["other"]),
+        ("merge-vs -Aojson ", ["shop/web", "staging/other"]),
+        ("merge-vs -- ", ["web"]),
+        ("merge-vs -- -", []),
+        ("doctor -Ao j", ["json", "junit"]),
     ],
 )
 def test_candidates(offered: Offered, line: str, candidates: list[str]) -> None:
     assert offered(line) == (candidates, 4)
 
 
-@pytest.mark.parametrize("line", ["doctor -f ", "fix --filename=a", "compare ", "compare x "])
+@pytest.mark.parametrize(
+    "line", ["doctor -Rf ", "doctor -f ", "fix --filename=a", "compare ", "compare x "]
+)
 def test_files_are_left_to_the_shell(offered: Offered, line: str) -> None:
     assert offered(line) == ([], 0)
 
@@ -132,6 +144,30 @@ def test_a_slow_cluster_is_not_waited_for(
     fake.answers["namespaces"] = [Answer(wait_for=never)]
     assert offered("doctor -n ") == ([], 4)
     never.set()
+
+
+def test_a_plugin_for_credentials_neither_asks_nor_stays(tmp_path: Path) -> None:
+    script = "echo noise >&2; read word; sleep 2; touch marker"
+    plugin = {
+        "apiVersion": "client.authentication.k8s.io/v1",
+        "command": "sh",
+        "args": ["-c", script],
+    }
+    user = {"exec": {**plugin, "interactiveMode": "IfAvailable"}}
+    with FakeApiServer(OBJECTS) as server:
+        environment = {**os.environ, "KUBECONFIG": server.kubeconfig(tmp_path, **user)}
+        command = [sys.executable, "-m", "kubectl_mesh", "__complete", "doctor", "-n", ""]
+        done = subprocess.run(
+            command,
+            env={**environment, "PYTHONPATH": str(Path(__file__).parents[1])},
+            cwd=tmp_path,
+            input="typed\n",
+            capture_output=True,
+            text=True,
+        )
+        assert (done.returncode, done.stdout, done.stderr) == (0, ":4\n", "")
+        time.sleep(2)
+    assert not (tmp_path / "marker").exists()
 
 
 def test_the_printed_script_asks_the_plugin(

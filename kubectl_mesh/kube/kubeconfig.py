@@ -324,7 +324,9 @@ def _type_problem(value: Any, shape: _Shape, path: str = "") -> str | None:
         if not isinstance(value, dict):
             return f"{path} must be a mapping"
         problems = (
-            _type_problem(inner, shape.get(key) or shape["*"], f"{path}.{key}".lstrip("."))
+            _type_problem(
+                inner, shape[key] if key in shape else shape["*"], f"{path}.{key}".lstrip(".")
+            )
             for key, inner in value.items()
             if key in shape or "*" in shape
         )

@@ -70,6 +70,23 @@ def test_as_json(fake: FakeApiServer, capsys: pytest.CaptureFixture[str]) -> Non
     }
 
 
+@pytest.mark.parametrize(
+    "item",
+    [
+        None,
+        {"metadata": "x"},
+        {"metadata": {"labels": [1]}},
+        {"spec": {"template": {"spec": {"containers": {"a": 1}}}}},
+        {"spec": {"template": {"spec": {"containers": [None]}}}},
+    ],
+)
+def test_answers_of_wrong_types(
+    fake: FakeApiServer, capsys: pytest.CaptureFixture[str], item: object
+) -> None:
+    fake.answers["deployments"] = [Answer(body={"items": [item]})]
+    assert "without a tag" in told(capsys)
+
+
 def test_what_is_not_known_is_said(
     fake: FakeApiServer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -103,8 +103,15 @@ def test_it_works_on_every_python(
 
 @pytest.mark.parametrize(
     "content",
-    ["#!/bin/sh\nexit 1\n", "#!/nonexistent/python\n", "\x7fELF of another machine", ""],
-    ids=["broken", "without-interpreter", "other-machine", "empty"],
+    [
+        "#!/bin/sh\nexit 1\n",
+        "#!/nonexistent/python\n",
+        "\x7fELF of another machine",
+        "",
+        "#!/bin/sh\necho /\n",
+        "#!/bin/sh\necho /bin/ls\n",
+    ],
+    ids=["broken", "without-interpreter", "other-machine", "empty", "folder", "other-program"],
 )
 def test_a_broken_python_that_comes_first(released: Release, tmp_path: Path, content: str) -> None:
     launcher = released.unpacked / "kubectl-mesh"
@@ -152,7 +159,7 @@ def test_a_python_without_all_of_its_library(released: Release, tmp_path: Path) 
     )
     put(
         tmp_path / "bin",
-        '#!/bin/sh\n[ "$3" = -c ] && echo "$0" && exit\nshift 2\n'
+        '#!/bin/sh\n[ "$3" = -c ] && echo "is:$0" && exit\nshift 2\n'
         f'exec {sys.executable} -I -S -c "{script}" "$@"\n',
     )
     done = run(released.unpacked / "kubectl-mesh", "--version", path=f"{tmp_path / 'bin'}")

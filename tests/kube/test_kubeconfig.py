@@ -127,6 +127,14 @@ def test_namespace_of_context(tmp_path: Path) -> None:
     assert namespace_of_context(ClusterOptions()) == "default"
 
 
+def test_the_configuration_of_an_auth_provider_may_hold_anything(tmp_path: Path) -> None:
+    parts = prod()
+    provider = {"name": "oidc", "config": {"client-id": "c", "id-token": "a.b.c"}}
+    parts["users"] = [{"name": "bob", "user": {"auth-provider": provider}}]
+    file = write(tmp_path / "config", **parts)
+    assert target(ClusterOptions(kubeconfig=file)).user["auth-provider"] == provider
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
