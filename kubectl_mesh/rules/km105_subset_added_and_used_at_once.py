@@ -27,9 +27,10 @@ def check(snapshot: Snapshot) -> Iterator[Finding | Skip]:
                     f"{destination.host}, which {defining.resource} gets by the same change",
                     traffic="until every proxy has the new DestinationRule, requests that meet "
                     "this rule get 503 (response flag NC: no cluster)",
-                    next=f"apply {defining.resource} alone, wait until the proxies have it "
-                    "(istioctl proxy-status shows CDS as SYNCED), then apply "
-                    f"{virtual_service.resource}",
+                    next="let kubectl mesh apply do it; by hand: apply "
+                    f"{defining.resource} alone, with the subsets that it has now besides the new "
+                    "ones, wait until the proxies have it (istioctl proxy-status shows CDS as "
+                    f"SYNCED), then apply {virtual_service.resource}",
                     related=(defining.resource.id,),
                 )
 
@@ -54,7 +55,8 @@ catches up. One `kubectl apply` of both files is no cure, in whatever order they
 The rule compares manifests with the cluster that they are meant for:
 `kubectl mesh doctor -f FILES --with-cluster`.""",
     fix="""\
-Make before break: apply the DestinationRule alone, wait until all proxies have it, then apply the
+Make before break, as `kubectl mesh apply` does it: apply the DestinationRule alone, with the
+subsets that it has now besides the new ones, wait until all proxies have it, then apply the
 VirtualService.""",
     reference="https://istio.io/latest/docs/ops/best-practices/traffic-management/"
     "#avoid-503-errors-while-reconfiguring-service-routes",

@@ -36,8 +36,9 @@ def check(snapshot: Snapshot) -> Iterator[Finding | Skip]:
                 traffic="requests that meet that rule get 503 (response flag NC: no cluster)"
                 + (" until every proxy has the new VirtualService" if changed else ""),
                 next=(
-                    f"apply {user} alone, wait until the proxies have it (istioctl proxy-status "
-                    f"shows RDS as SYNCED), then apply {rule}"
+                    f"let kubectl mesh apply do it; by hand: apply {user} alone, once the subsets "
+                    "that it names are there (KM105), wait until the proxies have it (istioctl "
+                    f"proxy-status shows RDS as SYNCED), then apply {rule}"
                     if changed
                     else f"first take the subset out of {user}, wait until the proxies have "
                     f"that, then apply {rule}"
@@ -59,8 +60,9 @@ naming it, and for some seconds where the same change takes it out of the Virtua
 The rule compares manifests with the cluster that they are meant for:
 `kubectl mesh doctor -f FILES --with-cluster`.""",
     fix="""\
-The other way round than adding: first the VirtualService that no longer names the subset, then wait
-until all proxies have it, then the DestinationRule without the subset.""",
+The other way round than adding, as `kubectl mesh apply` does it: first the VirtualService that no
+longer names the subset, then wait until all proxies have it, then the DestinationRule without the
+subset. Where new subsets come at the same time, the DestinationRule has both for a while.""",
     reference="https://istio.io/latest/docs/ops/best-practices/traffic-management/"
     "#avoid-503-errors-while-reconfiguring-service-routes",
     needs=("VirtualService", "DestinationRule"),
