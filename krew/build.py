@@ -21,7 +21,6 @@ import argparse
 import gzip
 import hashlib
 import io
-import os
 import re
 import subprocess
 import sys
@@ -32,7 +31,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from krew.check import Fault, archive_faults, manifest_faults
+from krew.check import archive_faults, manifest_faults
 
 ROOT = Path(__file__).parent.parent
 _PACKED = ("LICENSE", "kubectl_mesh", "krew/kubectl-mesh")
@@ -66,7 +65,7 @@ def main() -> int:
     except (BuildError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    if _run("git", "status", "--porcelain", *_PACKED, *_NEEDED, cwd=ROOT):
+    if _run("git", "status", "--porcelain", *_PACKED, *_NEEDED):
         print(f"Warning: what is not committed is not in it: it is {args.commit}", file=sys.stderr)
     return 0
 
@@ -77,13 +76,14 @@ def build(output: Path, commit: str = "HEAD", url: str = _RELEASES) -> Iterator[
         whole = Path(folder)
         version = f"v{_unpack(commit, whole)}"
         _install(_shown(commit, "krew/requirements.txt"), whole / "lib")
-        packed = _packed(whole, int(_run("git", "log", "-1", "--format=%ct", commit, cwd=ROOT)))
+        packed = _packed(whole, int(_run("git", "log", "-1", "--format=%ct", commit)))
     archive = output / f"kubectl-mesh-{version}.tar.gz"
     checksum = hashlib.sha256(packed).hexdigest()
     filled = _filled(
         _shown(commit, "plugin.yaml"), version, f"{url}/{version}/{archive.name}", checksum
     )
-    _refuse([*archive_faults(packed), *manifest_faults(filled)])
+    if faults := [*archive_faults(packed), *manifest_faults(filled)]:
+        raise BuildError("; ".join(faults))
     plugins = output / "index" / "plugins"
     plugins.mkdir(parents=True, exist_ok=True)
     readme = plugins.parent / "README.md"
@@ -115,7 +115,7 @@ def _unpack(commit: str, folder: Path) -> str:
 
 def _shown(commit: str, path: str) -> str:
     """The text of a file in a commit."""
-    return _run("git", "show", f"{commit}:{path}", cwd=ROOT) + "\n"
+    return _run("git", "show", f"{commit}:{path}") + "\n"
 
 
 def _git_archive(commit: str) -> bytes:
@@ -138,7 +138,6 @@ def _install(requirements: str, folder: Path) -> None:
         *("--only-binary=:all:", "--platform", _PLATFORM, "--implementation", "cp"),
         *("--python-version", _PYTHON, "--upgrade"),
         *("--requirement", str(file)),
-        cwd=ROOT,
     )
     file.unlink()
 
@@ -181,13 +180,8 @@ def _set(field: str, value: str, line: re.Match[str]) -> str:
     return f"{line[1]}{field}: {value}"
 
 
-def _refuse(faults: list[Fault]) -> None:
-    if faults:
-        raise BuildError("; ".join(map(str, faults)))
-
-
-def _run(*command: str, cwd: Path) -> str:
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, env=os.environ)
+def _run(*command: str) -> str:
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     if done.returncode:
         raise BuildError(f"{' '.join(command)}: {(done.stderr or done.stdout).strip()}")
     return done.stdout.strip()

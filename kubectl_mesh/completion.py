@@ -15,9 +15,13 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kubectl_mesh.flags import command_of
 from kubectl_mesh.term import safe
+
+if TYPE_CHECKING:
+    from kubectl_mesh.sources.context import ClusterOptions
 
 PATIENCE = 1.0
 """Seconds that a cluster is given."""
@@ -84,19 +88,20 @@ class _Line:
     def offer(self) -> Offer:
         if self._pending and not self._is_left_out(self._word):
             return self._value(self._pending, self._word)
-        if self._only_words:
-            positional = self._positional()
-            return self._value(positional, self._word) if positional else Offer()
-        if self._word.startswith("--") and "=" in self._word:
-            flag, _, value = self._word.partition("=")
-            action = self._flags.get(flag)
-            return self._value(action, value) if action else Offer()
-        if self._word.startswith("-"):
-            return Offer([*self._unused()])
+        if self._word.startswith("-") and not self._only_words:
+            return self._flag()
         if not self._command:
             return Offer([*_starting(self._word, _summaries(self._parser))])
         positional = self._positional()
         return self._value(positional, self._word) if positional else Offer()
+
+    def _flag(self) -> Offer:
+        """For a word that is a flag, and perhaps its value."""
+        flag, equals, value = self._word.partition("=")
+        if not flag.startswith("--") or not equals:
+            return Offer([*self._unused()])
+        action = self._flags.get(flag)
+        return self._value(action, value) if action else Offer()
 
     @property
     def _flags(self) -> Mapping[str, argparse.Action]:
@@ -159,7 +164,7 @@ class _Line:
 
     def _value(self, action: argparse.Action, word: str) -> Offer:
         if action.choices is not None:
-            return Offer([*_starting(word, ((str(each), "") for each in action.choices))])
+            return _names(word, map(str, action.choices))
         if action.dest in _FILE_NAMES:
             return Offer(directive=_FILES)
         source = _SOURCES.get(action.dest)
@@ -167,24 +172,22 @@ class _Line:
 
     # Where values come from
 
-    def _options(self) -> argparse.Namespace:
-        """The flags that say which cluster is meant."""
+    def _cluster(self) -> ClusterOptions:
+        """Which cluster the flags mean."""
+        from kubectl_mesh.commands.inputs import cluster_options
+
         names = {each.dest: self._parser.get_default(each.dest) for each in self._parser._actions}
         given = {name: True for name in self._used if name not in self._values}
-        return argparse.Namespace(
-            **{**names, **given, "as_groups": None, **self._values, "request_timeout": PATIENCE}
-        )
+        flags = {**names, **given, "as_groups": None, **self._values, "request_timeout": PATIENCE}
+        return cluster_options(argparse.Namespace(**flags))
 
     def of_kubeconfig(self, kind: str, word: str) -> Offer:
-        from kubectl_mesh.commands.inputs import cluster_options
         from kubectl_mesh.sources import names
 
-        found = names.of_kubeconfig(cluster_options(self._options()), kind)
-        return Offer([*_starting(word, ((each, "") for each in found))])
+        return _names(word, names.of_kubeconfig(self._cluster(), kind))
 
     def namespaces(self, word: str) -> Offer:
-        found = self._objects("Namespace", None)
-        return Offer([*_starting(word, ((name, "") for _, name in found))])
+        return _names(word, (name for _, name in self._objects("Namespace", None)))
 
     def objects(self, kind: str, word: str) -> Offer:
         """By name; by namespace/name where the word has a namespace, or all of them are meant."""
@@ -192,8 +195,7 @@ class _Line:
         everywhere = "all_namespaces" in self._used
         found = self._objects(kind, own if slash else None if everywhere else self._namespace())
         qualified = bool(slash) or everywhere
-        named = (f"{where}/{name}" if qualified else name for where, name in found)
-        return Offer([*_starting(word, ((each, "") for each in named))])
+        return _names(word, (f"{where}/{name}" if qualified else name for where, name in found))
 
     def subsets(self, word: str) -> Offer:
         """The DestinationRules: the subset itself is typed."""
@@ -204,20 +206,18 @@ class _Line:
         kind, slash, _ = word.partition("/")
         if slash and kind in ("deploy", "deployment"):
             found = self._objects("Deployment", self._namespace())
-            return Offer([*_starting(word, ((f"{kind}/{name}", "") for _, name in found))])
+            return _names(word, (f"{kind}/{name}" for _, name in found))
         return self.objects("Pod", word)
 
     def _namespace(self) -> str:
-        from kubectl_mesh.commands.inputs import cluster_options
         from kubectl_mesh.sources.context import namespace_on_disk
 
-        return self._values.get("namespace") or namespace_on_disk(cluster_options(self._options()))
+        return self._values.get("namespace") or namespace_on_disk(self._cluster())
 
     def _objects(self, kind: str, namespace: str | None) -> Iterable[tuple[str, str]]:
-        from kubectl_mesh.commands.inputs import cluster_options
         from kubectl_mesh.sources import names
 
-        return names.of_objects(cluster_options(self._options()), kind, namespace)
+        return names.of_objects(self._cluster(), kind, namespace)
 
     def codes(self, word: str) -> Offer:
         from kubectl_mesh.rules import RULES
@@ -276,6 +276,10 @@ def _starting(word: str, candidates: Iterable[Candidate]) -> Iterator[Candidate]
     for name, text in candidates:
         if name.startswith(word) and _NAME.fullmatch(name):
             yield name, text
+
+
+def _names(word: str, names: Iterable[str]) -> Offer:
+    return Offer([*_starting(word, ((name, "") for name in names))])
 
 
 def _takes_value(action: argparse.Action) -> bool:

@@ -22,7 +22,7 @@ from kubectl_mesh.mesh.hosts import fqdn
 from kubectl_mesh.mesh.resource import Resource, field_at
 from kubectl_mesh.mesh.schema import kind_of
 from kubectl_mesh.mesh.snapshot import Snapshot
-from kubectl_mesh.mesh.visibility import EXPORT_TO_ANNOTATION
+from kubectl_mesh.mesh.visibility import export_of
 from kubectl_mesh.rules.repair import Edit, Then
 
 Document = Mapping[str, Any]
@@ -43,6 +43,7 @@ _IN_TWO = (
 )
 _ALL_HOSTS = "*/*"
 """What a Sidecar imports that imports all, and what is imported where there is none."""
+_EVERYONE = ("*",)
 _FIRST = ("Namespace", "CustomResourceDefinition", "ServiceAccount", "ConfigMap", "Secret")
 _WORKLOADS = ("Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Pod", "Rollout")
 
@@ -427,15 +428,12 @@ def _offers(wanted: Wanted, document: Document | None) -> set[object]:
     if document is None or kind not in _OFFERING:
         return {_ALL_HOSTS} if kind == "Sidecar" else set()
     spec = document.get("spec") or {}
-    exported = {("exportTo", name) for name in spec.get("exportTo") or ("*",)}
+    export = export_of(outlook.resource_of(wanted.resource, document), _EVERYONE)
+    exported = {
+        ("exportTo", name) for name in (_EVERYONE if export.everyone else export.namespaces)
+    }
     match kind:
         case "Service":
-            exported = {
-                (
-                    "exportTo",
-                    (document["metadata"].get("annotations") or {}).get(EXPORT_TO_ANNOTATION),
-                )
-            }
             return {*(port.get("port") for port in spec.get("ports") or ()), *exported}
         case "ServiceEntry":
             ports = {port.get("number") for port in spec.get("ports") or ()}

@@ -121,6 +121,8 @@ def in_turn(live: Snapshot, steps: Sequence[Step]) -> list[Step]:
 
     They keep their order where nothing is gained by another.
     """
+    if len(steps) < 2:
+        return list(steps)
     turns = _Turns(live, steps)
     excused = _excused(turns, steps)
     left, found = list(steps), []
@@ -137,6 +139,8 @@ def gaps(live: Snapshot, steps: Sequence[Step]) -> list[str]:
 
     What is missing before or after all of them is none of it.
     """
+    if len(steps) < 2:
+        return []
     turns = _Turns(live, steps)
     excused = _excused(turns, steps)
     told = []

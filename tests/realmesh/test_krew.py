@@ -224,8 +224,8 @@ def test_the_session_of_the_readme(
 
 IN_ROOT = """
 mount --bind /dev/null "$1/dev/null" && mount -t tmpfs tmpfs "$1/mnt" &&
-mkdir "$1/mnt/plugin" "$1/mnt/work" && mount --bind "$2" "$1/mnt/plugin" &&
-mount --bind "$3" "$1/mnt/work" && root=$1 && shift 3 &&
+mkdir "$1/mnt/plugin" "$1/mnt/files" && mount --bind "$2" "$1/mnt/plugin" &&
+mount --bind "$3" "$1/mnt/files" && root=$1 && shift 3 &&
 exec chroot "$root" /mnt/plugin/kubectl-mesh "$@"
 """
 EXAMPLE = ROOT / "examples" / "2-rules-without-effect-on-ingress.yaml"
@@ -252,9 +252,9 @@ def test_the_newest_python_and_nothing_else(
         )
 
     assert run("version", "--client").stdout == f"kubectl mesh  {__version__}\n"
-    found = run("doctor", "-f", "/mnt/work/example.yaml")
+    found = run("doctor", "-f", "/mnt/files/example.yaml")
     assert (found.returncode, found.stderr) == (1, "")
     assert "KM201" in found.stdout
-    live = run("doctor", "-n", namespace, "--kubeconfig", "/mnt/work/kubeconfig")
+    live = run("doctor", "-n", namespace, "--kubeconfig", "/mnt/files/kubeconfig")
     assert (live.returncode, live.stderr) == (0, ""), live
     assert live.stdout.startswith("No problems found")
