@@ -88,7 +88,7 @@ class Listener:
     """The chains for the connections to one host of a port, or with `for_any_host` to any.
 
     `address` is where they are for, if that is one and known. `rest` says what becomes of those
-    that no chain takes. `unread` is why chains may be missing; None if all are here.
+    that no chain takes. `unread` is why chains are missing; None if all are here.
     """
 
     name: str

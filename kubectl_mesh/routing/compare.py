@@ -362,7 +362,7 @@ class _Comparing:
         self._compared.add(key)
         for listener in listeners:
             if listener.unread:
-                self._doubts[f"{listener.unread}, which is not modelled"] = None
+                self._doubts[listener.unread] = None
         if any(listener.unread for listener in listeners):
             return
         for connection in kinds_of_connections(host, place.port, listeners):

@@ -91,25 +91,29 @@ class Listeners:
         """The listener of all hosts of a port that have no address of their own."""
         key = (client.namespace, frozenset(client.labels.items()), port)
         if key not in self._shared:
-            chains = tuple(self._shared_chains(client, egress, port))
+            services = self._in_order(client, egress, port)
+            unread = _left_to_chance(services, port)
             name = f"the sidecar's listener for port {port}"
-            if not chains and not self._in_order(client, egress, port):
+            if not services:
                 name = f"none of the sidecar's: it has none for port {port}"
             self._shared[key] = Listener(
                 name,
-                chains,
+                () if unread else tuple(self._shared_chains(services, client, egress, port)),
                 self._rest,
+                unread=unread,
                 for_any_host=True,
                 last_for_all=True,
             )
         return self._shared[key]
 
-    def _shared_chains(self, client: Client, egress: Egress, port: int) -> list[Chain]:
+    def _shared_chains(
+        self, services: Iterable[Service], client: Client, egress: Egress, port: int
+    ) -> list[Chain]:
         """Models how listeners of several Services are merged, and which of them are left out."""
         chains: dict[object, Chain] = {}
         seen: set[object] = set()
         taken: str | None = None
-        for service in self._in_order(client, egress, port):
+        for service in services:
             served = service.port(port)
             protocol = served.protocol if served else "udp"
             if protocol == "udp" or service.is_external_name:
@@ -155,9 +159,7 @@ class Listeners:
         def order(service: Service) -> tuple[int, str, str]:
             export = service.export
             closeness = 2 if export.everyone else int(service.namespace != client.namespace)
-            name = service.resource.name if service.is_kubernetes else service.host
-            age = service.resource.age_key[0]
-            return (closeness, age, f"{name}.{service.namespace}")
+            return (closeness, *_age_and_name(service))
 
         return sorted(seen, key=order)
 
@@ -201,7 +203,8 @@ class Listeners:
             elif server.tls_mode == "PASSTHROUGH":
                 chains += self._tls_on_gateway(proxy, gateway, server, taken)
             else:
-                unread = f"port {port} of Gateway {gateway.id} is {server.tls_mode}"
+                mode = server.tls_mode
+                unread = f"port {port} of Gateway {gateway.id} is {mode}, which is not modelled"
         named = dict.fromkeys(f"Gateway {each.id} ({server.protocol})" for each, server in servers)
         name = f"port {port} of {', '.join(named)}"
         return Listener(name, tuple(chains), "closed", unread=unread, for_any_host=True)
@@ -256,6 +259,32 @@ class Listeners:
             if any(overlap(pattern, host) for pattern in hosts for host in vs.hosts):
                 found.append(vs)
         return as_seen_from(proxy.namespace, found)
+
+
+def _age_and_name(service: Service) -> tuple[str, str]:
+    """By these istiod's `sortServicesByCreationTime` sorts, which knows nothing else."""
+    name = service.resource.name if service.is_kubernetes else service.host
+    return (service.resource.age_key[0], f"{name}.{service.namespace}")
+
+
+def _left_to_chance(services: Sequence[Service], port: int) -> str | None:
+    """Why istiod may put the Services of a port in one order or in another.
+
+    It matters where they speak different protocols, as the first one decides what others may add.
+    """
+    alike: dict[tuple[str, str], Service] = {}
+    for service in services:
+        served = service.port(port)
+        if served is None or served.protocol == "udp":
+            continue
+        other = alike.setdefault(_age_and_name(service), service)
+        first = other.port(port)
+        if first and first.protocol != served.protocol:
+            return (
+                f"{other.resource} and {service.resource} define port {port} of {service.host} "
+                "with different protocols and are equally old: Istio takes either of them first"
+            )
+    return None
 
 
 def addresses_of(service: Service) -> list[str]:

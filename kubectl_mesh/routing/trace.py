@@ -267,7 +267,7 @@ class Tracer:
         chain = listener.find(connection)
         if chain is None:
             if listener.unread:
-                raise Undecidable(f"{listener.unread}, which is not modelled")
+                raise Undecidable(listener.unread)
             effect = _no_chain(listener, connection)
             reason = self._without_chain(connection, proxy)
             if reason:

@@ -18,7 +18,10 @@ def shrunk(whole: Configuration, still: Callable[[Configuration], bool]) -> Conf
 
 
 def _smaller(whole: Configuration) -> Iterator[Configuration]:
-    """The configuration less one object, one rule, one match, or one field of a match."""
+    """The configuration less one object, one rule, one match, or one field of a match.
+
+    Not less what the API server demands: of `tls` a match, and of that its sniHosts.
+    """
     for wave, items in enumerate(whole.waves):
         for index, item in enumerate(items):
             yield _without(whole, wave, items[:index] + items[index + 1 :])
@@ -44,9 +47,13 @@ def _paths(spec: dict[str, Any]) -> Iterator[tuple[str | int, ...]]:
             path = (protocol, index, "match")
             matches = rule.get("match") or []
             for number, match in enumerate(matches):
-                yield (*path, number) if len(matches) > 1 else path
+                if len(matches) > 1:
+                    yield (*path, number)
+                elif protocol != "tls":
+                    yield path
                 for field in match if len(match) > 1 else ():
-                    yield (*path, number, field)
+                    if field != "sniHosts":
+                        yield (*path, number, field)
     for field in ("exportTo", "gateways"):
         if field in spec:
             yield (field,)

@@ -25,6 +25,7 @@ import yaml
 
 from kubectl_mesh.mesh.config import MeshConfig
 from kubectl_mesh.mesh.snapshot import Snapshot
+from kubectl_mesh.routing.chains import Listener
 from kubectl_mesh.routing.compare import Comparison, Decision, Difference, compare
 from kubectl_mesh.routing.connection import Connection
 from kubectl_mesh.routing.matching import Conditions
@@ -199,34 +200,43 @@ def _states(whole: Configuration) -> Iterator[Snapshot]:
         yield Snapshot([resource(each) for each in given], config)
 
 
-def _is_refused(snapshot: Snapshot, number: int) -> bool:
-    """Whether the model says that Envoy refuses a listener of some proxy."""
+def _listeners(
+    snapshot: Snapshot, number: int, clients: Iterable[Client] = _CLIENTS
+) -> Iterator[Listener]:
+    """The listeners of these clients, and of the gateways."""
     router = Router(snapshot)
     ports = ports_of(number)
-    listeners = [
-        router.listeners.sidecar(client, host, port)
-        for client in _CLIENTS
+    for client in clients:
         for host, port in (
             (f"t{number}.a.svc.cluster.local", ports.tcp),
             (f"l{number}.a.svc.cluster.local", ports.tls),
             (f"x{number}.a.svc.cluster.local", ports.sniffed),
             ("other.org", ports.shared),
-        )
-    ]
+        ):
+            yield router.listeners.sidecar(client, host, port)
     for name in GATEWAYS:
         proxy = GatewayProxy("istio-system", {}, snapshot.gateways.of_pod({"istio": name}))
         for port in (ports.gateway_tcp, ports.gateway_tls):
             listener = router.listeners.gateway(proxy, port)
             if listener:
-                listeners.append(listener)
-    return any(each.clash for each in listeners)
+                yield listener
+
+
+def _is_refused(snapshot: Snapshot, number: int) -> bool:
+    """Whether the model says that Envoy refuses a listener of a gateway, or as pods have it."""
+    return any(each.clash for each in _listeners(snapshot, number, _CLIENTS[2:]))
+
+
+def _is_decided(snapshot: Snapshot, number: int) -> bool:
+    """Whether Envoy takes all listeners, and nothing in them is left to chance."""
+    return not any(each.clash or each.unread for each in _listeners(snapshot, number))
 
 
 def _accepted(rng: random.Random, number: int, own: str) -> Configuration:
-    """A configuration that Envoy takes at every step, as the model says."""
+    """A configuration that the model decides at every step, and that Envoy takes."""
     while True:
         found = configuration(rng, number, own)
-        if not any(_is_refused(state, number) for state in _states(found)):
+        if all(_is_decided(state, number) for state in _states(found)):
             return found
 
 
@@ -259,11 +269,12 @@ def _report(
     mesh: Mesh, tried: Tried, whole: Configuration, asked: list[Ask], wrong: list[str]
 ) -> str:
     def still(candidate: Configuration) -> bool:
-        if any(_is_refused(state, candidate.number) for state in _states(candidate)):
+        if not all(_is_decided(state, candidate.number) for state in _states(candidate)):
             return False
         with applied(mesh, [candidate]):
             return any(tried.disagreements(asked))
 
+    print(*wrong[:5], sep="\n")
     smallest = shrunk(whole, still)
     with applied(mesh, [smallest]):
         left = list(tried.disagreements(asked))
@@ -308,8 +319,8 @@ def test_compare_agrees_with_istio(
     classes = seen = 0
     for first in range(0, PAIRS, AT_ONCE):
         numbers = range(first, min(first + AT_ONCE, PAIRS))
-        before = [_accepted(rng, number, tried.own) for number in numbers]
-        after = [_changed(rng, each) for each in before]
+        pairs = [_pair(rng, number, tried.own) for number in numbers]
+        before, after = ([pair[side] for pair in pairs] for side in (0, 1))
         asked = [ask for each in before for ask in connections(rng, each.number, 2 * ASKED)]
         with applied(mesh, before):
             was, answered = tried.snapshot(), tried.say(asked)
@@ -342,16 +353,23 @@ def test_compare_agrees_with_istio(
             ), f"not reported: {proxy} {ask}: {answered[proxy, ask]}, then {answers[proxy, ask]}"
     record_property("classes", classes)
     record_property("connections answered differently", seen)
-    assert classes >= PAIRS / 4
-    assert seen >= PAIRS / 4
+    assert classes  # a test that compares nothing proves nothing
+    assert seen
 
 
-def _changed(rng: random.Random, whole: Configuration) -> Configuration:
-    """A change that Envoy takes, as the model says."""
+def _pair(rng: random.Random, number: int, own: str) -> tuple[Configuration, Configuration]:
+    """A configuration before and after a change, both as `_accepted` has them.
+
+    Most random changes concern no connection, so every other pair is drawn until one does.
+    """
     while True:
-        found = mutated(rng, whole)
-        if not any(_is_refused(state, whole.number) for state in _states(found)):
-            return found
+        before = _accepted(rng, number, own)
+        after = mutated(rng, before)
+        states = list(_states(after))
+        if not all(_is_decided(state, number) for state in states):
+            continue
+        if number % 2 or compare(list(_states(before))[-1], states[-1]).differences:
+            return before, after
 
 
 def _examples(

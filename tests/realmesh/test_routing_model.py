@@ -65,6 +65,7 @@ def _report(
         with applied(mesh, [candidate]):
             return any(tried.disagreements(requests))
 
+    print(*wrong[:5], sep="\n")
     smallest = shrunk(smallest, still)
     with applied(mesh, [smallest]):
         left = list(tried.disagreements(requests))

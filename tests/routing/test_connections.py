@@ -277,6 +277,23 @@ def test_hosts_without_an_address_share_a_listener() -> None:
     assert sent("tcp://y.com:443", young, old) == "outbound|443||o.com"
 
 
+def test_two_entries_of_one_host_and_age_leave_it_to_chance_what_a_port_speaks() -> None:
+    """Seen with the real istiod: the same objects, applied again, came in another order."""
+
+    def of(name: str, protocol: str, age: int = 0) -> Object:
+        ports = [{"number": 443, "name": "some", "protocol": protocol}]
+        return istio("ServiceEntry", name, {"hosts": ["o.com"], "ports": ports}, age=age)
+
+    found = router(of("one", "TCP"), of("two", "TLS"))
+    trace = Tracer(found).connect(Client("a"), connection_for("tls://o.com:443"))
+    assert trace.undecided == (
+        "ServiceEntry a/one and ServiceEntry a/two define port 443 of o.com with different "
+        "protocols and are equally old: Istio takes either of them first"
+    )
+    for other in (of("two", "TLS", age=1), of("two", "TCP"), of("two", "UDP")):
+        assert sent("tls://o.com:443", of("one", "TCP"), other) == "outbound|443||o.com"
+
+
 def test_an_http_port_lets_everything_else_out() -> None:
     found = router(service("web"), virtual_service("v", ["web"], says("x")))
     trace = Tracer(found).connect(Client("a"), connection_for("tls://web:80"))
