@@ -269,7 +269,9 @@ class _Merging:
             told = ", ".join(sorted(vs.resource.annotations))
             if told:
                 self._notes.append(f"the annotations of {vs.resource} go with it: {told}")
-        names = ", ".join(vs.resource.name for vs in self._others)
+        home = f"{self._survivor.namespace}/"
+        ids = (f"{vs.namespace}/{vs.resource.name}" for vs in self._others)
+        names = ", ".join(each.removeprefix(home) for each in ids)
         return Merge(
             self._survivor,
             tuple(self._others),

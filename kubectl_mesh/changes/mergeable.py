@@ -12,6 +12,7 @@ from kubectl_mesh.changes.judgement import Judgement, judge
 from kubectl_mesh.changes.merge import Merge, merge
 from kubectl_mesh.changes.owners import owner_of
 from kubectl_mesh.changes.proof import gateways_not_seen
+from kubectl_mesh.errors import UsageError
 from kubectl_mesh.mesh.gateways import MESH
 from kubectl_mesh.mesh.hosts import hosts_called, overlap
 from kubectl_mesh.mesh.resource import ResourceId
@@ -22,7 +23,7 @@ from kubectl_mesh.rules import BY_CODE
 from kubectl_mesh.rules.rule import Finding
 
 MAX_ROUNDS = 3
-"""So many comparisons of the whole mesh are made: merges of different objects share one."""
+"""So many comparisons of the whole mesh are made: merges of different hosts share one."""
 _WAYS_IN = ("KM201", "KM202", "KM203")
 
 
@@ -41,14 +42,18 @@ class Candidate:
     obstacles: list[str] = field(default_factory=list)
 
 
-def concerning(snapshot: Snapshot, host: str) -> list[VirtualService]:
+def concerning(snapshot: Snapshot, host: str, namespace: str | None) -> list[VirtualService]:
     """The VirtualServices of a host, and those that route requests of gateways to one of the mesh.
 
-    The oldest first. `host` is written as clients do: reviews.shop stands for the Service.
+    The oldest first. `host` is written as clients of `namespace` do, or without one of any:
+    reviews.shop stands for the Service. Raises UsageError where that may be several.
     """
     services = snapshot.virtual_services
-    namespaces = {vs.namespace for vs in services.roots}
+    namespaces = [namespace] if namespace else {vs.namespace for vs in services.roots}
     names = set(hosts_called(host, namespaces, snapshot.config.domain))
+    meant = sorted(names.intersection(name for vs in services.roots for name in vs.hosts))
+    if meant[1:]:
+        raise UsageError(f"{host} may be {', '.join(meant)}: say which, or its namespace with -n")
     found = [vs for vs in services.roots if names & set(vs.hosts)]
     on_mesh = {name for vs in found if vs.on_mesh for name in names & set(vs.hosts)}
     return [
@@ -99,16 +104,17 @@ def _owned(made: Merge) -> Iterator[str]:
 def _round(
     snapshot: Snapshot, waiting: Iterable[tuple[Candidate, Merge]]
 ) -> list[tuple[Candidate, Merge]]:
-    """Compares merges that have no object in common at once; returns those that are left."""
-    taken: set[ResourceId] = set()
+    """Compares merges that have no object and no host in common; returns those that are left."""
+    taken: set[ResourceId | str] = set()
     chosen: list[tuple[Candidate, Merge]] = []
     left: list[tuple[Candidate, Merge]] = []
     for candidate, made in waiting:
-        ids = {vs.resource.id for vs in made.members}
-        if ids & taken:
+        concerned: set[ResourceId | str] = {vs.resource.id for vs in made.members}
+        concerned.update(host for vs in made.members for host in vs.hosts)
+        if concerned & taken:
             left.append((candidate, made))
         else:
-            taken |= ids
+            taken |= concerned
             chosen.append((candidate, made))
     if chosen:
         changes, _ = change_set([made.repair for _, made in chosen], lambda each: each.raw)

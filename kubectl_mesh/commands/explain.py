@@ -29,20 +29,28 @@ def configure(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         metavar="CODE",
         help="a rule's code (KM101) or name (undefined-subset), or the code that istioctl analyze "
-        "(IST0101) or Kiali (KIA1107) gives to the same; without it, all rules are listed",
+        "(IST0101) or Kiali (KIA1107) gives to the same; KM1 lists those that begin so; without "
+        "it, all rules are listed",
     )
     add_output_flags(parser, FORMATS, lists=False)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints one rule, the rules that mean what a peer's code means, or the list of all.
+    """Prints one rule, the rules that mean what a peer's code means, or a list.
 
     Raises UsageError for a code that is none.
     """
-    rules = find(args.code) if args.code else RULES
+    listed = _beginning(args.code) if args.code else RULES
     paint = Paint(use_color(args.color, sys.stdout))
-    emit(_render(rules, args.output, paint, listed=not args.code))
+    emit(_render(listed or find(args.code), args.output, paint, listed=bool(listed)))
     return 0
+
+
+def _beginning(text: str) -> tuple[Rule, ...]:
+    """The rules whose codes begin with one that is cut short: KM1, KM1xx, KM10."""
+    start = text.upper().removesuffix("XX")
+    cut_short = re.fullmatch(r"KM\d{1,2}", start)
+    return tuple(rule for rule in RULES if cut_short and rule.code.startswith(start))
 
 
 def find(text: str) -> tuple[Rule, ...]:

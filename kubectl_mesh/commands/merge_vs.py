@@ -108,12 +108,11 @@ def run(args: argparse.Namespace) -> int:
     paint = Paint(use_color(args.color, sys.stdout))
     with collector_paused():
         snapshot, _ = take_snapshot(_everywhere(args), _KINDS)
+        where = _where(args)
         if not chosen:
-            everything = args.all_namespaces or (args.filename and not args.namespace)
-            only = None if everything else {_namespace(args)}
-            emit(_listing(args, candidates(snapshot, only), paint))
+            emit(_listing(args, candidates(snapshot, {where} if where else None), paint))
             return 0
-    members = _named(args, snapshot) if args.names else concerning(snapshot, args.host)
+    members = _named(args, snapshot) if args.names else concerning(snapshot, args.host, where)
     if not members and args.names:
         return 0
     if len(members) < 2:
@@ -181,6 +180,12 @@ def _named(args: argparse.Namespace, snapshot: Snapshot) -> list[VirtualService]
     if all(vs.resource.metadata.get("creationTimestamp") for vs in found):
         found.sort(key=lambda vs: vs.resource.age_key)
     return found
+
+
+def _where(args: argparse.Namespace) -> str | None:
+    """The namespace that is asked about; None for all."""
+    anywhere = args.all_namespaces or (args.filename and not args.namespace)
+    return None if anywhere else _namespace(args)
 
 
 def _namespace(args: argparse.Namespace) -> str:

@@ -265,6 +265,23 @@ KINDS: Mapping[str, Kind] = {
 }
 
 
+_SHORT: Mapping[str, str] = {
+    **{"vs": "VirtualService", "dr": "DestinationRule", "gw": "Gateway", "se": "ServiceEntry"},
+    **{"we": "WorkloadEntry", "svc": "Service", "cm": "ConfigMap", "ns": "Namespace", "po": "Pod"},
+    **{"deploy": "Deployment", "sts": "StatefulSet", "ds": "DaemonSet", "rs": "ReplicaSet"},
+    **{"rc": "ReplicationController", "cj": "CronJob", "ro": "Rollout"},
+}
+_CALLED: Mapping[str, Kind] = {
+    **{short: KINDS[name] for short, name in _SHORT.items()},
+    **{word.lower(): kind for kind in KINDS.values() for word in (kind.name, kind.plural)},
+}
+
+
+def called(text: str) -> Kind | None:
+    """The kind that kubectl knows by this name, plural or short name, in any case."""
+    return _CALLED.get(text.lower())
+
+
 _MOVED: Mapping[str, str] = {"extensions": "apps"}
 """Groups that kinds were in before: Istio up to 1.2 came with Deployments of extensions/v1beta1."""
 

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 
 from kubectl_mesh.errors import UsageError
+from kubectl_mesh.mesh.schema import KINDS, called
 from kubectl_mesh.rules.rule import Finding
 
 OWN_ANNOTATION = "mesh.kubectl.dev/ignore"
 _CODE = re.compile(r"\*|KM\d{3}|IST\d{4}|KIA\d{4}")
+_WILDCARD = re.compile(r"[*?\[]")
 PEERS_ANNOTATIONS = ("galley.istio.io/analyze-suppress", "kiali.io/ignore-validations")
 
 
 class Selectors:
     """Flags that name findings: CODE, or CODE=kind/name, or CODE=kind/namespace/name.
 
-    CODE is ours or a peer's (IST0101, KIA1107), `*` for all; kind, namespace and name may hold
-    shell wildcards, and kind is compared without regard to case. `flag` is what the user typed
-    before them, for the UsageError of one that is none.
+    CODE is ours or a peer's (IST0101, KIA1107), `*` for all. Kind is as kubectl knows it (vs,
+    virtualservices), and it, namespace and name may hold shell wildcards. `flag` is what the user
+    typed before them, for the UsageError of one that is none.
     """
 
     def __init__(self, selectors: Iterable[str], flag: str) -> None:
@@ -40,7 +43,13 @@ class Selectors:
                     f"{said}: {code!r} is no code; expected one such as KM101, or a "
                     "peer's such as IST0101 or KIA1107"
                 )
-            self._entries.append((code, (kind.lower(), namespace, name)))
+            known = called(kind)
+            if not known and not _WILDCARD.search(kind):
+                close = difflib.get_close_matches(kind, KINDS, n=1)
+                hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(KINDS)}"
+                raise UsageError(f"{said}: {kind!r} is no kind that findings are about; {hint}")
+            pattern = known.name if known else kind
+            self._entries.append((code, (pattern.lower(), namespace, name)))
 
     def meant(self, finding: Finding) -> bool:
         """Whether one of them names the finding."""

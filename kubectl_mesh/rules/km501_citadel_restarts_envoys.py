@@ -90,10 +90,9 @@ def _repairs(
     if mutual_tls == ():
         yield Repair("scale-citadel", f"scale {citadel} to 0", (stopped,))
         return
-    pilot = snapshot.get("Deployment", citadel.namespace, "istio-pilot")
-    unseen = pilot is None and snapshot.coverage.live
+    pilot = _pilot(snapshot, citadel)
     turned_off = list(_turned_off(snapshot, mutual_tls or ()))
-    if not turned_off or None in turned_off or unseen:
+    if not turned_off or None in turned_off or (pilot is None and snapshot.coverage.live):
         return
     edits = [edit for edit in turned_off if edit]
     restarted = (*_ANNOTATIONS, "mesh.kubectl.dev/mtls")
@@ -116,6 +115,10 @@ def _repairs(
             "again, and citadel is scaled to 0, which is what ends the restarts",
         ),
     )
+
+
+def _pilot(snapshot: Snapshot, citadel: Resource) -> Resource | None:
+    return snapshot.get("Deployment", citadel.namespace, "istio-pilot")
 
 
 def _turned_off(
@@ -161,9 +164,15 @@ def _finding(
         off += " and delete MeshPolicy default"
         if _clients_demand_mtls(snapshot):
             off += ", and the tls mode ISTIO_MUTUAL of all DestinationRules before it"
+    restart = f"kubectl -n {namespace} rollout restart deployment/istio-pilot"
+    if snapshot.coverage.live and _pilot(snapshot, citadel) is None:
+        restart = (
+            f"restart pilot (there is no Deployment {namespace}/istio-pilot, so `fix` leaves all "
+            "of this to you)"
+        )
     cure = (
-        f"{off}, then kubectl -n {namespace} rollout restart deployment/istio-pilot, then {end}, "
-        "in this order; from then on pods talk to each other in plain text"
+        f"{off}, then {restart}, then {end}, in this order; from then on pods talk to each other "
+        "in plain text"
     )
     if mutual_tls == ():
         evidence.append("mTLS is off for the mesh")

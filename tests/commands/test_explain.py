@@ -31,6 +31,17 @@ def test_without_a_code_every_rule_is_one_line(capsys: pytest.CaptureFixture[str
     ]
 
 
+@pytest.mark.parametrize(
+    ("text", "start"), [("KM5", "KM5"), ("km4xx", "KM4"), ("KM60", "KM60"), ("KM1", "KM1")]
+)
+def test_a_code_that_is_cut_short_lists_its_rules(
+    capsys: pytest.CaptureFixture[str], text: str, start: str
+) -> None:
+    _, *lines = run(capsys, text).splitlines()
+    codes = [rule.code for rule in RULES if rule.code.startswith(start)]
+    assert [line.split()[0] for line in lines] == codes
+
+
 def test_on_a_terminal_the_summary_is_folded_below_the_name(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -257,6 +257,11 @@ def test_shares_of_the_mesh_are_copied_for_who_says_so(run: Run) -> None:
         (["-f", EXAMPLE, "--choose", "nothing"], "no repair has that name; there are: v1"),
         (["-f", EXAMPLE, "--rule", "KM999x"], "no rule is called"),
         (["-f", EXAMPLE, "KM201=a/b/c/d"], "KM201=a/b/c/d: expected CODE, CODE=kind/name or"),
+        (
+            ["-f", EXAMPLE, "KM201=Virtualservce/myapp"],
+            "'Virtualservce' is no kind that findings are about; did you mean VirtualService?",
+        ),
+        (["-f", EXAMPLE, "KM201=/a/b"], "'' is no kind that findings are about; there are "),
         (["-f", EXAMPLE, "myapp"], "'myapp' is no code; expected one such as KM101"),
     ],
 )
@@ -277,6 +282,9 @@ def test_command_lines_that_make_no_sense(
         ("KM205", 0),
         ("KM201=virtualservice/myapp", 1),
         ("KM201=VirtualService/greet*/myapp", 1),
+        ("KM201=vs/myapp", 1),
+        ("KM201=virtualservices/myapp", 1),
+        ("KM201=virt*/myapp", 1),
         ("KM201=VirtualService/elsewhere/myapp", 0),
         ("KM201=Gateway/myapp", 0),
     ],

@@ -77,6 +77,26 @@ def test_what_could_be_merged(run: Run, split: Path, monkeypatch: pytest.MonkeyP
     assert "which fails then: helloworld.greetings.svc" in " ".join(out.split())
 
 
+def test_two_namespaces_with_the_same_host_are_told_apart(run: Run, tmp_path: Path) -> None:
+    """What either merge would do alone is said of it, and a short name is not taken for both."""
+    one = EXAMPLE.read_text()
+    file = tmp_path / "two.yaml"
+    file.write_text(f"{one}---\n{one.replace('greetings', 'elsewhere')}")
+    _, out, _ = run("merge-vs", "-f", str(file))
+    assert out.count("side effect: the host was not served there by any of them (exposed)") == 2
+    assert run("merge-vs", "--host", "helloworld", "-f", str(file)) == (
+        2,
+        "",
+        "error: helloworld may be helloworld.elsewhere.svc.cluster.local, "
+        "helloworld.greetings.svc.cluster.local: say which, or its namespace with -n\n",
+    )
+    of_one = run("merge-vs", "--host", "helloworld", "-n", "elsewhere", "-f", str(file))[1]
+    assert "  merge myapp into VirtualService elsewhere/helloworld\n" in of_one
+    assert of_one == run("merge-vs", "--host", "helloworld.elsewhere", "-f", str(file))[1]
+    of_both = run("merge-vs", "--host", "myapp.com", "-f", str(file))[1]
+    assert "  merge greetings/myapp into VirtualService elsewhere/myapp\n" in of_both
+
+
 def test_split_rules_are_joined_with_their_comments(run: Run, split: Path) -> None:
     status, out, _ = run("merge-vs", "api", "front", "-f", str(split))
     assert status == 1

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from kubectl_mesh.mesh.snapshot import Coverage, Snapshot
+from kubectl_mesh.rules import BY_CODE
+from kubectl_mesh.rules.examine import examine
+from kubectl_mesh.sources.config import find_mesh_config
+from kubectl_mesh.sources.files import load
 from tests.rules.test_rules import HERE, run
 
 
@@ -34,3 +39,15 @@ def test_mtls_stays_on_where_clients_would_speak_it_to_servers_that_do_not(tmp_p
     assert "and the tls mode ISTIO_MUTUAL of all DestinationRules before it" in finding.next
     (repair,) = run(HERE / "KM501" / "bad-mesh-policy.yaml").findings[0].repairs
     assert [edit.is_deletion for edit in repair.edits] == [True]
+
+
+def test_a_cluster_without_the_pilot_that_would_be_restarted_is_left_to_people() -> None:
+    resources, _ = load([str(HERE / "KM501" / "bad-mesh-policy.yaml")])
+    config = find_mesh_config(resources)
+    mesh = Snapshot(resources, config, coverage=Coverage(live=True))
+    (finding,) = examine(mesh, [BY_CODE["KM501"]]).findings
+    assert finding.repairs == ()
+    assert (
+        "then restart pilot (there is no Deployment istio-system/istio-pilot, so `fix` leaves all "
+        "of this to you), then kubectl -n istio-system scale"
+    ) in finding.next
