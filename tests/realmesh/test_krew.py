@@ -19,6 +19,7 @@ import pytest
 from krew.build import ROOT
 from kubectl_mesh import __version__
 from tests.krew.conftest import Release, release
+from tests.krew.pythons import pythons
 
 from . import build
 from .apiserver import ApiServer
@@ -225,36 +226,78 @@ def test_the_session_of_the_readme(
 IN_ROOT = """
 mount --bind /dev/null "$1/dev/null" && mount -t tmpfs tmpfs "$1/mnt" &&
 mkdir "$1/mnt/plugin" "$1/mnt/files" && mount --bind "$2" "$1/mnt/plugin" &&
-mount --bind "$3" "$1/mnt/files" && root=$1 && shift 3 &&
+mount --bind "$3" "$1/mnt/files" && { test -z "$4" || mount --bind "$4" "$1$4"; } &&
+root=$1 && shift 4 &&
 exec chroot "$root" /mnt/plugin/kubectl-mesh "$@"
 """
 EXAMPLE = ROOT / "examples" / "2-rules-without-effect-on-ingress.yaml"
+NEW = [version for version in pythons() if version >= (3, 10)]
 
 
-def test_the_newest_python_and_nothing_else(
-    apiserver: ApiServer, namespace: str, published: tuple[Release, Release], tmp_path: Path
+@pytest.mark.parametrize(
+    "version", [*NEW, None], ids=lambda it: ".".join(map(str, it)) if it else "newest"
+)
+def test_a_python_and_nothing_else(
+    apiserver: ApiServer,
+    namespace: str,
+    published: tuple[Release, Release],
+    tmp_path: Path,
+    version: tuple[int, int] | None,
 ) -> None:
     """A root directory with python3, as the manifest demands, and sh, as every system has it."""
-    root = built(lambda: build.binary("python-root"), required=False)
     _, new = published
-    shutil.copy(EXAMPLE, tmp_path / "example.yaml")
+    if version:
+        root = tmp_path / "root"
+        library: Path | None = root_with(pythons()[version], root)
+    else:
+        root = Path(built(lambda: build.binary("python-root"), required=False))
+        library = None
+    files = tmp_path / "files"
+    files.mkdir()
+    shutil.copy(EXAMPLE, files / "example.yaml")
     flat = apiserver.kubectl("config", "view", "--raw", "--flatten").stdout
-    (tmp_path / "kubeconfig").write_text(flat)
+    (files / "kubeconfig").write_text(flat)
     user = () if os.geteuid() == 0 else ("--map-root-user",)
+    command = ["unshare", "--mount", *user, "sh", "-c", IN_ROOT, "sh"]
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = ["unshare", "--mount", *user, "sh", "-c", IN_ROOT, "sh", root, new.unpacked]
         return subprocess.run(
-            [*command, tmp_path, *arguments],
+            [*command, root, new.unpacked, files, library or "", *arguments],
             env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "COLUMNS": "100"},
             capture_output=True,
             text=True,
         )
 
-    assert run("version", "--client").stdout == f"kubectl mesh  {__version__}\n"
+    told = run("version", "--client")
+    assert told.stdout == f"kubectl mesh  {__version__}\n", told.stderr
     found = run("doctor", "-f", "/mnt/files/example.yaml")
     assert (found.returncode, found.stderr) == (1, "")
     assert "KM201" in found.stdout
     live = run("doctor", "-n", namespace, "--kubeconfig", "/mnt/files/kubeconfig")
     assert (live.returncode, live.stderr) == (0, ""), live
     assert live.stdout.startswith("No problems found")
+
+
+_WHERE = "import sys, sysconfig as s; print(s.get_path('stdlib'), s.get_config_var('DESTSHARED'))"
+
+
+def root_with(python: Path, root: Path) -> Path:
+    """A root directory with sh, this Python's program, and the libraries that both need.
+
+    Returns the folder of the standard library, which has to be mounted at the same place.
+    """
+    program = python.resolve()
+    done = subprocess.run([program, "-c", _WHERE], capture_output=True, text=True, check=True)
+    library, modules = map(Path, done.stdout.split())
+    linked = [program, Path("/bin/sh").resolve(), *modules.glob("*.so")]
+    told = subprocess.run(["ldd", *linked], capture_output=True, text=True, check=True).stdout
+    for file in {program, *map(Path, re.findall(r"(/\S+) \(0x", told))}:
+        copy = root / file.relative_to("/")
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, copy)
+    for folder in ("bin", "dev", "mnt", library.relative_to("/")):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    (root / "dev" / "null").touch()
+    shutil.copy("/bin/sh", root / "bin" / "sh")
+    (root / "bin" / "python3").symlink_to(program)
+    return library
