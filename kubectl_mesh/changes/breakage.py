@@ -56,10 +56,19 @@ class _WayIn:
 
 
 @dataclass(frozen=True)
+class _Problem:
+    """What is wrong with a destination, and for whom: "" for all."""
+
+    what: str
+    whom: str = ""
+
+
+@dataclass(frozen=True)
 class Failure:
     """Requests that lead nowhere: `share` of 100 of those that a match takes.
 
-    `whose` is the client, or the way in. `told` is what an operator is told.
+    `whose` is the client, or the way in. `told` is what an operator is told, with `whom` behind it
+    where others may fare better.
     """
 
     way: _Way
@@ -67,6 +76,7 @@ class Failure:
     whose: Client | _WayIn
     share: int
     told: str
+    whom: str
     clusters: tuple[_Cluster, ...]
 
 
@@ -184,7 +194,7 @@ class Failures:
         self, vs: VirtualService, destinations: Sequence[Destination]
     ) -> Iterator[Failure]:
         """What fails of the requests that one rule takes, or of their copies."""
-        failing: dict[Client | _WayIn, list[tuple[Destination, str]]] = defaultdict(list)
+        failing: dict[Client | _WayIn, list[tuple[Destination, _Problem]]] = defaultdict(list)
         for destination in destinations:
             host = destination.host
             if is_wildcard(host) or self._is_unknown(host):
@@ -201,11 +211,11 @@ class Failures:
             if total and len(destinations) > 1:
                 share = _ALL * sum(each.weight or 0 for each, _ in those) // total
             first, problem = those[0]
-            told = f"{vs.resource}: {dotted(first.path)} sends to {problem}"
+            told = f"{vs.resource}: {dotted(first.path)} sends to {problem.what}"
             clusters = tuple(_cluster(each) for each, _ in those)
             for asked, match in self._taken(vs, first, whose.gateway or MESH):
                 how = (asked, whose.gateway, first.protocol, first.role)
-                yield Failure(how, match, whose, share, told, clusters)
+                yield Failure(how, match, whose, share, told, problem.whom, clusters)
 
     def _clients(self, destination: Destination) -> Iterable[Client]:
         """Those that may differ in what they have of a destination."""
@@ -250,21 +260,22 @@ class Failures:
         unknown = self._snapshot.unknown(home, "Service") if home else None
         return bool(unknown or self._snapshot.missing("ServiceEntry"))
 
-    def _problem(self, cluster: _Cluster, client: Client) -> str:
-        """Why a client has no cluster for a destination; "" if it has."""
+    def _problem(self, cluster: _Cluster, client: Client) -> _Problem | None:
+        """Why a client has no cluster for a destination; None if it has."""
         host, subset, port = cluster.host, cluster.subset, cluster.port
         providers = self._snapshot.registry.by_host(host)
         seen = [each for each in providers if each.export.reaches(client.namespace)]
+        if not providers:
+            return _Problem(f"{host}, which no Service and no ServiceEntry provides")
         if not seen:
-            hidden = f" to {client}: it is not exported to them" if providers else ""
-            return f"{host}, which no Service and no ServiceEntry provides{hidden}"
+            return _Problem(f"{host}, which is not exported to", str(client))
         if port is not None and not _has_port(seen, port):
-            return f"port {port} of {host}, which it does not have ({_ports(seen)})"
+            return _Problem(f"port {port} of {host}, which it does not have ({_ports(seen)})")
         if subset and self._lacks(host, subset, client):
-            return f"subset {subset} of {host}, which is not defined for {client}"
-        return ""
+            return _Problem(f"subset {subset} of {host}, which is not defined for", str(client))
+        return None
 
-    def _ports_taken(self, destination: Destination) -> Iterator[tuple[_WayIn, str]]:
+    def _ports_taken(self, destination: Destination) -> Iterator[tuple[_WayIn, _Problem]]:
         """The ways in from which a destination without port leads to one that is not there."""
         host = destination.host
         providers = self._snapshot.registry.by_host(host)
@@ -275,11 +286,11 @@ class Failures:
                 continue
             way = "the mesh" if found.gateway == MESH else f"Gateway {found.gateway}"
             for number in sorted(found.missing):
-                yield (
-                    _WayIn(found.gateway, number),
+                what = (
                     f"no port of {host}, and so, from {way}, to port {number}, which it does not "
-                    f"have ({_ports(providers)})",
+                    f"have ({_ports(providers)})"
                 )
+                yield _WayIn(found.gateway, number), _Problem(what)
 
     def _lacks(self, host: str, subset: str, client: Client) -> bool:
         rules = self._snapshot.destination_rules
@@ -312,8 +323,12 @@ def breaks(before: Failures, meanwhile: Failures, after: Failures) -> Iterator[s
 
     A host that was not served before, and will be in the end, need not be served yet.
     """
-    new = (each.told for each in meanwhile.failing if not before.fail(each))
-    yield from dict.fromkeys(new)
+    new: dict[str, dict[str, None]] = defaultdict(dict)
+    for each in meanwhile.failing:
+        if not before.fail(each):
+            new[each.told].update({each.whom: None} if each.whom else {})
+    for told, whom in new.items():
+        yield " ".join([told, _few(whom)]) if whom else told
     for key in meanwhile.findings.keys() - before.findings.keys():
         yield meanwhile.findings[key]
     if meanwhile is not after:
@@ -348,6 +363,13 @@ def _lost(before: Failures, after: Failures) -> Iterator[str]:
     )
     for host in (seen - left - told) & wanted.keys():
         yield f"{wanted[host]} is for {host}, which no pod of a gateway would serve any longer"
+
+
+def _few(names: Iterable[str]) -> str:
+    first, *more = names
+    if len(more) > 1:
+        return f"{first} and {len(more)} others"
+    return " and ".join([first, *more])
 
 
 def _cluster(destination: Destination) -> _Cluster:

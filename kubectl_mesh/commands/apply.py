@@ -159,7 +159,9 @@ def run(args: argparse.Namespace) -> int:
         paint = Paint(use_color(args.color, sys.stdout))
         emit(_shown(args, plan, paint))
         if plan.refusals:
-            raise Conflict(f"{'; '.join(plan.refusals)}; nothing is changed")
+            first, *more = plan.refusals
+            others = f", and {len(more)} more, all listed in the plan" if more else ""
+            raise Conflict(f"{first}{others}; nothing is changed")
         changes = plan.changes
         if not changes:
             return 0

@@ -431,7 +431,12 @@ def test_a_namespace_that_is_exported_to_no_longer() -> None:
     pods = [deployment("x", name) for name in ("a", "b", "c")]
     routed = virtual_service("v", ["v"], {"route": [{"destination": {"host": "x.org"}}]})
     live = [*spaces, *pods, entry("x", ["x.org"]), routed]
-    assert planned([entry("x", ["x.org"], exportTo=[".", "b"])], live=live).refusals
+    (refused,) = planned([entry("x", ["x.org"], exportTo=[".", "b"])], live=live).refusals
+    assert refused.endswith("x.org, which is not exported to clients in namespace c")
+    (refused,) = planned([entry("x", ["x.org"], exportTo=["."])], live=live).refusals
+    assert refused.endswith("exported to clients in namespace b and clients in namespace c")
+    (refused,) = planned([entry("x", ["x.org"], exportTo=["d"])], live=live).refusals
+    assert refused.endswith("exported to clients in namespace a and 2 others")
     assert not planned([entry("x", ["x.org"], exportTo=[".", "b", "c"])], live=live).refusals
 
 
@@ -442,7 +447,7 @@ def test_what_is_hidden_from_its_users() -> None:
     own = entry("x", ["x.org"], exportTo=["."])
     live = [service("y", "b"), entry("x", ["x.org"]), outside]
     (refused,) = planned([own], live=live).refusals
-    assert "which no Service and no ServiceEntry provides to clients in namespace b" in refused
+    assert "which is not exported to clients in namespace b" in refused
     away = virtual_service("v", ["v"], at("y", 80), namespace="b")
     found = planned([own, away], live=live)
     assert (told(found), found.refusals) == (
