@@ -6,7 +6,7 @@ a delegate is there while a root hands over to it.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -41,7 +41,10 @@ class _Turns:
         changes = [(self._resource(step, False), self._resource(step, True)) for step in steps]
         everything = [each for each in live.everything() if each.kind in _KINDS]
         documents = [each for pair in changes for each in pair if each]
-        self._roots = {claim for each in (*everything, *documents) for claim in self._needs(each)}
+        self._of_roots: dict[str, set[_Claim]] = defaultdict(set)
+        for each in (*everything, *documents):
+            for claim in self._needs(each):
+                self._of_roots[str(claim[0])].add(claim)
         for each in everything:
             self._count(self._claims(each), 1)
         self._changes: Mapping[int, tuple[_Claims, _Claims]] = {
@@ -62,7 +65,7 @@ class _Turns:
         return {claim for claim in concerned if self._is_missing(claim)}
 
     def _is_missing(self, claim: _Claim) -> bool:
-        needed = self._needed[claim] if claim in self._roots else 1
+        needed = self._needed[claim] if claim[0] in self._of_roots else 1
         return bool(needed) and not self._offered[claim]
 
     def _count(self, claims: _Claims, number: int) -> None:
@@ -97,12 +100,10 @@ class _Turns:
         vs = VirtualService(resource, self._live.config)
         if not vs.is_delegate:
             return [(f"a rule for {host}", gateway) for gateway in vs.gateways for host in vs.hosts]
-        own = self._delegate(vs.namespace, resource.name)
-        return [
-            claim
-            for claim in self._roots
-            if claim[0] == own and vs.own_http_rules and vs.export.reaches(str(claim[1]))
-        ]
+        if not vs.own_http_rules:
+            return []
+        wanted = self._of_roots.get(self._delegate(vs.namespace, resource.name), ())
+        return [claim for claim in wanted if vs.export.reaches(str(claim[1]))]
 
     def _needs(self, resource: Resource) -> Iterable[_Claim]:
         if resource.kind != "VirtualService":
