@@ -197,7 +197,7 @@ class Failures:
         failing: dict[Client | _WayIn, list[tuple[Destination, _Problem]]] = defaultdict(list)
         for destination in destinations:
             host = destination.host
-            if is_wildcard(host) or self._is_unknown(host):
+            if destination.idle or is_wildcard(host) or self._is_unknown(host):
                 continue
             cluster = _cluster(destination)
             for client in self._clients(destination):

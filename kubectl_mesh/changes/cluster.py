@@ -357,9 +357,9 @@ class Cluster:
         except ApiError as error:
             if error.status == _INVALID_OBJECT and dry and handed_over(current or {}, ""):
                 raise Conflict(
-                    f"{entry.target}: {error.reason}: client-side kubectl has applied it, and the "
-                    "API server cannot try this before its fields are handed over: make this "
-                    "change with kubectl apply"
+                    f"{entry.target}: {error.reason}: if the manifest is right, that is as "
+                    "client-side kubectl has applied it, and the API server cannot try this before "
+                    "its fields are handed over: make this change with kubectl apply"
                 ) from error
             if error.status != _CONFLICT:
                 raise

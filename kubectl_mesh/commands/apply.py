@@ -185,6 +185,8 @@ def _check_flags(args: argparse.Namespace) -> None:
     wanted = bool(args.filename or args.remove_subset)
     if args.resume is not None and (wanted or args.dry_run != "none"):
         raise UsageError("--resume goes on with what was planned: leave out the rest")
+    if args.filename and not comma_separated(args.filename):
+        raise UsageError("-f names no file")
     if args.resume is None and not wanted:
         raise UsageError("name manifests with -f, or a --remove-subset")
     if args.delete and (args.prune or args.remove_subset):

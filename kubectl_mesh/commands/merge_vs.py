@@ -116,7 +116,7 @@ def run(args: argparse.Namespace) -> int:
     if not members and args.names:
         return 0
     if len(members) < 2:
-        emit(f"There is nothing to merge: {_told_alone(args, members)}.\n")
+        emit(safe(f"There is nothing to merge: {_told_alone(args, members)}.") + "\n")
         return 0
     found = merge(snapshot, members, share_routes=args.share_routes)
     if not isinstance(found, Merge):
@@ -173,7 +173,7 @@ def _named(args: argparse.Namespace, snapshot: Snapshot) -> list[VirtualService]
         found += matching
     if missing and len(found) == 1 and len(args.names) > 1:
         alone = f"{found[0].resource} stands alone"
-        emit(f"There is nothing to merge: {'; '.join(missing)}, and {alone}.\n")
+        emit(safe(f"There is nothing to merge: {'; '.join(missing)}, and {alone}.") + "\n")
         return []
     if missing:
         raise UsageError("; ".join(missing))

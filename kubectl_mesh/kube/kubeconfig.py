@@ -211,9 +211,13 @@ class _Kubeconfig:
             "user": {},
             "context": {},
         }
+        one = len(paths) == 1
+        lacking = f"{'does' if one else 'do'} not exist"
+        if any(map(os.path.exists, paths)):
+            lacking = f"{'names' if one else 'name'} no cluster"
         self.nothing_found = (
-            f"no kubeconfig: {' and '.join(paths)} {'do' if len(paths) > 1 else 'does'} not exist; "
-            "name one with --kubeconfig, or an API server with --server"
+            f"no kubeconfig: {' and '.join(paths)} {lacking}; name one with --kubeconfig, or an "
+            "API server with --server"
         )
         for path in paths:
             if explicit or os.path.exists(path):

@@ -28,7 +28,8 @@ class Destination:
 
     `path` leads to the destination in the resource, `rule` to the http, tcp or tls rule. `host`
     is fully qualified. `gateways` are those on which a match of the rule can hold, resolved; a
-    delegate's are its roots'.
+    delegate's are its roots'. An `idle` one is of several and has no weight: Istio leaves it out,
+    and whether it exists does not matter.
     """
 
     virtual_service: VirtualService
@@ -41,6 +42,7 @@ class Destination:
     subset: str | None
     port: int | None
     weight: int | None
+    idle: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,10 +157,7 @@ class VirtualService:
         for destination in self.destinations:
             if destination.role == "route":
                 grouped[destination.rule].append(destination)
-        return {
-            rule: tuple(to for to in routes if len(routes) == 1 or to.weight)
-            for rule, routes in grouped.items()
-        }
+        return {rule: tuple(to for to in routes if not to.idle) for rule, routes in grouped.items()}
 
     def _destinations(self) -> Iterator[Destination]:
         spec = self.resource.spec
@@ -166,7 +165,8 @@ class VirtualService:
             for index, rule in enumerate(spec.get(protocol) or ()):
                 path: Path = ("spec", protocol, index)
                 gateways = self._gateways_of(rule)
-                for number, route in enumerate(rule.get("route") or ()):
+                routes = rule.get("route") or ()
+                for number, route in enumerate(routes):
                     yield from self._destination(
                         protocol,
                         "route",
@@ -175,6 +175,7 @@ class VirtualService:
                         (*path, "route", number, "destination"),
                         route.get("destination"),
                         route.get("weight"),
+                        idle=len(routes) > 1 and not route.get("weight"),
                     )
                 if protocol != "http":
                     continue
@@ -201,6 +202,8 @@ class VirtualService:
         path: Path,
         destination: Mapping[str, Any] | None,
         weight: int | None,
+        *,
+        idle: bool = False,
     ) -> Iterator[Destination]:
         if destination and destination.get("host"):
             yield Destination(
@@ -214,6 +217,7 @@ class VirtualService:
                 destination.get("subset") or None,
                 (destination.get("port") or {}).get("number") or None,
                 weight,
+                idle,
             )
 
 

@@ -8,7 +8,9 @@ sidecar may be told to listen on ports that Services do not have is not modelled
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice, permutations, product
 from typing import TYPE_CHECKING, Any
 
 from kubectl_mesh.mesh.gateways import MESH, Gateway, Server, merged
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 _TLS = ("https", "tls")
 _ALONE = ("mongo", "mysql")
 """Protocols that share a port with no other."""
+_MOST_ORDERS = 24
+"""So many orders are looked at of Services that istiod puts in any order."""
 
 
 class Listeners:
@@ -92,15 +96,17 @@ class Listeners:
         key = (client.namespace, frozenset(client.labels.items()), port)
         if key not in self._shared:
             services = self._in_order(client, egress, port)
-            unread = _left_to_chance(services, port)
+            orders = [services, *_other_orders(services, client, port)]
+            found = [tuple(self._shared_chains(each, client, egress, port)) for each in orders]
             name = f"the sidecar's listener for port {port}"
             if not services:
                 name = f"none of the sidecar's: it has none for port {port}"
+            is_sure = len({_signature(each) for each in found}) == 1
             self._shared[key] = Listener(
                 name,
-                () if unread else tuple(self._shared_chains(services, client, egress, port)),
+                found[0] if is_sure else (),
                 self._rest,
-                unread=unread,
+                unread=None if is_sure else _tied(services, client, port),
                 for_any_host=True,
                 last_for_all=True,
             )
@@ -156,12 +162,7 @@ class Listeners:
             and egress.sees_service(service.namespace, service.host)
         ]
 
-        def order(service: Service) -> tuple[int, str, str]:
-            export = service.export
-            closeness = 2 if export.everyone else int(service.namespace != client.namespace)
-            return (closeness, *_age_and_name(service))
-
-        return sorted(seen, key=order)
+        return sorted(seen, key=lambda service: _rank(service, client))
 
     def _rules_for(self, service: Service, client: Client, egress: Egress) -> list[VirtualService]:
         """The VirtualServices of the mesh that speak of a host, as a client sees them."""
@@ -261,30 +262,52 @@ class Listeners:
         return as_seen_from(proxy.namespace, found)
 
 
-def _age_and_name(service: Service) -> tuple[str, str]:
-    """By these istiod's `sortServicesByCreationTime` sorts, which knows nothing else."""
+def _rank(service: Service, client: Client) -> tuple[int, str, str]:
+    """By this istiod sorts Services, and by nothing else: see its `sortServicesByCreationTime`."""
+    export = service.export
+    closeness = 2 if export.everyone else int(service.namespace != client.namespace)
     name = service.resource.name if service.is_kubernetes else service.host
-    return (service.resource.age_key[0], f"{name}.{service.namespace}")
+    return (closeness, service.resource.age_key[0], f"{name}.{service.namespace}")
 
 
-def _left_to_chance(services: Sequence[Service], port: int) -> str | None:
-    """Why istiod may put the Services of a port in one order or in another.
+def _ties(services: Iterable[Service], client: Client, port: int) -> list[list[Service]]:
+    """Services of a port in their order, together those that istiod puts in any order.
 
-    It matters where they speak different protocols, as the first one decides what others may add.
+    That is ServiceEntries of one host that are equally old. It matters where they speak different
+    protocols, as the first one decides what others may add.
     """
-    alike: dict[tuple[str, str], Service] = {}
+    alike: dict[object, list[Service]] = defaultdict(list)
     for service in services:
-        served = service.port(port)
-        if served is None or served.protocol == "udp":
-            continue
-        other = alike.setdefault(_age_and_name(service), service)
-        first = other.port(port)
-        if first and first.protocol != served.protocol:
-            return (
-                f"{other.resource} and {service.resource} define port {port} of {service.host} "
-                "with different protocols and are equally old: Istio takes either of them first"
-            )
-    return None
+        alike[_rank(service, client)].append(service)
+    found: list[list[Service]] = []
+    for group in alike.values():
+        protocols = {served.protocol for each in group if (served := each.port(port))}
+        found += [group] if len(protocols) > 1 else [[each] for each in group]
+    return found
+
+
+def _other_orders(
+    services: Iterable[Service], client: Client, port: int
+) -> Iterator[list[Service]]:
+    """Other orders in which istiod may have the Services of a port; not all of very many."""
+    ties = [permutations(each) for each in _ties(services, client, port)]
+    for order in islice(product(*ties), 1, _MOST_ORDERS):
+        yield [service for group in order for service in group]
+
+
+def _signature(chains: Iterable[Chain]) -> object:
+    """What a listener does, in whatever order its chains stand: the last one for all wins."""
+    of_all = [each.targets for each in chains if not (each.names or each.key[1])]
+    keys = ((each.key, each.targets, id(each.virtual_service), each.path) for each in chains)
+    return frozenset(Counter(keys).items()), of_all[-1] if of_all else None
+
+
+def _tied(services: Iterable[Service], client: Client, port: int) -> str:
+    one, other, *_ = next(each for each in _ties(services, client, port) if each[1:])
+    return (
+        f"{one.resource} and {other.resource} define port {port} of {one.host} with different "
+        "protocols and are equally old: Istio takes either of them first"
+    )
 
 
 def addresses_of(service: Service) -> list[str]:

@@ -28,12 +28,12 @@ class Selectors:
     def __init__(self, selectors: Iterable[str], flag: str) -> None:
         self._entries: list[tuple[str, tuple[str, str, str]]] = []
         for selector in selectors:
-            code, _, target = selector.partition("=")
-            parts = target.split("/") if target else ["*", "*", "*"]
+            code, narrowed, target = selector.partition("=")
+            parts = target.split("/") if narrowed else ["*", "*", "*"]
             if len(parts) == 2:
                 parts.insert(1, "*")
             said = f"{flag} {selector}".lstrip()
-            if not code or len(parts) != 3:
+            if not code or len(parts) != 3 or not parts[-1]:
                 raise UsageError(
                     f"{said}: expected CODE, CODE=kind/name or CODE=kind/namespace/name"
                 )

@@ -24,7 +24,7 @@ def check(snapshot: Snapshot) -> Iterator[Finding | Skip]:
     for virtual_service in snapshot.virtual_services.all:
         seen: dict[tuple[str, frozenset[str]], list[tuple[Client, Lookup]]] = {}
         for destination in virtual_service.destinations:
-            if not destination.subset or is_wildcard(destination.host):
+            if not destination.subset or destination.idle or is_wildcard(destination.host):
                 continue
             key = (destination.host, destination.gateways)
             if key not in seen:

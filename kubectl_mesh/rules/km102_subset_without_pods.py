@@ -19,7 +19,7 @@ def check(snapshot: Snapshot) -> Iterator[Finding | Skip]:
     used: dict[tuple[str, str], Destination] = {}
     for host, destinations in snapshot.virtual_services.by_destination_host.items():
         for destination in destinations:
-            if destination.subset:
+            if destination.subset and not destination.idle:
                 used.setdefault((host, destination.subset), destination)
     endpoints_of = cache(partial(_endpoints, snapshot))
     for rule in snapshot.destination_rules.all:

@@ -16,6 +16,8 @@ from kubectl_mesh.rules.rule import Finding, Rule, Severity, Skip
 def check(snapshot: Snapshot) -> Iterator[Finding | Skip]:
     for host, destinations in snapshot.virtual_services.by_destination_host.items():
         for destination in destinations:
+            if destination.idle:
+                continue
             user = destination.virtual_service
             absence = absent(snapshot, host, user.namespace, user.export)
             if isinstance(absence, Skip):

@@ -16,7 +16,7 @@ def check(snapshot: Snapshot) -> Iterator[Finding | Skip]:
         return
     for virtual_service in snapshot.virtual_services.all:
         for destination in virtual_service.destinations:
-            if not destination.subset:
+            if not destination.subset or destination.idle:
                 continue
             defining = definition(snapshot, destination.host, destination.subset)
             if defining and not definition(before, destination.host, destination.subset):

@@ -16,7 +16,7 @@ def check(snapshot: Snapshot) -> Iterator[Finding | Skip]:
     for virtual_service in before.virtual_services.all:
         for destination in virtual_service.destinations:
             host, subset = destination.host, destination.subset
-            if not subset:
+            if not subset or destination.idle:
                 continue
             defined = definition(before, host, subset)
             if not defined or definition(snapshot, host, subset):
@@ -27,7 +27,8 @@ def check(snapshot: Snapshot) -> Iterator[Finding | Skip]:
             user = virtual_service.resource
             after = snapshot.virtual_services.by_name[user.namespace, user.name]
             changed = not any(
-                (later.host, later.subset) == (host, subset) for later in after.destinations
+                (later.host, later.subset) == (host, subset) and not later.idle
+                for later in after.destinations
             )
             yield RULE.finding(
                 rule,

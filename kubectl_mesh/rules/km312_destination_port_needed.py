@@ -18,7 +18,7 @@ from kubectl_mesh.rules.rule import Finding, Rule, Severity, Skip
 def check(snapshot: Snapshot) -> Iterator[Finding | Skip]:
     for vs in snapshot.virtual_services.all:
         for destination in vs.destinations:
-            if destination.port is None:
+            if destination.port is None and not destination.idle:
                 services = providers(snapshot, destination)
                 if services:
                     yield from _check(snapshot, destination, services)

@@ -13,7 +13,7 @@ from kubectl_mesh.rules.rule import Finding, Rule, Severity
 def check(snapshot: Snapshot) -> Iterator[Finding]:
     for vs in snapshot.virtual_services.all:
         for destination in vs.destinations:
-            if destination.port is None:
+            if destination.port is None or destination.idle:
                 continue
             services = providers(snapshot, destination)
             ports = [port for service in services for port in service.ports]

@@ -30,6 +30,7 @@ def run(tmp_path: Path, *arguments: str) -> int:
         (["--prune", "-f", "a"], "--prune needs -f, and -l"),
         (["-f", "a", "-l", "x=y"], "-l is for --prune"),
         (["--wait-for", "luck", "-f", "a"], "expected proxies, delay or delay=5s"),
+        (["-f", ""], "-f names no file"),
         (["--resume"], "there is nothing to go on with"),
     ],
 )

@@ -262,6 +262,8 @@ def test_shares_of_the_mesh_are_copied_for_who_says_so(run: Run) -> None:
             "'Virtualservce' is no kind that findings are about; did you mean VirtualService?",
         ),
         (["-f", EXAMPLE, "KM201=/a/b"], "'' is no kind that findings are about; there are "),
+        (["-f", EXAMPLE, "KM201="], "KM201=: expected CODE, CODE=kind/name or"),
+        (["-f", EXAMPLE, "KM201=vs/"], "KM201=vs/: expected CODE, CODE=kind/name or"),
         (["-f", EXAMPLE, "myapp"], "'myapp' is no code; expected one such as KM101"),
     ],
 )

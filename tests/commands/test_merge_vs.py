@@ -97,6 +97,15 @@ def test_two_namespaces_with_the_same_host_are_told_apart(run: Run, tmp_path: Pa
     assert "  merge greetings/myapp into VirtualService elsewhere/myapp\n" in of_both
 
 
+def test_a_name_from_the_manifests_controls_no_terminal(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "it.yaml"
+    file.write_text(HEAD % '"a\\e[31m"' + "  hosts: [shop]\n")
+    _, out, _ = run("merge-vs", "--host", "shop", "-f", str(file))
+    assert out.startswith(r"There is nothing to merge: VirtualService default/a\x1b[31m concerns")
+    _, out, _ = run("merge-vs", "--host", "\x1b[31m", "-f", str(file))
+    assert r"concerns \x1b[31m" in out
+
+
 def test_split_rules_are_joined_with_their_comments(run: Run, split: Path) -> None:
     status, out, _ = run("merge-vs", "api", "front", "-f", str(split))
     assert status == 1

@@ -277,21 +277,30 @@ def test_hosts_without_an_address_share_a_listener() -> None:
     assert sent("tcp://y.com:443", young, old) == "outbound|443||o.com"
 
 
-def test_two_entries_of_one_host_and_age_leave_it_to_chance_what_a_port_speaks() -> None:
-    """Seen with the real istiod: the same objects, applied again, came in another order."""
+def test_entries_of_one_host_and_age_that_istio_takes_in_any_order() -> None:
+    """Seen with the real istiod: the same objects, applied again, came in another order.
 
-    def of(name: str, protocol: str, age: int = 0) -> Object:
+    That is said only where the order matters.
+    """
+
+    def of(name: str, protocol: str, age: int = 0, **spec: Any) -> Object:
         ports = [{"number": 443, "name": "some", "protocol": protocol}]
-        return istio("ServiceEntry", name, {"hosts": ["o.com"], "ports": ports}, age=age)
+        spec = {"hosts": ["o.com"], "ports": ports, **spec}
+        return istio("ServiceEntry", name, spec, age=age)
 
-    found = router(of("one", "TCP"), of("two", "TLS"))
-    trace = Tracer(found).connect(Client("a"), connection_for("tls://o.com:443"))
-    assert trace.undecided == (
+    def undecided(*objects: Object) -> str | None:
+        asked = connection_for("tls://o.com:443")
+        return Tracer(router(*objects)).connect(Client("a"), asked).undecided
+
+    rules = virtual_service("v", ["o.com"], tls=[to("web", for_names("*"))])
+    assert undecided(WEB, rules, of("one", "TCP"), of("two", "TLS")) == (
         "ServiceEntry a/one and ServiceEntry a/two define port 443 of o.com with different "
         "protocols and are equally old: Istio takes either of them first"
     )
-    for other in (of("two", "TLS", age=1), of("two", "TCP"), of("two", "UDP")):
-        assert sent("tls://o.com:443", of("one", "TCP"), other) == "outbound|443||o.com"
+    for other in (of("two", "TLS", age=1), of("two", "TLS", exportTo=["."]), of("two", "TCP")):
+        assert undecided(WEB, rules, of("one", "TCP"), other) is None
+    for protocol in ("TLS", "HTTP", "UDP", "MYSQL"):
+        assert undecided(of("one", "TCP"), of("two", protocol)) is None
 
 
 def test_an_http_port_lets_everything_else_out() -> None:
