@@ -182,7 +182,8 @@ class Cluster:
             if current is None:
                 raise Conflict(f"{entry.target} is gone; somebody has deleted it")
             if not same(current, entry.after):
-                raise Conflict(f"{entry.target}: {_who(current)} has changed it since")
+                who = _who(current, entry.after)
+                raise Conflict(f"{entry.target}: {who} has changed it since")
 
     def _await(self, done: list[Entry], told: Callable[[str], object]) -> bool:
         """Waits until what must hold after the last of some steps does, and forgets them then.
@@ -226,7 +227,7 @@ class Cluster:
             if current is None:
                 changed.append(f"{entry.target} is gone; somebody has deleted it")
             else:
-                changed.append(f"{entry.target}: {_who(current)} has changed it since")
+                changed.append(f"{entry.target}: {_who(current, entry.after)} has changed it since")
         if changed and not force:
             raise Conflict(
                 f"{'; '.join(changed)}; nothing is taken back: look at it, and take back all the "
@@ -318,8 +319,9 @@ class Cluster:
         for document, made in ((entry.before, False), (entry.after, True)):
             if all(field_at(current, place) == field_at(document, place) for place in places):
                 return made
+        who = _who(current, entry.after)
         raise Conflict(
-            f"{entry.target}: {_who(current)} has changed it since, and it cannot be told whether "
+            f"{entry.target}: {who} has changed it since, and it cannot be told whether "
             "the step was made: look at it, and take it back with undo --force"
         )
 
@@ -440,7 +442,8 @@ class Cluster:
                 raise error from None
             if _fits(current, operations):
                 raise
-            raise Conflict(f"{name}: {_who(current)} has changed it since it was read") from error
+            who = _who(current, entry.before)
+            raise Conflict(f"{name}: {who} has changed it since it was read") from error
         _check(found, name)
         return found
 
@@ -453,7 +456,8 @@ def _unchanged(entry: Entry, current: Mapping[str, Any] | None) -> Mapping[str, 
     if current is None:
         raise Conflict(f"{entry.target}: it is gone; somebody has deleted it")
     if not same(current, entry.before or {}):
-        raise Conflict(f"{entry.target}: {_who(current)} has changed it since it was read")
+        who = _who(current, entry.before)
+        raise Conflict(f"{entry.target}: {who} has changed it since it was read")
     return current
 
 
@@ -574,18 +578,23 @@ def _is_refusal(error: MeshError) -> bool:
     return isinstance(error, (Forbidden, NotInstalled))
 
 
-def _who(current: Mapping[str, Any]) -> str:
-    """Who has written to an object last, as managedFields have it."""
-    managers = (current.get("metadata") or {}).get("managedFields")
-    others = [
-        each
-        for each in (managers if isinstance(managers, list) else ())
-        if isinstance(each, dict) and each.get("manager") != FIELD_MANAGER
-    ]
+def _who(current: Mapping[str, Any], known: Mapping[str, Any] | None) -> str:
+    """Who has written to an object last, as managedFields have it, since it was as it is `known`.
+
+    Their times are in seconds, so that the last one may not be the one who wrote since.
+    """
+    before = _managers(known or {})
+    others = [each for each in _managers(current) if each.get("manager") != FIELD_MANAGER]
+    others = [each for each in others if each not in before] or others
     last = max(others, key=lambda each: str(each.get("time") or ""), default=None)
     if last is None:
         return "somebody"
     return f"{last.get('manager')} (at {last.get('time')})"
+
+
+def _managers(document: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    found = (document.get("metadata") or {}).get("managedFields")
+    return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
 
 
 def _left(run: Run, why: str) -> str:

@@ -21,7 +21,7 @@ def after(snapshot: Snapshot, changes: ChangeSet) -> Snapshot:
     gone = set()
     for step in changes.steps:
         resource = step.resource
-        if kind_of(resource.api_version, resource.kind) is None:
+        if not kind_looked_at(resource):
             continue
         if step.after is not None:
             resources[resource.id] = resource_of(resource, step.after)
@@ -32,6 +32,11 @@ def after(snapshot: Snapshot, changes: ChangeSet) -> Snapshot:
     if gone:
         resources = {key: each for key, each in resources.items() if key.namespace not in gone}
     return Snapshot(resources.values(), snapshot.config, snapshot.coverage, snapshot.unreadable)
+
+
+def kind_looked_at(resource: Resource) -> str:
+    """Its kind; "" for one that is not looked at, such as one of that name in another API group."""
+    return resource.kind if kind_of(resource.api_version, resource.kind) else ""
 
 
 def resource_of(old: Resource, document: Mapping[str, Any]) -> Resource:

@@ -16,11 +16,11 @@ from typing import Any, Protocol
 from kubectl_mesh.changes import outlook
 from kubectl_mesh.changes.breakage import Failures, breaks
 from kubectl_mesh.changes.change_set import ChangeSet, Ready, Step
+from kubectl_mesh.changes.meanwhile import astray, in_step
 from kubectl_mesh.changes.patch import Operation, operations_of, same
 from kubectl_mesh.changes.turns import gaps, in_turn
 from kubectl_mesh.mesh.hosts import fqdn
 from kubectl_mesh.mesh.resource import Resource, field_at
-from kubectl_mesh.mesh.schema import kind_of
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.mesh.visibility import export_of
 from kubectl_mesh.rules.repair import Edit, Then
@@ -146,7 +146,7 @@ class _Planning:
             union = self._union(each)
             if union is not None:
                 unions[each.path] = (union, self._server.would_be(each, union))
-        phases, broken = self._in_order(unions)
+        phases, broken = self._in_step(*self._in_order(unions))
         refusals, risks = ((), broken) if allow_broken else (broken, ())
         return Plan(
             tuple(phases),
@@ -173,6 +173,28 @@ class _Planning:
             if len(still := list(self._broken(other))) < len(broken):
                 late, phases, broken = late ^ {path}, other, still
         return phases, broken
+
+    def _in_step(
+        self, phases: Sequence[Phase], broken: Sequence[str]
+    ) -> tuple[list[Phase], Sequence[str]]:
+        """The phases with their steps in an order in which no request goes astray meanwhile.
+
+        With it what they break.
+        """
+        done: list[Step] = []
+        found = []
+        told = []
+        for phase in phases:
+            order, wrong = in_step(self._live, done, phase.steps)
+            told += [text + _IN_TWO for text in wrong]
+            steps = tuple(
+                replace(step, then=old.then) for step, old in zip(order, phase.steps, strict=True)
+            )
+            found.append(replace(phase, steps=steps))
+            done += steps
+        if found != phases:
+            broken = list(self._broken(found))
+        return found, [*broken, *told]
 
     def _phases(
         self, others: Sequence[Wanted], late: Collection[str], unions: _Unions
@@ -316,10 +338,11 @@ class _Planning:
     def _broken(self, phases: Sequence[Phase]) -> Iterator[str]:
         """Requests that fail at the end of any phase, and do not now."""
         steps: list[Step] = []
-        states = []
+        snapshots = []
         for phase in phases:
             steps += phase.steps
-            states.append(Failures(outlook.after(self._live, ChangeSet(tuple(steps)))))
+            snapshots.append(outlook.after(self._live, ChangeSet(tuple(steps))))
+        states = [Failures(each) for each in snapshots]
         told: dict[str, None] = {}
         for state in reversed(states):
             for text in breaks(self._now, state, states[-1]):
@@ -327,6 +350,10 @@ class _Planning:
                     text += _IN_TWO
                 told.setdefault(text)
         told |= dict.fromkeys(gap + _IN_TWO for gap in gaps(self._live, steps))
+        if any(step.resource.kind == "Gateway" for step in steps):
+            for snapshot in snapshots[:-1]:
+                for text in astray(self._live, snapshot, snapshots[-1]):
+                    told.setdefault(text + _IN_TWO)
         yield from told
 
     @cached_property
@@ -407,9 +434,7 @@ def _turn(wanted: Wanted) -> tuple[bool, bool, bool]:
 
 
 def _kind(each: Wanted | Unwanted) -> str:
-    """Its kind; "" for one that is not looked at, such as one of that name in another API group."""
-    resource = each.resource
-    return resource.kind if kind_of(resource.api_version, resource.kind) else ""
+    return outlook.kind_looked_at(each.resource)
 
 
 def _takes(wanted: Wanted) -> bool:

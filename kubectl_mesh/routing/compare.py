@@ -155,7 +155,7 @@ class Comparison:
 
 def compare(before: Snapshot, after: Snapshot) -> Comparison:
     """Everything that two states of a mesh treat differently."""
-    return _Comparing(before, after).run()
+    return Comparing(before, after).run()
 
 
 def decision_of(
@@ -181,7 +181,9 @@ _Again = Callable[[int, Request], "Table | None"]
 """The table of a side, 0 or 1, that the model gives for a request."""
 
 
-class _Comparing:
+class Comparing:
+    """Two states of a mesh, to be compared, or asked for what they do."""
+
     def __init__(self, before: Snapshot, after: Snapshot) -> None:
         self._routers = (Router(before), Router(after))
         self._snapshots = (before, after)
@@ -216,6 +218,35 @@ class _Comparing:
         self._result.differences = list(self._classes.values())
         self._result.undecided = list(self._doubts)
         return self._result
+
+    def at(self, side: int, place: Place, asked: Request | Connection) -> Decision:
+        """What state 0 or 1 does with what a proxy is asked. Raises Undecidable."""
+        router = self._routers[side]
+        if place.gateway:
+            vantage = GatewayVantage(place.namespace, tuple(sorted(place.labels.items())))
+            proxy = vantage.proxy(self._snapshots[side])
+            table = None
+            if isinstance(asked, Request):
+                tls = asked.scheme == "https"
+                table = router.gateway(proxy, asked.host, place.port, tls=tls)
+            listener = router.listeners.gateway(proxy, place.port)
+            if listener is None:
+                return _unrouted("closed")
+        else:
+            client = Client(place.namespace, place.labels)
+            listener = router.listeners.sidecar(client, asked.host, place.port)
+            table = None
+            if isinstance(asked, Request) and router.takes_http(client, asked.host, place.port):
+                table = router.sidecar(client, asked.host, place.port)
+        if table is not None:
+            assert isinstance(asked, Request)
+            return decision_of(router, table, self._caller(place), asked)
+        if isinstance(asked, Request):
+            name = asked.host if asked.scheme == "https" else None
+            asked = Connection(asked.host, place.port, name)
+        if listener.unread:
+            raise Undecidable(listener.unread)
+        return self._connection(side, listener, asked, place)
 
     def _sidecars(self, scope: Scope) -> None:
         for domain in scope.mesh_domains:

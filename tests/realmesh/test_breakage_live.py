@@ -128,6 +128,10 @@ KEPT: Mapping[str, tuple[list[Object], list[Object]]] = {
         [rule(*SUBSETS), bound(to("web", BETA, subset="v9"), to("web", subset="v1"))],
         [rule(*SUBSETS, subset("v3", version="v2"))],
     ),
+    "subset-without-weight": (
+        [rule(SUBSETS[0], subset("v9", version="v2")), bound(split(100, 0))],
+        [rule(SUBSETS[0])],
+    ),
     "one-more-port": (
         [bound(to("web", port=5000))],
         [service("web", HTTP, {"name": "more", "port": 5001, "targetPort": 5000})],

@@ -216,6 +216,66 @@ def test_random_reconfigurations(
     record_property("failed with kubectl apply", dict(failed(plain)))
 
 
+def on_gateway(name: str, *rules: dict[str, Any]) -> dict[str, Any]:
+    return virtual_service(name, "web.example.com", *rules, gateways=["front"])
+
+
+def under(prefix: str, action: Mapping[str, Any]) -> dict[str, Any]:
+    return {"match": [{"uri": {"prefix": prefix}}], **action}
+
+
+S1 = to("web", subset="s1")
+WEB_RULE = destination_rule("web", "web", subset("s1", version="v1"))
+TOGETHER: Mapping[str, tuple[list[dict[str, Any]], list[dict[str, Any]]]] = {
+    "path-of-one-host": (
+        [
+            WEB_RULE,
+            on_gateway("one", under("/x", S1), under("/y", S1)),
+            on_gateway("two", under("/z", S1)),
+        ],
+        [on_gateway("one", under("/y", S1)), on_gateway("two", under("/z", S1), under("/x", S1))],
+    ),
+    "root-and-delegate": (
+        [
+            WEB_RULE,
+            on_gateway("root", under("/x", {"delegate": {"name": "part"}})),
+            virtual_service("part", "", under("/x/y", S1)),
+        ],
+        [
+            virtual_service("part", "", under("/", S1)),
+            on_gateway("root", under("/", {"delegate": {"name": "part"}})),
+        ],
+    ),
+    "destination-rule": (
+        [WEB_RULE, on_gateway("one", S1)],
+        [
+            destination_rule("web", "api", subset("s1", version="v1")),
+            destination_rule("z", "web", subset("s1", version="v1")),
+        ],
+    ),
+}
+
+
+def test_objects_that_decide_on_the_same_requests(
+    new_mesh: Callable[..., Mesh], tmp_path: Path
+) -> None:
+    """An istiod that sends each change by itself, and files with the wrong one first."""
+    mesh = new_mesh(debounce="5ms")
+    with debug_pages(mesh.istiod) as url:
+        shop = Shop(mesh, tmp_path, url)
+        proxy, host = shop.clients[-1]
+        for case, (before, after) in TOGETHER.items():
+            shop.settled(before)
+            with mesh.load(proxy, host, "/x/y", rate=200) as load:
+                load.more(10)
+                assert shop.apply(after) == 0, case
+                mesh.settled()
+                assert shop.run("undo") == 0, case
+                load.more(10)
+            assert not failed([load]), case
+            mesh.server.delete(*before)
+
+
 def test_a_slow_proxy_is_waited_for(shop: Shop) -> None:
     def slow() -> None:
         with shop.bystander.frozen():

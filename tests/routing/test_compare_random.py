@@ -11,7 +11,7 @@ import random
 
 import pytest
 
-from kubectl_mesh.routing.compare import Comparison, Decision, compare, decision_of
+from kubectl_mesh.routing.compare import Comparing, Comparison, Decision, compare, decision_of
 from kubectl_mesh.routing.matching import Undecidable
 from kubectl_mesh.routing.router import Client, Router
 from kubectl_mesh.routing.treatment import Caller
@@ -59,7 +59,11 @@ def check(choose: random.Random, before: list[Manifest], after: list[Manifest]) 
     found = compare(*states)
     assert not [doubt for doubt in found.undecided if "was taken for an example" in doubt]
     reported = classes(found)
+    comparing = Comparing(*states)
     for each in found.differences:
+        for side, decision in enumerate((each.before, each.after)):
+            asked = comparing.at(side, each.places[0], each.example)
+            assert asked.treatment.key == decision.treatment.key
         assert each.places
         assert isinstance(each.before, Decision)
         assert isinstance(each.after, Decision)
