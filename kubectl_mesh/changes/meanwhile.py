@@ -7,24 +7,23 @@ requests, where objects that change together decide on the same ones.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from itertools import permutations
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from kubectl_mesh.changes import outlook
 from kubectl_mesh.changes.change_set import ChangeSet, Step
-from kubectl_mesh.mesh.hosts import fqdn
+from kubectl_mesh.mesh.hosts import fqdn, is_wildcard, patterns_for
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.mesh.virtual_services import VirtualService, delegate_of
 from kubectl_mesh.routing.compare import Comparing, Difference, compare
 from kubectl_mesh.routing.matching import Undecidable
 from kubectl_mesh.routing.treatment import Treatment, differing
 
-_ALL_ORDERS = 3
-"""Of so many objects that change together all orders are tried; of more, one and its reverse."""
-_ALL_LOOKED_AT = 4
-"""Of so many objects that change together any change is looked at."""
+_MOST_STATES = 24
+"""So many states are looked at of objects that change together, and four more for each of them."""
 _DECIDING = ("VirtualService", "DestinationRule")
+_Concern = tuple[str, str]
+"""What kind of name, and the name."""
 _WHERE = {"destinations", "answer"}
 
 
@@ -39,27 +38,41 @@ def in_step(
     """
     found = list(steps)
     told = []
-    deciding = [_deciding(steps, places) for places in _together(live, steps)]
-    groups = [places for places in deciding if places[1:]]
+    groups = list(_together(live, steps))
     start = outlook.after(live, ChangeSet(tuple(done))) if groups else live
     for places in groups:
-        group = [steps[place] for place in places]
-        end = outlook.after(start, ChangeSet(tuple(group)))
-        wrong = []
-        for order in _orders(group):
-            text = _first_astray(start, order, end)
-            if text is None:
-                for place, step in zip(places, order, strict=True):
-                    found[place] = step
-                break
-            wrong.append(text)
-        else:
-            told.append(wrong[0])
+        order, wrong = _ordered(start, [steps[place] for place in places])
+        for place, step in zip(places, order, strict=True):
+            found[place] = step
+        told += wrong
     return found, told
 
 
-def _orders(group: Sequence[Step]) -> Iterable[Sequence[Step]]:
-    return permutations(group) if len(group) <= _ALL_ORDERS else (group, group[::-1])
+def _ordered(start: Snapshot, group: Sequence[Step]) -> tuple[Sequence[Step], list[str]]:
+    """The steps in an order that leads no request astray; as they are, and why, if none is found.
+
+    A state is looked at once: it does not depend on the order in which its objects were changed.
+    """
+    end = outlook.after(start, ChangeSet(tuple(group)))
+    everything = range(len(group))
+    seen: set[frozenset[int]] = set()
+    wrong: list[str] = []
+    waiting: list[tuple[int, ...]] = [(number,) for number in reversed(everything)]
+    while waiting and len(seen) < _MOST_STATES + 4 * len(group):
+        made = waiting.pop()
+        if len(made) == len(group):
+            return [group[number] for number in made], []
+        if frozenset(made) in seen:
+            continue
+        seen.add(frozenset(made))
+        left = [number for number in everything if number not in made]
+        text = _first_astray(start, [group[number] for number in made], end)
+        if text is None:
+            waiting += [(*made, number) for number in reversed(left)]
+        else:
+            changed, first = group[made[-1]].target, group[left[0]].target
+            wrong.append(f"while {changed} is changed and {first} is not, {text}")
+    return group, wrong[:1]
 
 
 def astray(before: Snapshot, meanwhile: Snapshot, after: Snapshot) -> Iterator[str]:
@@ -67,18 +80,10 @@ def astray(before: Snapshot, meanwhile: Snapshot, after: Snapshot) -> Iterator[s
     yield from _astray(before, meanwhile, after, _fails)
 
 
-def _first_astray(start: Snapshot, order: Sequence[Step], end: Snapshot) -> str | None:
-    is_wrong = (
-        _fails_or_strays
-        if outlook.kind_looked_at(order[0].resource) == "VirtualService"
-        else _fails
-    )
-    for number in range(1, len(order)):
-        state = outlook.after(start, ChangeSet(tuple(order[:number])))
-        for text in _astray(start, state, end, is_wrong):
-            changed, left = order[number - 1].target, order[number].target
-            return f"while {changed} is changed and {left} is not, {text}"
-    return None
+def _first_astray(start: Snapshot, made: Sequence[Step], end: Snapshot) -> str | None:
+    is_rule = outlook.kind_looked_at(made[0].resource) == "DestinationRule"
+    state = outlook.after(start, ChangeSet(tuple(made)))
+    return next(_astray(start, state, end, _fails if is_rule else _fails_or_strays), None)
 
 
 def _fails(was: Treatment, now: Treatment, then: Treatment) -> bool:
@@ -115,9 +120,14 @@ def _treatment(comparing: Comparing, difference: Difference) -> Treatment | None
 
 
 def _together(live: Snapshot, steps: Sequence[Step]) -> Iterator[list[int]]:
-    """The places of VirtualServices, and of DestinationRules, that concern the same hosts."""
-    concerns = [frozenset(_concerns(live, step)) for step in steps]
-    places: dict[Hashable, list[int]] = defaultdict(list)
+    """The places of VirtualServices, and of DestinationRules, that concern the same hosts.
+
+    Where all of them take the same requests as before, it does not matter which is first.
+    """
+    named = [frozenset(_concerns(live, step)) for step in steps]
+    wildcards = {(kind, name) for names in named for kind, name in names if is_wildcard(name)}
+    concerns = [names | {*_covering(names, wildcards)} for names in named]
+    places: dict[_Concern, list[int]] = defaultdict(list)
     for place, keys in enumerate(concerns):
         for key in keys:
             places[key].append(place)
@@ -131,15 +141,18 @@ def _together(live: Snapshot, steps: Sequence[Step]) -> Iterator[list[int]]:
                 seen.add(place)
                 group.append(place)
                 waiting += [other for key in concerns[place] for other in places.pop(key, ())]
-        if group[1:]:
-            yield sorted(group)
+        group.sort()
+        if group[1:] and any(
+            _taken(steps[place].before) != _taken(steps[place].after) for place in group
+        ):
+            yield group
 
 
-def _deciding(steps: Sequence[Step], places: list[int]) -> list[int]:
-    """The places; of many only those of changes to which requests are taken, not to what for."""
-    if len(places) <= _ALL_LOOKED_AT:
-        return places
-    return [place for place in places if _taken(steps[place].before) != _taken(steps[place].after)]
+def _covering(names: Iterable[_Concern], wildcards: Collection[_Concern]) -> Iterator[_Concern]:
+    for kind, name in names:
+        for pattern in patterns_for(name):
+            if (kind, pattern) in wildcards:
+                yield kind, pattern
 
 
 def _taken(document: Mapping[str, Any] | None) -> object:
@@ -157,7 +170,7 @@ def _taken(document: Mapping[str, Any] | None) -> object:
     )
 
 
-def _concerns(live: Snapshot, step: Step) -> Iterator[Hashable]:
+def _concerns(live: Snapshot, step: Step) -> Iterator[_Concern]:
     for document in (step.before, step.after):
         if document is None or outlook.kind_looked_at(step.resource) not in _DECIDING:
             continue
@@ -168,9 +181,9 @@ def _concerns(live: Snapshot, step: Step) -> Iterator[Hashable]:
             continue
         vs = VirtualService(resource, live.config)
         if vs.is_delegate:
-            yield "delegate", (vs.namespace, resource.name)
+            yield "delegate", f"{vs.namespace}/{resource.name}"
         for host in vs.hosts:
             yield "host", host
         for rule in vs.own_http_rules:
             if key := delegate_of(rule):
-                yield "delegate", key
+                yield "delegate", "/".join(key)

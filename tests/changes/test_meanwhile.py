@@ -107,6 +107,49 @@ def test_a_path_that_moves_to_another_virtual_service_of_its_host() -> None:
     )
 
 
+def test_a_host_that_a_wildcard_takes_over() -> None:
+    v1 = to("web", "v1")
+
+    def rules(one: list[str], two: list[str]) -> list[Object]:
+        names = (("one", one), ("two", two))
+        return [virtual_service(n, hosts, v1, gateways=["front"]) for n, hosts in names]
+
+    live = [*HOSTS, WEB[-2], gateway("front", server("*"))]
+    found = planned(
+        rules(["b.com"], ["*.a.com"]), live=[*live, *rules(["x.a.com", "b.com"], ["q.com"])]
+    )
+    assert (told(found), found.refusals) == (
+        [["patch VirtualService/two", "patch VirtualService/one"]],
+        (),
+    )
+
+
+def test_two_moves_among_four() -> None:
+    p, q, r, s, t, u = (under(f"/{name}", to("web", "v1")) for name in "pqrstu")
+    live = [*WEB, front("a", p, q), front("b", r), front("c", s), front("d", t, u)]
+    moved = [front("a", p), front("b", r, q), front("c", s, u), front("d", t)]
+    found = planned(moved, live=live)
+    ((*steps,),) = told(found)
+    assert found.refusals == ()
+    for first, then in (("b", "a"), ("c", "d")):
+        places = [steps.index(f"patch VirtualService/{name}") for name in (first, then)]
+        assert places == sorted(places)
+
+
+def test_a_rule_that_another_uncovers() -> None:
+    def some(*first_two: Object, **more: Any) -> list[Object]:
+        others = [front(name, {**under(f"/{name}", to("web", "v1")), **more}) for name in "cde"]
+        return [*first_two, *others]
+
+    x, y = (under(f"/{name}", to("web", "v1")) for name in "xy")
+    live = some(front("a", x, to("web", "v1"), age=4), front("b", y, to("web", "v9"), age=1))
+    after = some(front("a", x, age=4), front("b", y, to("web", "v1"), age=1), timeout="3s")
+    found = planned(after, live=[*WEB, *live])
+    ((*steps,),) = told(found)
+    assert found.refusals == ()
+    assert steps.index("patch VirtualService/b") < steps.index("patch VirtualService/a")
+
+
 def test_rules_that_are_exported_to_others() -> None:
     """Whichever changes first, one namespace is without rules for the host for a while."""
 
