@@ -54,10 +54,9 @@ def _ordered(start: Snapshot, group: Sequence[Step]) -> tuple[Sequence[Step], li
     A state is looked at once: it does not depend on the order in which its objects were changed.
     """
     end = outlook.after(start, ChangeSet(tuple(group)))
-    everything = range(len(group))
     seen: set[frozenset[int]] = set()
     wrong: list[str] = []
-    waiting: list[tuple[int, ...]] = [(number,) for number in reversed(everything)]
+    waiting: list[tuple[int, ...]] = [()]
     while waiting and len(seen) < _MOST_STATES + 4 * len(group):
         made = waiting.pop()
         if len(made) == len(group):
@@ -65,13 +64,14 @@ def _ordered(start: Snapshot, group: Sequence[Step]) -> tuple[Sequence[Step], li
         if frozenset(made) in seen:
             continue
         seen.add(frozenset(made))
-        left = [number for number in everything if number not in made]
-        text = _first_astray(start, [group[number] for number in made], end)
+        left = [number for number in range(len(group)) if number not in made]
+        text = _first_astray(start, [group[number] for number in made], end) if made else None
         if text is None:
-            waiting += [(*made, number) for number in reversed(left)]
+            first, *others = left  # then the last: the reverse of an order is often right
+            waiting += [(*made, number) for number in (*others, first)]
         else:
-            changed, first = group[made[-1]].target, group[left[0]].target
-            wrong.append(f"while {changed} is changed and {first} is not, {text}")
+            changed, unchanged = group[made[-1]].target, group[left[0]].target
+            wrong.append(f"while {changed} is changed and {unchanged} is not, {text}")
     return group, wrong[:1]
 
 

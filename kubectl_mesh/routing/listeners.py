@@ -29,8 +29,10 @@ if TYPE_CHECKING:
 _TLS = ("https", "tls")
 _ALONE = ("mongo", "mysql")
 """Protocols that share a port with no other."""
+_FEW = 4
+"""Of so many Services that istiod puts in any order all orders are looked at."""
 _MOST_ORDERS = 24
-"""So many orders are looked at of Services that istiod puts in any order."""
+"""So many orders at most are looked at of a port."""
 
 
 class Listeners:
@@ -290,9 +292,16 @@ def _other_orders(
     services: Iterable[Service], client: Client, port: int
 ) -> Iterator[list[Service]]:
     """Other orders in which istiod may have the Services of a port; not all of very many."""
-    ties = [permutations(each) for each in _ties(services, client, port)]
+    ties = [_arranged(each) for each in _ties(services, client, port)]
     for order in islice(product(*ties), 1, _MOST_ORDERS):
         yield [service for group in order for service in group]
+
+
+def _arranged(group: Sequence[Service]) -> Iterable[Sequence[Service]]:
+    """Orders of Services; of many, those with each of them first."""
+    if len(group) <= _FEW:
+        return permutations(group)
+    return [[*group[number:], *group[:number]] for number in range(min(len(group), _MOST_ORDERS))]
 
 
 def _signature(chains: Iterable[Chain]) -> object:

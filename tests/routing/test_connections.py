@@ -301,6 +301,8 @@ def test_entries_of_one_host_and_age_that_istio_takes_in_any_order() -> None:
         assert undecided(WEB, rules, of("one", "TCP"), other) is None
     for protocol in ("TLS", "HTTP", "UDP", "MYSQL"):
         assert undecided(of("one", "TCP"), of("two", protocol)) is None
+    many = [of(f"{name}{number}", name) for number in range(20) for name in ("TCP", "TLS")]
+    assert undecided(WEB, rules, *many)
 
 
 def test_an_http_port_lets_everything_else_out() -> None:
