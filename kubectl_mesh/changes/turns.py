@@ -11,10 +11,9 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from kubectl_mesh.changes.change_set import Step
-from kubectl_mesh.changes.outlook import resource_of
+from kubectl_mesh.changes.outlook import kind_looked_at, resource_of
 from kubectl_mesh.mesh.gateways import Gateway
 from kubectl_mesh.mesh.resource import Resource
-from kubectl_mesh.mesh.schema import kind_of
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.mesh.virtual_services import VirtualService, delegate_of
 
@@ -76,8 +75,7 @@ class _Turns:
 
     def _resource(self, step: Step, then: bool) -> Resource | None:
         document = step.after if then else step.before
-        known = kind_of(step.resource.api_version, step.resource.kind)
-        if document is None or known is None or known.name not in _KINDS:
+        if document is None or kind_looked_at(step.resource) not in _KINDS:
             return None
         return resource_of(step.resource, document)
 

@@ -24,9 +24,9 @@ from kubectl_mesh.commands.changing import (
     refuse_owned,
     say,
 )
-from kubectl_mesh.commands.inputs import cluster_options, take_snapshot
+from kubectl_mesh.commands.inputs import cluster_options, filenames_of, take_snapshot
 from kubectl_mesh.errors import Forbidden, InputError, UsageError
-from kubectl_mesh.flags import add_cluster_flags, comma_separated
+from kubectl_mesh.flags import add_cluster_flags
 from kubectl_mesh.mesh.resource import Resource, ResourceId, dotted
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.report.changes import live_diff, paint_diff, target_of
@@ -182,11 +182,9 @@ def _say_aside(text: str) -> None:
 
 
 def _check_flags(args: argparse.Namespace) -> None:
-    wanted = bool(args.filename or args.remove_subset)
+    wanted = bool(filenames_of(args) or args.remove_subset)
     if args.resume is not None and (wanted or args.dry_run != "none"):
         raise UsageError("--resume goes on with what was planned: leave out the rest")
-    if args.filename and not comma_separated(args.filename):
-        raise UsageError("-f names no file")
     if args.resume is None and not wanted:
         raise UsageError("name manifests with -f, or a --remove-subset")
     if args.delete and (args.prune or args.remove_subset):
@@ -286,7 +284,7 @@ def _everything(args: argparse.Namespace) -> argparse.Namespace:
 
 def _manifests(args: argparse.Namespace) -> list[Resource]:
     """The objects of the files. Raises InputError for what cannot be read, or has no kind."""
-    names = comma_separated(args.filename)
+    names = filenames_of(args)
     if not names:
         return []
     namespace = args.namespace or namespace_on_disk(cluster_options(args))

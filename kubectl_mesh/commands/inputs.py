@@ -17,6 +17,14 @@ from kubectl_mesh.sources.context import ClusterOptions, namespace_on_disk
 from kubectl_mesh.term import safe
 
 
+def filenames_of(args: argparse.Namespace) -> list[str]:
+    """The files and folders of all -f. Raises UsageError for a -f that names none."""
+    filenames = comma_separated(args.filename)
+    if args.filename and not filenames:
+        raise UsageError("-f names no file")
+    return filenames
+
+
 def take_snapshot(
     args: argparse.Namespace,
     kinds: Collection[str],
@@ -32,9 +40,7 @@ def take_snapshot(
     Raises UsageError where flags contradict each other, InputError for a --mesh-config that cannot
     be read, ClusterError where no cluster answers.
     """
-    filenames = comma_separated(args.filename)
-    if args.filename and not filenames:
-        raise UsageError("-f names no file")
+    filenames = filenames_of(args)
     if args.with_cluster and not filenames:
         raise UsageError("--with-cluster lays manifests over a cluster: name them with -f")
     if args.recursive and not filenames:

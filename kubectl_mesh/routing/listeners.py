@@ -292,8 +292,10 @@ def _other_orders(
     services: Iterable[Service], client: Client, port: int
 ) -> Iterator[list[Service]]:
     """Other orders in which istiod may have the Services of a port; not all of very many."""
-    ties = [_arranged(each) for each in _ties(services, client, port)]
-    for order in islice(product(*ties), 1, _MOST_ORDERS):
+    ties = _ties(services, client, port)
+    if not any(each[1:] for each in ties):
+        return
+    for order in islice(product(*map(_arranged, ties)), 1, _MOST_ORDERS):
         yield [service for group in order for service in group]
 
 
