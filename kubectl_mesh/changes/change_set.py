@@ -61,7 +61,7 @@ class Step:
     def target(self) -> Target:
         """The object, as the API server names it."""
         found = self.resource.id
-        return Target(self.resource.api_version, found.kind, found.namespace, found.name)
+        return Target(self.resource.api_version, found.api_kind, found.namespace, found.name)
 
     @property
     def action(self) -> Action:

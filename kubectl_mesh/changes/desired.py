@@ -83,7 +83,7 @@ class Desired:
             folders.setdefault(_identity(each)[:3], (folder, each))
         for folder, resource in folders.values():
             for live in self._client.items(folder, dict, {"labelSelector": selector}):
-                whole = {**live, "apiVersion": resource.api_version, "kind": resource.kind}
+                whole = {**live, "apiVersion": resource.api_version, "kind": resource.id.api_kind}
                 metadata = whole["metadata"]
                 namespace = str(metadata.get("namespace") or "")
                 key = ResourceId(resource.kind, namespace, metadata["name"])
@@ -136,13 +136,13 @@ class Desired:
 
     def _placed(self, resource: Resource) -> Resource:
         """An object of a manifest, in no namespace if the server has its kind in none."""
-        if self._kinds.is_namespaced(resource.api_version, resource.kind):
+        if self._kinds.is_namespaced(resource.api_version, resource.id.api_kind):
             return resource
         return replace(resource, id=replace(resource.id, namespace=""))
 
     def _path(self, resource: Resource) -> str:
         return self._kinds.path(
-            resource.api_version, resource.kind, resource.namespace, resource.name
+            resource.api_version, resource.id.api_kind, resource.namespace, resource.name
         )
 
     def _live(self, path: str) -> Mapping[str, Any] | None:
@@ -155,7 +155,7 @@ class Desired:
 def _identity(resource: Resource) -> tuple[str, str, str, str]:
     """What tells an object from all others, in whatever version it is written."""
     group = resource.api_version.rpartition("/")[0]
-    return group, resource.kind, resource.namespace, resource.name
+    return group, resource.id.api_kind, resource.namespace, resource.name
 
 
 def _is_applied(live: Mapping[str, Any]) -> bool:
@@ -167,4 +167,4 @@ def _is_applied(live: Mapping[str, Any]) -> bool:
 
 
 def _target(resource: Resource, namespace: str) -> Target:
-    return Target(resource.api_version, resource.kind, namespace, resource.name)
+    return Target(resource.api_version, resource.id.api_kind, namespace, resource.name)

@@ -27,7 +27,8 @@ from kubectl_mesh.commands.changing import (
 from kubectl_mesh.commands.inputs import cluster_options, filenames_of, take_snapshot
 from kubectl_mesh.errors import Forbidden, InputError, UsageError
 from kubectl_mesh.flags import add_cluster_flags
-from kubectl_mesh.mesh.resource import Resource, ResourceId, dotted
+from kubectl_mesh.mesh.resource import Resource, dotted
+from kubectl_mesh.mesh.schema import identity
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.report.changes import live_diff, paint_diff, target_of
 from kubectl_mesh.report.table import place, wrap
@@ -220,7 +221,7 @@ def _broken_by(live: Snapshot, found: Run) -> Iterator[str]:
     steps = []
     for entry in found.left:
         target, document = entry.target, entry.after or entry.before or {}
-        key = ResourceId(target.kind, target.namespace, target.name)
+        key = identity(target.api_version, target.kind, target.namespace, target.name)
         origin = ClusterOrigin(found.context)
         resource = Resource(key, target.api_version, document, document, origin)
         steps.append(Step(resource, entry.before, entry.after, (), (), []))

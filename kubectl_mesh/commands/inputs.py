@@ -8,6 +8,7 @@ from collections.abc import Collection, Sequence
 
 from kubectl_mesh.errors import UsageError
 from kubectl_mesh.flags import comma_separated
+from kubectl_mesh.mesh import unread
 from kubectl_mesh.mesh.config import MeshConfig
 from kubectl_mesh.mesh.resource import Resource, Unreadable
 from kubectl_mesh.mesh.snapshot import Snapshot
@@ -33,9 +34,9 @@ def take_snapshot(
 ) -> tuple[Snapshot, Collection[str] | None]:
     """The mesh that the flags name, and the namespaces that are asked for (None: all).
 
-    Of a cluster, the `kinds` are read (names of schema.KINDS). `namespaces` are asked for instead
-    of the one of the flags or of the context; `hosts` are names that clients there call, and what
-    bears on them is read as well.
+    Of a cluster, the `kinds` are read (names of schema.KINDS), and those that are not followed.
+    `namespaces` are asked for instead of the one of the flags or of the context; `hosts` are names
+    that clients there call, and what bears on them is read as well.
 
     Raises UsageError where flags contradict each other, InputError for a --mesh-config that cannot
     be read, ClusterError where no cluster answers.
@@ -45,6 +46,7 @@ def take_snapshot(
         raise UsageError("--with-cluster lays manifests over a cluster: name them with -f")
     if args.recursive and not filenames:
         raise UsageError("-R reads folders: name one with -f")
+    kinds = {*kinds, *unread.KINDS}
     config = read_mesh_config(args.mesh_config) if args.mesh_config is not None else None
     if not filenames:
         return _from_cluster(args, kinds, namespaces, hosts, config, [], [])

@@ -69,11 +69,19 @@ class Origin(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ResourceId:
-    """What tells one object from another. `namespace` is "" for cluster-scoped kinds."""
+    """What tells one object from another. `namespace` is "" for cluster-scoped kinds.
+
+    `kind` is as schema.KINDS names it, so that it tells two kinds of one name apart.
+    """
 
     kind: str
     namespace: str
     name: str
+
+    @property
+    def api_kind(self) -> str:
+        """The kind as manifests and the API server name it, beside an apiVersion."""
+        return self.kind.partition(".")[0]
 
     def __str__(self) -> str:
         qualified = f"{self.namespace}/{self.name}" if self.namespace else self.name

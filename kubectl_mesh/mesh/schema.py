@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kubectl_mesh.mesh.resource import Fault, Path
+from kubectl_mesh.mesh.resource import Fault, Path, ResourceId
 
 Shape = Any
 """A type, a tuple of types, {field: shape}, {"*": shape} for any field, or [shape] for a list."""
@@ -181,16 +181,33 @@ _WORKLOAD = {
     "selector": {"matchLabels": _STRINGS},
     "template": _TEMPLATE,
 }
+_REFERENCE = {"group": str, "kind": str, "namespace": str, "name": str}
+_ROUTE = {
+    "parentRefs": [{**_REFERENCE, "sectionName": str, "port": int}],
+    "hostnames": [str],
+    "rules": [
+        {
+            "backendRefs": [{**_REFERENCE, "port": int, "weight": int}],
+            "filters": [
+                {"type": str, "requestMirror": {"backendRef": {**_REFERENCE, "port": int}}}
+            ],
+        }
+    ],
+}
+_LISTENERS = [{"name": str, "hostname": str, "port": int, "protocol": str}]
 
 ISTIO = "networking.istio.io"
+GATEWAY_API = "gateway.networking.k8s.io"
+KUBERNETES_GATEWAY = f"Gateway.{GATEWAY_API}"
+"""The Gateway of the Kubernetes Gateway API, as kubectl tells it from Istio's."""
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
     """A kind that the model reads.
 
-    `versions` are in the order of preference; which of them a cluster serves is discovered.
-    `shape` is that of the whole object.
+    `name` is what the API server calls it, or KUBERNETES_GATEWAY. `versions` are in the order of
+    preference; which of them a cluster serves is discovered. `shape` is that of the whole object.
     """
 
     name: str
@@ -261,6 +278,36 @@ KINDS: Mapping[str, Kind] = {
             spec={"jobTemplate": {"spec": {"template": _TEMPLATE}}},
         ),
         _kind("Rollout", "argoproj.io", "v1alpha1", "rollouts", spec=_WORKLOAD),
+        _kind("HTTPRoute", GATEWAY_API, "v1 v1beta1 v1alpha2", "httproutes", spec=_ROUTE),
+        _kind("GRPCRoute", GATEWAY_API, "v1 v1alpha2", "grpcroutes", spec=_ROUTE),
+        _kind("TLSRoute", GATEWAY_API, "v1 v1alpha3 v1alpha2", "tlsroutes", spec=_ROUTE),
+        _kind("TCPRoute", GATEWAY_API, "v1 v1alpha2", "tcproutes", spec=_ROUTE),
+        _kind("UDPRoute", GATEWAY_API, "v1 v1alpha2", "udproutes", spec=_ROUTE),
+        _kind(
+            KUBERNETES_GATEWAY,
+            GATEWAY_API,
+            "v1 v1beta1 v1alpha2",
+            "gateways",
+            spec={
+                "gatewayClassName": str,
+                "addresses": [{"type": str, "value": str}],
+                "listeners": _LISTENERS,
+                "infrastructure": {"labels": _STRINGS},
+            },
+        ),
+        *(
+            _kind(
+                name,
+                group,
+                versions,
+                plural,
+                spec={"parentRef": _REFERENCE, "listeners": _LISTENERS},
+            )
+            for name, group, versions, plural in (
+                ("ListenerSet", GATEWAY_API, "v1 v1alpha1", "listenersets"),
+                ("XListenerSet", "gateway.networking.x-k8s.io", "v1alpha1", "xlistenersets"),
+            )
+        ),
     )
 }
 
@@ -270,10 +317,16 @@ _SHORT: Mapping[str, str] = {
     **{"we": "WorkloadEntry", "svc": "Service", "cm": "ConfigMap", "ns": "Namespace", "po": "Pod"},
     **{"deploy": "Deployment", "sts": "StatefulSet", "ds": "DaemonSet", "rs": "ReplicaSet"},
     **{"rc": "ReplicationController", "cj": "CronJob", "ro": "Rollout"},
+    "gtw": KUBERNETES_GATEWAY,
 }
 _CALLED: Mapping[str, Kind] = {
     **{short: KINDS[name] for short, name in _SHORT.items()},
-    **{word.lower(): kind for kind in KINDS.values() for word in (kind.name, kind.plural)},
+    **{
+        word.lower(): kind
+        for kind in KINDS.values()
+        for word in (kind.name, kind.plural, f"{kind.plural}.{kind.group}")
+        if kind.name != KUBERNETES_GATEWAY or "." in word
+    },
 }
 
 
@@ -291,9 +344,17 @@ def kind_of(api_version: str, name: str) -> Kind | None:
 
     The version is not looked at: v1alpha3, v1beta1 and v1 of Istio's kinds have the same fields.
     """
-    kind = KINDS.get(name)
     group = api_version.rpartition("/")[0]
-    return kind if kind and kind.group == _MOVED.get(group, group) else None
+    for kind in (KINDS.get(name), KINDS.get(f"{name}.{group}")):
+        if kind and kind.group == _MOVED.get(group, group):
+            return kind
+    return None
+
+
+def identity(api_version: str, kind: str, namespace: str, name: str) -> ResourceId:
+    """What tells an object from all others, of a kind as the API server calls it."""
+    known = kind_of(api_version, kind)
+    return ResourceId(known.name if known else kind, namespace, name)
 
 
 def conform(value: Any, shape: Shape) -> tuple[Any, tuple[Fault, ...]]:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from kubectl_mesh.mesh import unread
 from kubectl_mesh.mesh.config import MeshConfig
 from kubectl_mesh.mesh.destination_rules import DestinationRules
 from kubectl_mesh.mesh.gateways import Gateways
@@ -19,6 +20,7 @@ from kubectl_mesh.mesh.registry import Registry, Service
 from kubectl_mesh.mesh.resource import Resource, ResourceId, Unreadable
 from kubectl_mesh.mesh.schema import kind_of
 from kubectl_mesh.mesh.sidecars import Sidecars
+from kubectl_mesh.mesh.unread import Unread
 from kubectl_mesh.mesh.virtual_services import VirtualServices
 from kubectl_mesh.mesh.workloads import WORKLOAD_KINDS, Workload, Workloads
 
@@ -243,6 +245,10 @@ class Snapshot:
     @cached_property
     def gateways(self) -> Gateways:
         return Gateways(self.of("Gateway"))
+
+    @cached_property
+    def unread(self) -> Unread:
+        return Unread(resource for kind in unread.KINDS for resource in self.of(kind))
 
     @cached_property
     def sidecars(self) -> Sidecars:

@@ -117,7 +117,7 @@ def _commands(changes: ChangeSet) -> Iterator[str]:
     for step in changes.steps:
         target = step.target
         group, _, version = target.api_version.rpartition("/")
-        plural = KINDS[target.kind].plural
+        plural = KINDS[step.resource.kind].plural
         resource = f"{plural}.{version}.{group}" if group else plural
         where = ["-n", target.namespace] if target.namespace else []
         if step.action is Action.CREATE:

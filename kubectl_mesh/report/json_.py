@@ -43,7 +43,11 @@ def _finding(finding: Finding) -> Mapping[str, Any]:
         "code": rule.code,
         "name": rule.name,
         "severity": finding.severity.label,
-        "resource": {"apiVersion": resource.api_version, **_identity(resource.id)},
+        "resource": {
+            "apiVersion": resource.api_version,
+            **_identity(resource.id),
+            "kind": resource.id.api_kind,
+        },
         "path": pointer(finding.path),
         "source": _source(position),
         "context": None if position else resource.origin.name or None,
@@ -63,6 +67,7 @@ def _skipped(skip: Skipped) -> Mapping[str, Any]:
         "code": skip.code,
         "reason": skip.reason,
         "failed": skip.failed,
+        **({"unread": True} if skip.unread else {}),
         "source": _source(skip.position),
     }
 

@@ -91,7 +91,8 @@ def _skipped(skip: Skipped) -> Element:
     position = skip.position
     name = f"{position.file}:{position.line}:{position.column}" if position else skip.reason
     found = case(_title(BY_CODE[skip.code]), name)
-    outcome = "error" if skip.code == km900_unreadable_input.RULE.code else "skipped"
+    unreadable = skip.code == km900_unreadable_input.RULE.code and skip.failed
+    outcome = "error" if unreadable else "skipped"
     SubElement(found, outcome, {"message": clean(skip.reason)})
     return found
 

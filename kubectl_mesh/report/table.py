@@ -111,14 +111,20 @@ def failures(report: Report, width: int, paint: Paint) -> str:
 def _not_examined(report: Report, width: int, paint: Paint, wide: bool) -> Iterator[str]:
     if failed := failures(report, width, paint):
         yield failed
-    undecided = [skip for skip in report.skipped if not skip.failed]
-    if undecided:
-        shown = undecided if wide else undecided[:MAX_UNDECIDED]
-        heading = paint("NOT DECIDED, as the input does not hold what it takes", "bold")
-        text = heading + "\n" + _skips(shown, width)
-        if len(undecided) > len(shown):
-            text += f"\n{_INDENT}and {len(undecided) - len(shown)} more; -o wide names them all"
-        yield text
+    passed = [skip for skip in report.skipped if not skip.failed]
+    for heading, skips in (
+        ("NOT READ", [skip for skip in passed if skip.unread]),
+        (
+            "NOT DECIDED, as the input does not hold what it takes",
+            [skip for skip in passed if not skip.unread],
+        ),
+    ):
+        if skips:
+            shown = skips if wide else skips[:MAX_UNDECIDED]
+            text = paint(heading, "bold") + "\n" + _skips(shown, width)
+            if len(skips) > len(shown):
+                text += f"\n{_INDENT}and {len(skips) - len(shown)} more; -o wide names them all"
+            yield text
 
 
 def _skips(skips: Iterable[Skipped], width: int) -> str:
@@ -143,12 +149,15 @@ def _summary(report: Report, width: int, paint: Paint) -> str:
         if report.count(severity)
     ]
     failed = len({(skip.reason, skip.position) for skip in report.skipped if skip.failed})
+    unread = any(skip.unread for skip in report.skipped)
     style = "yellow" if failed else "green"
     lines = [
         f"{', '.join(counts)} in {resources}."
         if counts
         else paint(f"No problems found in {resources}.", style)
         if report.resources
+        else "There is nothing that kubectl mesh can examine."
+        if unread
         else "Nothing was examined."
     ]
     if failed:

@@ -6,6 +6,7 @@ import traceback
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
+from kubectl_mesh.mesh import unread
 from kubectl_mesh.mesh.resource import Path, Position, Resource, ResourceId
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.rules import km900_unreadable_input, km999_rule_crashed
@@ -19,12 +20,14 @@ class Skipped:
 
     `code` is the rule's, or KM900 for a part of the input. `failed` tells that it was asked
     for and could not be had (unreadable, forbidden); otherwise it is just not in the input.
+    `unread`: objects of kinds that are not followed; `failed` if the input holds no others.
     """
 
     code: str
     reason: str
     failed: bool
     position: Position | None = None
+    unread: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,8 @@ def examine(
         skipped[code, f"{unreadable.position}{reason}"] = Skipped(
             code, reason, True, unreadable.position
         )
+    for why in _missing(snapshot, unread.KINDS):
+        skipped[code, why] = Skipped(code, why, True)
     for rule in rules:
         for why in _missing(snapshot, (*rule.needs, *rule.uses)):
             skipped[rule.code, why] = Skipped(rule.code, why, True)
@@ -84,17 +89,21 @@ def examine(
         except Exception as error:
             crashes.append(traceback.format_exc())
             findings.append(km999_rule_crashed.finding(rule, error))
+    in_scope = [found for found in snapshot.everything() if _within(found, namespaces)]
+    not_read = [each for each in in_scope if each.kind in unread.KINDS]
+    examined = len(in_scope) - len(not_read)
+    for reason in unread.told(not_read):
+        skipped[code, reason] = Skipped(code, reason, not examined, unread=True)
     kept: dict[tuple[str, ResourceId, Path, str], Finding] = {}
     for finding in findings:
         if _within(finding.resource, namespaces) and not ignores.silence(finding):
             kept.setdefault(_identity(finding), finding)
     ordered = sorted(kept.values(), key=_order)
-    in_scope = [found.namespace for found in snapshot.everything() if _within(found, namespaces)]
     if namespaces is not None and not snapshot.coverage.live:
-        for namespace in sorted({*namespaces} - {*in_scope}):
+        for namespace in sorted({*namespaces} - {each.namespace for each in in_scope}):
             reason = f"the input holds nothing of the namespace {namespace}"
             skipped[code, reason] = Skipped(code, reason, True)
-    return Report(tuple(ordered), tuple(skipped.values()), len(in_scope), tuple(crashes))
+    return Report(tuple(ordered), tuple(skipped.values()), examined, tuple(crashes))
 
 
 def _within(resource: Resource, namespaces: Collection[str] | None) -> bool:

@@ -33,6 +33,7 @@ from kubectl_mesh.kube.istiod import Istiod, forwarded
 from kubectl_mesh.kube.kubeconfig import ClusterOptions, namespace_of_context
 from kubectl_mesh.kube.managed_fields import LAST_APPLIED
 from kubectl_mesh.kube.workers import in_parallel
+from kubectl_mesh.mesh import unread
 from kubectl_mesh.mesh.config import MeshConfig
 from kubectl_mesh.mesh.resource import Path, Resource, ResourceId, Unreadable
 from kubectl_mesh.mesh.schema import KINDS, Kind, project
@@ -61,7 +62,7 @@ __all__ = [
 
 MAX_ROUNDS = 8
 MAX_NAMESPACES = 100
-OPTIONAL_KINDS = frozenset(("MeshPolicy", "Rollout", "WorkloadEntry", "Sidecar"))
+OPTIONAL_KINDS = frozenset(("MeshPolicy", "Rollout", "WorkloadEntry", "Sidecar", *unread.KINDS))
 """Kinds that many clusters do not serve: then there are none, and nothing is missing."""
 
 _USER = re.compile(r'User ("[^"]*")')
@@ -218,8 +219,8 @@ class _Reader:
             values = data.get("data", {}).values()
             if not any("proxy_" in value for value in values):
                 data.pop("data", None)
-        data = {"apiVersion": api_version, "kind": kind.name, **data}
         identity = ResourceId(kind.name, namespace, name)
+        data = {"apiVersion": api_version, "kind": identity.api_kind, **data}
         return Resource(identity, api_version, data, data, self._origin, faults)
 
     def _count(self, kind: str, job: object, count: int) -> None:
@@ -345,7 +346,9 @@ class _Loading:
             else:
                 self._note(job, None, problem)
         if narrow:
-            plurals = ", ".join(kind.plural for kind in narrow)
+            plurals = ", ".join(
+                _full_name(kind) if kind.name in unread.KINDS else kind.plural for kind in narrow
+            )
             who = _user(problems[_Job(narrow[0].name, None)])
             self._not_everywhere(
                 f"{plurals} may not be listed in all namespaces{who}: what other namespaces define "

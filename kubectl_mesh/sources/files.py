@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from kubectl_mesh.errors import InputError
-from kubectl_mesh.mesh.resource import Fault, Path, Position, Resource, ResourceId, Unreadable
-from kubectl_mesh.mesh.schema import conform, kind_of
+from kubectl_mesh.mesh.resource import Fault, Path, Position, Resource, Unreadable
+from kubectl_mesh.mesh.schema import conform, identity, kind_of
 from kubectl_mesh.sources.yaml import Document, collector_paused, read_documents
 
 MAX_BYTES = 32 * 1024 * 1024
@@ -193,8 +193,8 @@ def _resource(value: dict[str, Any], origin: FileOrigin, namespace: str) -> Reso
     where = str(own) if _is_name(own) else namespace
     if kind and not kind.namespaced:
         where = ""
-    identity = ResourceId(value["kind"], where, str(name))
-    return Resource(identity, value["apiVersion"], value, data, origin, faults)
+    key = identity(value["apiVersion"], value["kind"], where, str(name))
+    return Resource(key, value["apiVersion"], value, data, origin, faults)
 
 
 def _is_name(value: Any) -> bool:

@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
+from kubectl_mesh.mesh import unread
 from kubectl_mesh.mesh.config import MeshConfig
 from kubectl_mesh.mesh.gateways import MESH
 from kubectl_mesh.mesh.hosts import covers, hosts_called, is_wildcard, namespace_of, overlap
@@ -20,7 +21,7 @@ from kubectl_mesh.mesh.resource import Resource, ResourceId
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.mesh.virtual_services import VirtualService, delegate_of
 
-CONFIG_KINDS = ("VirtualService", "DestinationRule", "Gateway", "ServiceEntry")
+CONFIG_KINDS = ("VirtualService", "DestinationRule", "Gateway", "ServiceEntry", *unread.KINDS)
 """The kinds whose objects bear on namespaces other than their own."""
 
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
@@ -101,6 +102,7 @@ def references(
         if gateway.id in named or gateway.resource.namespace in asked
     ]
     related |= {gateway.resource.id for gateway in gateways}
+    related |= set(mesh.unread.concerning(asked, hosts | called_hosts))
     config_namespaces = {name.partition("/")[0] for name in named}
     for vs in virtual_services:
         config_namespaces |= {key[0] for rule in vs.own_http_rules if (key := delegate_of(rule))}

@@ -129,7 +129,8 @@ class FakeApiServer:
             found = self._find("Namespace", "", {})
             named = [item for item in found if item["metadata"]["name"] == match["name"]]
             return Answer(body=named[0]) if named else _status(404, "not found")
-        return self._list(self._find(_kind(match["plural"]), namespace, request.query), request)
+        kind = _kind(match["group"] or "", match["plural"])
+        return self._list(self._find(kind, namespace, request.query), request)
 
     def _find(self, kind: str, namespace: str, query: dict[str, str]) -> list[dict[str, Any]]:
         wanted = dict(part.split("=") for part in query.get("labelSelector", "").split(",") if part)
@@ -137,7 +138,7 @@ class FakeApiServer:
         return [
             item
             for item in self.objects
-            if item["kind"] == kind
+            if _named(item) == kind
             and namespace in ("", item["metadata"].get("namespace"))
             and name in ("", item["metadata"]["name"])
             and wanted.items() <= item["metadata"].get("labels", {}).items()
@@ -199,7 +200,15 @@ def _status(code: int, message: str) -> Answer:
     return Answer(code, {"kind": "Status", "status": "Failure", "code": code, "message": message})
 
 
-def _kind(plural: str) -> str:
+def _kind(group: str, plural: str) -> str:
     from kubectl_mesh.mesh.schema import KINDS
 
-    return next(kind.name for kind in KINDS.values() if kind.plural == plural)
+    return next(
+        kind.name for kind in KINDS.values() if (kind.group, kind.plural) == (group, plural)
+    )
+
+
+def _named(item: dict[str, Any]) -> str:
+    from kubectl_mesh.mesh.schema import identity
+
+    return identity(item.get("apiVersion", ""), item["kind"], "", "").kind

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kubectl_mesh.mesh.resource import Fault
-from kubectl_mesh.mesh.schema import KINDS, conform, kind_of, project
+from kubectl_mesh.mesh.schema import KINDS, KUBERNETES_GATEWAY, called, conform, kind_of, project
 
 SHAPE = {"name": str, "port": int, "labels": {"*": str}, "hosts": [str], "rules": [{"on": bool}]}
 
@@ -76,6 +76,24 @@ def test_projection_drops_and_names_what_conform_does(value: object) -> None:
 
 def test_a_kind_is_told_by_its_group_not_its_version() -> None:
     assert kind_of("networking.istio.io/v1alpha3", "Gateway") is KINDS["Gateway"]
-    assert kind_of("gateway.networking.k8s.io/v1", "Gateway") is None
+    assert kind_of("gateway.networking.k8s.io/v1beta1", "Gateway") is KINDS[KUBERNETES_GATEWAY]
+    assert kind_of("networking.istio.io/v1", KUBERNETES_GATEWAY) is None
     assert kind_of("serving.knative.dev/v1", "Service") is None
     assert kind_of("v1", "Service") is KINDS["Service"]
+
+
+@pytest.mark.parametrize(
+    ("word", "name"),
+    [
+        ("gateway", "Gateway"),
+        ("gw", "Gateway"),
+        ("gateways.networking.istio.io", "Gateway"),
+        ("gateways.gateway.networking.k8s.io", KUBERNETES_GATEWAY),
+        ("Gateway.gateway.networking.k8s.io", KUBERNETES_GATEWAY),
+        ("gtw", KUBERNETES_GATEWAY),
+        ("HTTPRoutes", "HTTPRoute"),
+        ("services", "Service"),
+    ],
+)
+def test_a_kind_is_called_as_kubectl_calls_it(word: str, name: str) -> None:
+    assert called(word) is KINDS[name]

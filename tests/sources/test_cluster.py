@@ -11,8 +11,9 @@ import pytest
 from kubectl_mesh.errors import ClusterError, Forbidden, UsageError
 from kubectl_mesh.kube import http
 from kubectl_mesh.kube.kubeconfig import ClusterOptions
+from kubectl_mesh.mesh import unread
 from kubectl_mesh.mesh.config import MeshConfig
-from kubectl_mesh.mesh.schema import KINDS
+from kubectl_mesh.mesh.schema import KINDS, KUBERNETES_GATEWAY
 from kubectl_mesh.sources import cluster
 from kubectl_mesh.sources.cluster import ClusterState
 from tests.kube.fake import Answer, FakeApiServer
@@ -427,3 +428,59 @@ def test_what_manifests_refer_to_is_read_as_well(live: Cluster) -> None:
     assert names(state, "VirtualService") == []
     state = live.load(["VirtualService", "Service"], {"shop"}, manifests=[manifest])
     assert names(state, "Service") == ["back/api", "team/web"]
+
+
+# The Kubernetes Gateway API
+
+
+def kubernetes(kind: str, name: str, namespace: str = "shop", **spec: Any) -> dict[str, Any]:
+    version = "gateway.networking.k8s.io/v1"
+    return {**thing(kind, name, namespace, spec=spec), "apiVersion": version}
+
+
+def test_gateways_of_both_apis_are_read_apart(live: Cluster) -> None:
+    live.fake.versions["gateway.networking.k8s.io"] = ["v1", "v1beta1"]
+    live.add(kubernetes("Gateway", "web"), thing("Gateway", "web"))
+    state = live.load(("Gateway", KUBERNETES_GATEWAY))
+    assert names(state, "Gateway") == names(state, KUBERNETES_GATEWAY) == ["shop/web"]
+    (found,) = (each for each in state.resources if each.kind == KUBERNETES_GATEWAY)
+    assert found.raw["kind"] == "Gateway"
+    assert cluster.path_of(found).endswith(
+        "/apis/gateway.networking.k8s.io/v1/namespaces/shop/gateways/web"
+    )
+
+
+def test_the_gateway_api_of_no_cluster_is_missed(live: Cluster) -> None:
+    for namespaces in (None, {"shop"}):
+        assert live.load(unread.KINDS, namespaces).coverage.missing == {}
+
+
+def test_routes_that_may_not_be_listed_are_missing(live: Cluster) -> None:
+    live.fake.versions["gateway.networking.k8s.io"] = ["v1"]
+    live.fake.forbidden |= {("httproutes", ""), ("httproutes", "shop")}
+    for namespaces in (None, {"shop"}):
+        missing = live.load((*unread.KINDS, "Service"), namespaces).coverage.missing
+        assert "httproutes.gateway.networking.k8s.io" in missing["HTTPRoute", None]
+
+
+def test_of_a_namespace_the_routes_that_concern_it(live: Cluster) -> None:
+    live.fake.versions["gateway.networking.k8s.io"] = ["v1"]
+    service = {"group": "", "kind": "Service", "name": "web", "namespace": "shop"}
+    live.add(
+        kubernetes("Gateway", "door", "team"),
+        kubernetes("Gateway", "other", "team"),
+        kubernetes("HTTPRoute", "own", parentRefs=[{"name": "door", "namespace": "team"}]),
+        kubernetes("HTTPRoute", "on-service", "team", parentRefs=[service]),
+        kubernetes("HTTPRoute", "sends", "team", rules=[{"backendRefs": [service]}]),
+        kubernetes("HTTPRoute", "same-host", "team", hostnames=["*.example"]),
+        kubernetes("HTTPRoute", "elsewhere", "team", hostnames=["a.test"]),
+        route("web", "shop", "web.example", "web"),
+    )
+    state = live.load((*unread.KINDS, "VirtualService"), {"shop"})
+    assert names(state, "HTTPRoute") == [
+        "shop/own",
+        "team/on-service",
+        "team/same-host",
+        "team/sends",
+    ]
+    assert names(state, KUBERNETES_GATEWAY) == ["team/door"]
