@@ -17,6 +17,7 @@ from kubectl_mesh.errors import NotInstalled, UsageError
 from kubectl_mesh.kube.discovery import Kinds
 from kubectl_mesh.kube.managed_fields import LAST_APPLIED
 from kubectl_mesh.kube.workers import in_parallel
+from kubectl_mesh.mesh.objects import as_resource
 from kubectl_mesh.mesh.resource import Resource, ResourceId
 from kubectl_mesh.mesh.snapshot import Snapshot
 
@@ -84,12 +85,9 @@ class Desired:
         for folder, resource in folders.values():
             for live in self._client.items(folder, dict, {"labelSelector": selector}):
                 whole = {**live, "apiVersion": resource.api_version, "kind": resource.id.api_kind}
-                metadata = whole["metadata"]
-                namespace = str(metadata.get("namespace") or "")
-                key = ResourceId(resource.kind, namespace, metadata["name"])
-                found = Resource(key, resource.api_version, whole, whole, resource.origin)
+                found = as_resource(whole, resource.origin)
                 if _identity(found) not in known and _is_applied(whole):
-                    yield Unwanted(found, f"{folder}/{metadata['name']}", whole)
+                    yield Unwanted(found, f"{folder}/{found.name}", whole)
 
     def without_subsets(
         self, snapshot: Snapshot, names: Iterable[str], namespace: str

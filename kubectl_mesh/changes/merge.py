@@ -13,10 +13,10 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from kubectl_mesh.changes.patch import operations_of, patched
+from kubectl_mesh.changes.patch import NOTES, operations_of, patched
 from kubectl_mesh.mesh.gateways import MESH, resolve_gateway
 from kubectl_mesh.mesh.hosts import is_wildcard, overlap
-from kubectl_mesh.mesh.resource import ABSENT, Path, dotted, field_at
+from kubectl_mesh.mesh.resource import ABSENT, Path, Resource, dotted, field_at
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.mesh.virtual_services import VirtualService
 from kubectl_mesh.routing.rules import Match, Rule, handed_over, own_rules
@@ -213,14 +213,27 @@ class _Merging:
         return handed_over(self._snapshot.virtual_services, vs, rule)
 
     def _rollouts(self) -> Iterator[Refusal]:
-        going = {(vs.namespace, vs.resource.name): vs for vs in self._others}
+        members = {
+            (member.vs.namespace, member.vs.resource.name): member for member in self._members
+        }
         for rollout in self._snapshot.of("Rollout"):
-            for name in _named_by(rollout.spec):
-                vs = going.get((rollout.namespace, name))
-                if vs:
+            for name, routes in _routed_by(rollout):
+                member = members.get(name)
+                if member is None:
+                    continue
+                if member.vs is not self._survivor:
                     yield Refusal(
-                        f"{rollout} sets the weights of {vs.resource}, which would be gone",
+                        f"{rollout} sets the weights of {member.vs.resource}, which would be gone",
                         "leave it apart",
+                    )
+                elif not routes and any(
+                    other.rules("http") for other in self._members if other is not member
+                ):
+                    yield Refusal(
+                        f"{rollout} sets the weights of the one http rule of {member.vs.resource}, "
+                        "which would have several",
+                        "name the rule, and have the Rollout's trafficRouting.istio list it under "
+                        "routes, or leave it apart",
                     )
 
     @property
@@ -266,7 +279,7 @@ class _Merging:
         edits[-1:] = [replace(edit, then=Then.PROXIES) for edit in edits[-1:]]
         gone = [Edit(vs.resource, (), ABSENT) for vs in self._others]
         for vs in self._others:
-            told = ", ".join(sorted(vs.resource.annotations))
+            told = ", ".join(sorted(vs.resource.annotations.keys() - NOTES))
             if told:
                 self._notes.append(f"the annotations of {vs.resource} go with it: {told}")
         home = f"{self._survivor.namespace}/"
@@ -514,10 +527,14 @@ def _is_open(match: Match) -> bool:
     return match.conditions.take_everything and not (match.port or (sourced and not match.gateways))
 
 
-def _named_by(value: Any) -> Iterator[str]:
-    """The VirtualServices that a Rollout's traffic routing names."""
-    canary = (value.get("strategy") or {}).get("canary") if isinstance(value, dict) else None
-    istio = ((canary or {}).get("trafficRouting") or {}).get("istio") or {}
+def _routed_by(rollout: Resource) -> Iterator[tuple[tuple[str, str], Sequence[str]]]:
+    """The VirtualServices whose weights a Rollout sets, by namespace and name, and of which rules.
+
+    It names one as NAME or NAME.NAMESPACE, and no rules where there is a single one.
+    """
+    canary = (rollout.spec.get("strategy") or {}).get("canary") or {}
+    istio = (canary.get("trafficRouting") or {}).get("istio") or {}
     for found in (istio.get("virtualService"), *(istio.get("virtualServices") or ())):
-        if isinstance(found, dict) and isinstance(found.get("name"), str):
-            yield found["name"]
+        if found and found.get("name"):
+            name, _, namespace = found["name"].partition(".")
+            yield (namespace or rollout.namespace, name), found.get("routes") or ()

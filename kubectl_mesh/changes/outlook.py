@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from kubectl_mesh.changes.change_set import ChangeSet
+from kubectl_mesh.mesh.objects import as_resource
 from kubectl_mesh.mesh.resource import Resource
-from kubectl_mesh.mesh.schema import conform, kind_of
+from kubectl_mesh.mesh.schema import kind_of
 from kubectl_mesh.mesh.snapshot import Snapshot
 
 
@@ -41,7 +42,4 @@ def kind_looked_at(resource: Resource) -> str:
 
 def resource_of(old: Resource, document: Mapping[str, Any]) -> Resource:
     """An object with another content."""
-    kind = kind_of(old.api_version, old.kind)
-    value = dict(document)
-    data, faults = conform(value, kind.shape) if kind else (value, ())
-    return Resource(old.id, old.api_version, value, data, old.origin, faults)
+    return as_resource(document, old.origin, old.namespace)

@@ -20,7 +20,8 @@ from kubectl_mesh.mesh.resource import ABSENT, Path, field_at, pointer
 from kubectl_mesh.rules.repair import Edit
 
 Operation = Mapping[str, Any]
-_NOTES = frozenset((LAST_APPLIED, "deployment.kubernetes.io/revision"))
+NOTES = frozenset((LAST_APPLIED, "deployment.kubernetes.io/revision"))
+"""Annotations that kubectl and controllers write for themselves."""
 _SERVERS_OWN = ("managedFields", "resourceVersion", "generation", "uid", "creationTimestamp")
 _ALWAYS_CHANGING: tuple[Path, ...] = ((), ("metadata",))
 """What nobody can rely on: the API server itself writes into it."""
@@ -144,8 +145,8 @@ def without_notes(document: Mapping[str, Any]) -> dict[str, Any]:
     """An object without annotations that kubectl and controllers write for themselves."""
     metadata = dict(document.get("metadata") or {})
     annotations = metadata.get("annotations")
-    if isinstance(annotations, dict) and not _NOTES.isdisjoint(annotations):
-        left = {key: value for key, value in annotations.items() if key not in _NOTES}
+    if isinstance(annotations, dict) and not NOTES.isdisjoint(annotations):
+        left = {key: value for key, value in annotations.items() if key not in NOTES}
         if left:
             metadata["annotations"] = left
         else:

@@ -27,8 +27,8 @@ from kubectl_mesh.commands.changing import (
 from kubectl_mesh.commands.inputs import cluster_options, filenames_of, take_snapshot
 from kubectl_mesh.errors import Forbidden, InputError, UsageError
 from kubectl_mesh.flags import add_cluster_flags
+from kubectl_mesh.mesh.objects import as_resource
 from kubectl_mesh.mesh.resource import Resource, dotted
-from kubectl_mesh.mesh.schema import identity
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.report.changes import live_diff, paint_diff, target_of
 from kubectl_mesh.report.table import place, wrap
@@ -220,10 +220,10 @@ def _broken_by(live: Snapshot, found: Run) -> Iterator[str]:
 
     steps = []
     for entry in found.left:
-        target, document = entry.target, entry.after or entry.before or {}
-        key = identity(target.api_version, target.kind, target.namespace, target.name)
-        origin = ClusterOrigin(found.context)
-        resource = Resource(key, target.api_version, document, document, origin)
+        target = entry.target
+        named = {"apiVersion": target.api_version, "kind": target.kind}
+        document = {**(entry.after or entry.before or {}), **named}
+        resource = as_resource(document, ClusterOrigin(found.context))
         steps.append(Step(resource, entry.before, entry.after, (), (), []))
     then = Failures(outlook.after(live, ChangeSet(tuple(steps))))
     return breaks(Failures(live), then, then)

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 from kubectl_mesh.changes import files
 from kubectl_mesh.changes.change_set import ChangeSet, Step
 from kubectl_mesh.changes.journal import RESUME, Entry, Journal, Run, State, default_folder
+from kubectl_mesh.changes.outlook import resource_of
 from kubectl_mesh.changes.owners import FIELD_MANAGER, owner_of
-from kubectl_mesh.changes.patch import Conflict
+from kubectl_mesh.changes.patch import Conflict, same
 from kubectl_mesh.changes.wait_for import DELAY, For
 from kubectl_mesh.commands.inputs import cluster_options
 from kubectl_mesh.errors import UsageError
@@ -96,12 +97,27 @@ def check_flags(args: argparse.Namespace) -> None:
 
 
 def whole(args: argparse.Namespace, snapshot: Snapshot) -> Callable[[Resource], Mapping[str, Any]]:
-    """What gives an object with all its fields: of a cluster only those were kept that are read."""
+    """What gives an object with all its fields, of a cluster as it is now.
+
+    It raises Conflict for an object that is not what was looked at: what is done about it, and what
+    was copied from it, is for what it was.
+    """
     if not snapshot.coverage.live:
         return lambda resource: resource.raw
     from kubectl_mesh.sources.cluster import whole
 
-    return whole(cluster_options(args))
+    of_cluster = whole(cluster_options(args))
+
+    def now(resource: Resource) -> Mapping[str, Any]:
+        found = of_cluster(resource)
+        if not same(resource_of(resource, found).data, resource.data):
+            raise Conflict(
+                f"{resource} was changed while the cluster was looked at; nothing is changed: run "
+                "it again"
+            )
+        return found
+
+    return now
 
 
 def texts_of(args: argparse.Namespace, changes: ChangeSet) -> list[files.FileChange]:

@@ -88,17 +88,22 @@ class ResourceId:
         return f"{self.kind} {qualified}"
 
 
+class ReadInPart(Exception):
+    """A part of an object was taken for the whole."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Resource:
-    """One object.
+    """One object. objects.as_resource makes it of what was read.
 
-    `raw` is the mapping as it was read. `data` is the same, less the fields whose type is not the
-    one that the API demands (see schema.conform): whatever reads `data` may trust its types.
+    `whole` is the object with all its fields; None where they were not kept. `data` is what the
+    model reads of it, less the fields whose type is not the one that the API demands (see
+    schema.py): whatever reads `data` may trust its types.
     """
 
     id: ResourceId
     api_version: str
-    raw: Mapping[str, Any]
+    whole: Mapping[str, Any] | None
     data: Mapping[str, Any]
     origin: Origin
     faults: tuple[Fault, ...] = ()
@@ -113,6 +118,16 @@ class Resource:
             object.__setattr__(self, name, getattr(self.id, name))
         for name in ("metadata", "spec"):
             object.__setattr__(self, name, self.data.get(name) or {})
+
+    @property
+    def raw(self) -> Mapping[str, Any]:
+        """The object as it was read, to be edited or copied from.
+
+        Raises ReadInPart where not all of its fields were kept: what is left out would be lost.
+        """
+        if self.whole is None:
+            raise ReadInPart(f"{self} was read in part: ask the cluster for all of it")
+        return self.whole
 
     @property
     def labels(self) -> Mapping[str, str]:

@@ -2,7 +2,8 @@
 
 One table serves three ends: which kinds are asked of a cluster, which fields of an object are
 kept, and which fields of a manifest have a type that the API server would refuse. Fields that
-nothing reads are not listed; they are neither kept nor judged.
+nothing reads are not listed; they are not judged. Objects of Istio's networking kinds keep them all
+the same: rules are copied from one to the other, and compared whole.
 """
 
 from __future__ import annotations
@@ -181,6 +182,17 @@ _WORKLOAD = {
     "selector": {"matchLabels": _STRINGS},
     "template": _TEMPLATE,
 }
+_ROUTED_BY = {"name": str, "routes": [str]}
+_ROLLOUT = {
+    **_WORKLOAD,
+    "strategy": {
+        "canary": {
+            "trafficRouting": {
+                "istio": {"virtualService": _ROUTED_BY, "virtualServices": [_ROUTED_BY]}
+            }
+        }
+    },
+}
 _REFERENCE = {"group": str, "kind": str, "namespace": str, "name": str}
 _ROUTE = {
     "parentRefs": [{**_REFERENCE, "sectionName": str, "port": int}],
@@ -216,6 +228,16 @@ class Kind:
     plural: str
     shape: Mapping[str, Shape]
     namespaced: bool = True
+
+    @property
+    def api_kind(self) -> str:
+        """What the API server calls it."""
+        return self.name.partition(".")[0]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all fields of its objects are kept, and not only those of `shape`."""
+        return self.group == ISTIO
 
 
 def _kind(
@@ -277,7 +299,7 @@ KINDS: Mapping[str, Kind] = {
             "cronjobs",
             spec={"jobTemplate": {"spec": {"template": _TEMPLATE}}},
         ),
-        _kind("Rollout", "argoproj.io", "v1alpha1", "rollouts", spec=_WORKLOAD),
+        _kind("Rollout", "argoproj.io", "v1alpha1", "rollouts", spec=_ROLLOUT),
         _kind("HTTPRoute", GATEWAY_API, "v1 v1beta1 v1alpha2", "httproutes", spec=_ROUTE),
         _kind("GRPCRoute", GATEWAY_API, "v1 v1alpha2", "grpcroutes", spec=_ROUTE),
         _kind("TLSRoute", GATEWAY_API, "v1 v1alpha3 v1alpha2", "tlsroutes", spec=_ROUTE),

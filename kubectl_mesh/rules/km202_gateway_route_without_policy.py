@@ -156,11 +156,16 @@ def _finding(snapshot: Snapshot, way_in: GatewayRule, missed: list[_Missed]) -> 
 
 
 def _copied(way_in: GatewayRule, missed: Sequence[_Missed]) -> Iterator[Repair]:
-    """The one repair there is where requests miss a single rule, all of which can be copied."""
+    """The one repair there is where requests miss a single rule, all of which can be copied.
+
+    Of an object with fields of a wrong type nothing is copied: the model reads it without them.
+    """
     if missed[1:]:
         return
     (only,) = missed
     outside, inside = way_in.rule, only.rule.rule
+    if inside.owner.resource.faults or only.rule.root.resource.faults:
+        return
     names = [*only.settings, *only.chosen]
     if not _COPIED.keys() >= set(names):
         return

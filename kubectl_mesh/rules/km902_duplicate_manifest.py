@@ -14,7 +14,7 @@ def check(snapshot: Snapshot) -> Iterator[Finding | Skip]:
         others = [
             earlier
             for earlier in snapshot.replaced.get(resource.id, ())
-            if earlier.data != resource.data
+            if earlier.raw != resource.raw
         ]
         if not others:
             continue

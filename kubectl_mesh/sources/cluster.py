@@ -35,8 +35,9 @@ from kubectl_mesh.kube.managed_fields import LAST_APPLIED
 from kubectl_mesh.kube.workers import in_parallel
 from kubectl_mesh.mesh import unread
 from kubectl_mesh.mesh.config import MeshConfig
+from kubectl_mesh.mesh.objects import as_resource
 from kubectl_mesh.mesh.resource import Path, Resource, ResourceId, Unreadable
-from kubectl_mesh.mesh.schema import KINDS, Kind, project
+from kubectl_mesh.mesh.schema import KINDS, Kind
 from kubectl_mesh.mesh.snapshot import Coverage
 from kubectl_mesh.sources.config import CONFIG_MAP, find_mesh_config
 from kubectl_mesh.sources.overlay import lay_over
@@ -65,6 +66,8 @@ MAX_NAMESPACES = 100
 OPTIONAL_KINDS = frozenset(("MeshPolicy", "Rollout", "WorkloadEntry", "Sidecar", *unread.KINDS))
 """Kinds that many clusters do not serve: then there are none, and nothing is missing."""
 
+_IDENTITY = (("metadata",), ("metadata", "name"), ("metadata", "namespace"))
+"""Fields without which it is not known which object one is."""
 _USER = re.compile(r'User ("[^"]*")')
 
 Progress = Callable[[str, int], object]
@@ -205,29 +208,37 @@ class _Reader:
         return self._resource(kind, "v1", self.client.get(f"/api/v1/namespaces/{name}"))
 
     def _resource(self, kind: Kind, api_version: str, item: Any) -> Resource:
-        data, faults = project(item, kind.shape)
-        metadata = data.get("metadata", {}) if isinstance(data, dict) else {}
-        given = item["metadata"] if metadata else {}
-        name, namespace = given.get("name"), given.get("namespace") or ""
-        if not name or not isinstance(name, str) or not isinstance(namespace, str):
+        value = _lightened(item, kind) if isinstance(item, dict) else {}
+        value |= {"apiVersion": api_version, "kind": kind.api_kind}
+        found = as_resource(value, self._origin, in_part=True)
+        if not found.name or any(fault.path in _IDENTITY for fault in found.faults):
             raise ClusterError(
                 f"the API server {self.client.connection.server} listed a {kind.name} without "
                 "name, or whose name or namespace is no string"
             )
-        metadata.get("annotations", {}).pop(LAST_APPLIED, None)
-        if kind.name == "ConfigMap" and metadata["name"] != CONFIG_MAP:
-            values = data.get("data", {}).values()
-            if not any("proxy_" in value for value in values):
-                data.pop("data", None)
-        identity = ResourceId(kind.name, namespace, name)
-        data = {"apiVersion": api_version, "kind": identity.api_kind, **data}
-        return Resource(identity, api_version, data, data, self._origin, faults)
+        return found
 
     def _count(self, kind: str, job: object, count: int) -> None:
         with self._lock:
             counts = self._counts.setdefault(kind, {})
             counts[job] = count
             self._progress(kind, sum(counts.values()))
+
+
+def _lightened(item: dict[str, Any], kind: Kind) -> dict[str, Any]:
+    """An object without notes of who wrote which field, and texts that are never looked at."""
+    metadata = item.get("metadata")
+    if isinstance(metadata, dict):
+        metadata.pop("managedFields", None)
+        annotations = metadata.get("annotations")
+        if not kind.is_whole and isinstance(annotations, dict):
+            annotations.pop(LAST_APPLIED, None)
+        if kind.name == "ConfigMap" and metadata.get("name") != CONFIG_MAP:
+            texts = item.get("data")
+            values = texts.values() if isinstance(texts, dict) else ()
+            if not any("proxy_" in str(value) for value in values):
+                item.pop("data", None)
+    return item
 
 
 @dataclass(frozen=True, slots=True)

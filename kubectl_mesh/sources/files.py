@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from kubectl_mesh.errors import InputError
-from kubectl_mesh.mesh.resource import Fault, Path, Position, Resource, Unreadable
-from kubectl_mesh.mesh.schema import conform, identity, kind_of
+from kubectl_mesh.mesh.objects import as_resource, is_name
+from kubectl_mesh.mesh.resource import Path, Position, Resource, Unreadable
+from kubectl_mesh.mesh.schema import kind_of
 from kubectl_mesh.sources.yaml import Document, collector_paused, read_documents
 
 MAX_BYTES = 32 * 1024 * 1024
@@ -163,7 +164,7 @@ def _resources(document: Document, namespace: str) -> Iterator[Resource | Unread
         if not isinstance(value, dict):
             yield _refused(origin, "a manifest must be a mapping with apiVersion and kind")
             continue
-        missing = [key for key in ("apiVersion", "kind") if not _is_name(value.get(key))]
+        missing = [key for key in ("apiVersion", "kind") if not is_name(value.get(key))]
         if missing:
             yield _refused(origin, f"not a Kubernetes object: {' and '.join(missing)} missing")
             continue
@@ -176,29 +177,7 @@ def _resources(document: Document, namespace: str) -> Iterator[Resource | Unread
             else:
                 yield _refused(origin, "the items of a List must be a list", ("items",))
             continue
-        yield _resource(value, origin, namespace)
-
-
-def _resource(value: dict[str, Any], origin: FileOrigin, namespace: str) -> Resource:
-    kind = kind_of(value["apiVersion"], value["kind"])
-    data, faults = conform(value, kind.shape) if kind else (value, ())
-    metadata = data.get("metadata")
-    if not isinstance(metadata, dict):
-        metadata = {}
-    name = metadata.get("name") or metadata.get("generateName")
-    if not _is_name(name):
-        name = ""
-        faults += (Fault(("metadata", "name"), "a name", "missing"),)
-    own = metadata.get("namespace")
-    where = str(own) if _is_name(own) else namespace
-    if kind and not kind.namespaced:
-        where = ""
-    key = identity(value["apiVersion"], value["kind"], where, str(name))
-    return Resource(key, value["apiVersion"], value, data, origin, faults)
-
-
-def _is_name(value: Any) -> bool:
-    return isinstance(value, str) and value != ""
+        yield as_resource(value, origin, namespace)
 
 
 def _refused(origin: FileOrigin, reason: str, path: Path = ()) -> Unreadable:

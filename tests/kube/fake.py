@@ -44,7 +44,7 @@ class Request:
 
 
 class FakeApiServer:
-    """Serves `objects` as lists, with paging and selectors.
+    """Serves `objects`, one by one and as lists, with paging and selectors.
 
     `answers` go first: by plural name, what to say to the next requests for it. `forbidden` holds
     (plural, namespace) pairs, the namespace "" for a list of all, `absent` plurals that are not
@@ -125,11 +125,11 @@ class FakeApiServer:
                 f'{match["plural"]} is forbidden: User "bob" cannot list resource '
                 f'"{match["plural"]}" in API group "{match["group"] or ""}" {where}',
             )
+        kind = _kind(match["group"] or "", match["plural"])
         if match["name"]:
-            found = self._find("Namespace", "", {})
+            found = self._find(kind, namespace, {})
             named = [item for item in found if item["metadata"]["name"] == match["name"]]
             return Answer(body=named[0]) if named else _status(404, "not found")
-        kind = _kind(match["group"] or "", match["plural"])
         return self._list(self._find(kind, namespace, request.query), request)
 
     def _find(self, kind: str, namespace: str, query: dict[str, str]) -> list[dict[str, Any]]:

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from kubectl_mesh.mesh.config import MeshConfig
-from kubectl_mesh.mesh.resource import Path, Resource, ResourceId
+from kubectl_mesh.mesh.objects import as_resource
+from kubectl_mesh.mesh.resource import Path
 from kubectl_mesh.mesh.snapshot import Coverage, Snapshot
 from kubectl_mesh.routing.request import Request, request_for
 from kubectl_mesh.routing.router import Client, GatewayProxy, Router
@@ -127,18 +128,7 @@ def pod(name: str, namespace: str = "a", ready: bool | None = None, **labels: st
 
 
 def snapshot(*objects: Object, live: bool = False, config: MeshConfig | None = None) -> Snapshot:
-    resources = [
-        Resource(
-            ResourceId(
-                item["kind"], item["metadata"].get("namespace", ""), item["metadata"]["name"]
-            ),
-            item["apiVersion"],
-            item,
-            item,
-            Nowhere(),
-        )
-        for item in objects
-    ]
+    resources = [as_resource(item, Nowhere()) for item in objects]
     return Snapshot(resources, config, Coverage(live=live))
 
 

@@ -7,7 +7,8 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kubectl_mesh.mesh.resource import Resource, ResourceId
+from kubectl_mesh.mesh.objects import as_resource
+from kubectl_mesh.mesh.resource import Resource
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.routing.request import Request
 
@@ -46,9 +47,7 @@ class _Origin:
 
 
 def resource(manifest: Manifest) -> Resource:
-    metadata = manifest["metadata"]
-    identity = ResourceId(manifest["kind"], metadata.get("namespace", ""), metadata["name"])
-    return Resource(identity, manifest["apiVersion"], manifest, manifest, _Origin())
+    return as_resource(manifest, _Origin())
 
 
 def snapshot(manifests: Sequence[Manifest]) -> Snapshot:

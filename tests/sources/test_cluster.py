@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,12 @@ import pytest
 from kubectl_mesh.errors import ClusterError, Forbidden, UsageError
 from kubectl_mesh.kube import http
 from kubectl_mesh.kube.kubeconfig import ClusterOptions
+from kubectl_mesh.kube.managed_fields import LAST_APPLIED
 from kubectl_mesh.mesh import unread
 from kubectl_mesh.mesh.config import MeshConfig
+from kubectl_mesh.mesh.resource import ReadInPart
 from kubectl_mesh.mesh.schema import KINDS, KUBERNETES_GATEWAY
-from kubectl_mesh.sources import cluster
+from kubectl_mesh.sources import cluster, files
 from kubectl_mesh.sources.cluster import ClusterState
 from tests.kube.fake import Answer, FakeApiServer
 from tests.sources.test_references import vs
@@ -75,26 +78,10 @@ def names(state: ClusterState, kind: str) -> list[str]:
 # Everything
 
 
-def test_only_the_kinds_and_the_fields_that_are_read(live: Cluster) -> None:
-    annotations = {"a": "b", "kubectl.kubernetes.io/last-applied-configuration": "x" * 1000}
-    metadata = {"annotations": annotations, "managedFields": [{}], "labels": {"l": "m"}}
-    spec = {"hosts": ["web"], "http": 7, "unknown": True}
-    live.add(thing("VirtualService", "web", metadata=metadata, spec=spec))
+def test_only_the_kinds_that_are_read(live: Cluster) -> None:
+    live.add(thing("VirtualService", "web", spec={"hosts": ["web"]}))
     state = live.load(["VirtualService"])
     (found,) = (found for found in state.resources if found.kind == "VirtualService")
-    assert found.raw == {
-        "apiVersion": "networking.istio.io/v1beta1",
-        "kind": "VirtualService",
-        "metadata": {
-            "name": "web",
-            "namespace": "shop",
-            "labels": {"l": "m"},
-            "annotations": {"a": "b"},
-        },
-        "spec": {"hosts": ["web"]},
-    }
-    assert found.spec == {"hosts": ["web"]}
-    assert [fault.path for fault in found.faults] == [("spec", "http")]
     assert found.origin.name == "here"
     assert found.origin.locate(("spec",)) is None
     assert state.coverage.live
@@ -102,6 +89,69 @@ def test_only_the_kinds_and_the_fields_that_are_read(live: Cluster) -> None:
     assert state.coverage.missing == {}
     assert not live.fake.asked("pods")
     assert not live.fake.asked("secrets")
+
+
+def test_an_object_of_istio_is_kept_whole(live: Cluster) -> None:
+    """Less the notes of who wrote which field; what the model reads conforms to the types."""
+    metadata = {"annotations": {LAST_APPLIED: "{}"}, "uid": "u", "finalizers": ["f"]}
+    spec = {"hosts": ["web"], "http": 7, "unknown": {"deep": [True]}}
+    written = thing("VirtualService", "web", metadata=metadata, spec=spec, status={"s": 1})
+    live.add({**written, "metadata": {**written["metadata"], "managedFields": [{}]}})
+    state = live.load(["VirtualService"])
+    (found,) = (found for found in state.resources if found.kind == "VirtualService")
+    assert found.raw == {"apiVersion": "networking.istio.io/v1beta1", **written}
+    assert found.spec == {"hosts": ["web"], "unknown": {"deep": [True]}}
+    assert [fault.path for fault in found.faults] == [("spec", "http")]
+
+
+def test_of_an_object_of_kubernetes_only_what_is_read_is_kept(live: Cluster) -> None:
+    metadata = {"annotations": {"a": "b", LAST_APPLIED: "{}"}, "uid": "u"}
+    live.add(thing("Service", "web", metadata=metadata, spec={"ports": 7, "sessionAffinity": "x"}))
+    (found,) = (each for each in live.load(["Service"]).resources if each.kind == "Service")
+    assert found.data == {
+        "metadata": {"name": "web", "namespace": "shop", "annotations": {"a": "b"}},
+        "spec": {},
+    }
+    assert [fault.path for fault in found.faults] == [("spec", "ports")]
+    assert found.whole is None
+    with pytest.raises(ReadInPart, match="Service shop/web was read in part"):
+        assert found.raw
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_model_reads_the_same_of_a_file_as_of_a_cluster(
+    kind: str, live: Cluster, tmp_path: Path
+) -> None:
+    """Of every kind, whatever fields the model does not know."""
+    group, versions = KINDS[kind].group, KINDS[kind].versions
+    live.fake.versions.setdefault(group, list(versions))
+    version = next(each for each in versions if not group or each in live.fake.versions[group])
+    filled = {**filled_in(KINDS[kind].shape), "other": 1}
+    filled["metadata"] = {**filled["metadata"], "name": "web", "uid": "u"}
+    if not KINDS[kind].namespaced:
+        del filled["metadata"]["namespace"]
+    api_version = f"{group}/{version}".strip("/")
+    written = {"apiVersion": api_version, "kind": KINDS[kind].api_kind, **filled}
+    (tmp_path / "it.json").write_text(json.dumps(written))
+    (on_disk,), unreadable = files.load([str(tmp_path / "it.json")])
+    live.fake.objects = [written]
+    found = next(each for each in live.load([kind]).resources if each.name == "web")
+    assert not unreadable
+    assert (found.id, found.api_version) == (on_disk.id, on_disk.api_version)
+    assert (found.data, found.faults) == (on_disk.data, on_disk.faults)
+    assert on_disk.raw == written
+
+
+def filled_in(shape: Any) -> Any:
+    """A value with every field of a shape, and one that it does not know at each level."""
+    if isinstance(shape, dict):
+        if shape.get("*") is object:
+            return {"x": {"y": 1}}
+        named = {key: filled_in(each) for key, each in shape.items() if key != "*"}
+        return {"k": filled_in(shape["*"])} if "*" in shape else {**named, "other": {"a": [1]}}
+    if isinstance(shape, list):
+        return [filled_in(shape[0])]
+    return {str: "proxy_x", int: 1, bool: True}[shape[0] if isinstance(shape, tuple) else shape]
 
 
 def test_secrets_are_never_asked_for(live: Cluster) -> None:
@@ -444,7 +494,7 @@ def test_gateways_of_both_apis_are_read_apart(live: Cluster) -> None:
     state = live.load(("Gateway", KUBERNETES_GATEWAY))
     assert names(state, "Gateway") == names(state, KUBERNETES_GATEWAY) == ["shop/web"]
     (found,) = (each for each in state.resources if each.kind == KUBERNETES_GATEWAY)
-    assert found.raw["kind"] == "Gateway"
+    assert found.id.api_kind == "Gateway"
     assert cluster.path_of(found).endswith(
         "/apis/gateway.networking.k8s.io/v1/namespaces/shop/gateways/web"
     )

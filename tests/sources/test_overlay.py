@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from kubectl_mesh.mesh.resource import Resource, ResourceId
-from kubectl_mesh.mesh.schema import KINDS, conform
+from kubectl_mesh.mesh.objects import as_resource
+from kubectl_mesh.mesh.resource import Resource
+from kubectl_mesh.mesh.schema import KINDS
 from kubectl_mesh.sources.cluster import ClusterOrigin
 from kubectl_mesh.sources.overlay import lay_over
 
@@ -13,9 +14,11 @@ BORN = "2024-01-01T00:00:00Z"
 
 
 def resource(kind: str, name: str, metadata: dict[str, Any] | None = None, **rest: Any) -> Resource:
-    raw = {"metadata": {"name": name, "namespace": "shop", **(metadata or {})}, **rest}
-    data, faults = conform(raw, KINDS[kind].shape)
-    return Resource(ResourceId(kind, "shop", name), "v1", raw, data, ClusterOrigin("c"), faults)
+    named = {"metadata": {"name": name, "namespace": "shop", **(metadata or {})}, **rest}
+    found = KINDS[kind]
+    api_version = "/".join(filter(None, (found.group, found.versions[0])))
+    raw = {"apiVersion": api_version, "kind": kind, **named}
+    return as_resource(raw, ClusterOrigin("c"))
 
 
 def owned(kind: str, name: str) -> dict[str, Any]:
