@@ -9,7 +9,6 @@ rules a request meets is not looked at: a rule that is dead counts, too.
 from __future__ import annotations
 
 import json
-import re
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,7 +29,6 @@ from kubectl_mesh.rules.rule import Finding, Skip
 
 _RULES = ("KM606", "KM610")
 """Delegates that are left out, and listeners that Envoy refuses."""
-_INDEX = re.compile(r"\[\d+\]")
 _ALL = 100
 _Match = frozenset[tuple[str, str]]
 """The conditions of a match, by the field that they are for."""
@@ -122,14 +120,13 @@ class Failures:
 
     @cached_property
     def findings(self) -> Mapping[Hashable, str]:
-        """What _RULES find."""
+        """What _RULES find, by the requests that it is about."""
         return {
-            (code, _INDEX.sub("[]", finding.message), finding.resource): (
-                f"{finding.resource}: {finding.message}"
-            )
+            (code, finding.resource.id, *subject): f"{finding.resource}: {finding.message}"
             for code in _RULES
             for finding in BY_CODE[code].check(self._snapshot)
             if isinstance(finding, Finding)
+            for subject in _subjects(finding)
         }
 
     @cached_property
@@ -374,6 +371,17 @@ def _few(names: Iterable[str]) -> str:
 
 def _cluster(destination: Destination) -> _Cluster:
     return _Cluster(destination.host, destination.subset, destination.port)
+
+
+def _subjects(finding: Finding) -> Iterator[tuple[Hashable, ...]]:
+    """For each match of the rule that a finding is about, what tells its requests from others.
+
+    Where in its list the rule is does not count.
+    """
+    rule = field_at(finding.resource.data, finding.path[:3])
+    named = (rule.get("delegate"), rule.get("hosts")) if isinstance(rule, dict) else ()
+    for match in _matches(rule):
+        yield finding.path[1:2], match, json.dumps(named, sort_keys=True, default=str)
 
 
 def _matches(rule: Any, prefix: str = "") -> list[_Match]:

@@ -14,6 +14,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from kubectl_mesh.mesh.config import MeshConfig
 from kubectl_mesh.mesh.hosts import HostMap, fqdn
@@ -76,6 +77,44 @@ class Lookup:
             for subset in rule.subsets:
                 found.setdefault(subset.name, subset)
         return found
+
+    def policy(self, subset: Subset | None, port: int) -> Mapping[str, Any]:
+        """What holds for connections to a port, of a subset or of all pods.
+
+        Models `MergeSubsetTrafficPolicy`: the settings of a port inherit nothing that could be set
+        for it; of a subset's policy each field that is stated takes the place of the top one's.
+        """
+        stated = (rule.resource.spec.get("trafficPolicy") for rule in self.rules)
+        found = _at_port(next((each for each in stated if each is not None), {}), port)
+        if subset is None:
+            return found
+        own = subset.rule.resource.spec["subsets"][subset.path[-1]].get("trafficPolicy") or {}
+        if _port_settings(own, port) is not None:
+            found = {key: value for key, value in found.items() if key not in _BY_PORT}
+        return {**found, **_at_port(own, port)}
+
+
+_BY_PORT = ("connectionPool", "loadBalancer", "outlierDetection", "tls")
+"""What can be set for a port."""
+
+
+def _port_settings(policy: Mapping[str, Any], port: int) -> Mapping[str, Any] | None:
+    listed = policy.get("portLevelSettings")
+    for each in listed if isinstance(listed, list) else ():
+        named = each.get("port") if isinstance(each, dict) else None
+        if isinstance(named, dict) and named.get("number") == port:
+            found: Mapping[str, Any] = each
+            return found
+    return None
+
+
+def _at_port(policy: Mapping[str, Any], port: int) -> dict[str, Any]:
+    settings = _port_settings(policy, port)
+    found = {key: value for key, value in policy.items() if key != "portLevelSettings"}
+    if settings is not None:
+        found = {key: value for key, value in found.items() if key not in _BY_PORT}
+        found |= {key: value for key, value in settings.items() if key != "port"}
+    return found
 
 
 class _Bucket:

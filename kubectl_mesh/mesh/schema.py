@@ -84,6 +84,8 @@ _VIRTUAL_SERVICE = {
                 "perTryTimeout": str,
                 "retryOn": str,
                 "retryRemoteLocalities": bool,
+                "retryIgnorePreviousHosts": bool,
+                "backoff": str,
             },
             "fault": {
                 "delay": {"fixedDelay": str, "percentage": _PERCENT, "percent": int},
@@ -95,6 +97,7 @@ _VIRTUAL_SERVICE = {
                 },
             },
             "mirror": _DESTINATION,
+            "mirrorPercent": int,
             "mirrorPercentage": _PERCENT,
             "mirrors": [{"destination": _DESTINATION, "percentage": _PERCENT}],
             "corsPolicy": {"*": object},
@@ -141,6 +144,9 @@ _SERVICE = {
     "type": str,
     "clusterIP": str,
     "externalName": str,
+    "internalTrafficPolicy": str,
+    "publishNotReadyAddresses": bool,
+    "trafficDistribution": str,
     "selector": _STRINGS,
     "ports": [
         {

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from kubectl_mesh.mesh.resource import Unreadable, dotted
 from kubectl_mesh.report import Layout
 from kubectl_mesh.report.json_ import API_VERSION
-from kubectl_mesh.routing.compare import Comparison, Decision, Difference, Place
+from kubectl_mesh.report.table import wrap
+from kubectl_mesh.routing.compare import Compared, Comparison, Decision, Difference, Place
 from kubectl_mesh.routing.connection import Connection
+from kubectl_mesh.routing.matching import Undecidable
+from kubectl_mesh.routing.paths import with_query
 from kubectl_mesh.routing.request import Request
 from kubectl_mesh.term import Paint, safe
 
@@ -45,9 +48,35 @@ def render(
         heading = paint("NOT COMPARED", "bold", "red")
         parts.append("\n".join([heading, *(f"  {safe(doubt)}" for doubt in doubts)]))
     if not layout.no_headers:
+        if comparison.compared:
+            parts.append(wrap(safe(f"Compared: {_compared(comparison)}"), layout.width, "", "  "))
         style = "yellow" if comparison.differences or doubts or comparison.sampled else "green"
         parts.append(paint(safe(comparison.verdict), "bold", style))
     return "".join(f"{part}\n\n" for part in parts)[:-1]
+
+
+def _compared(comparison: Comparison) -> str:
+    """Which proxies were compared: those seen, and those that may be there."""
+    sidecars = [each for each in comparison.compared if not each.gateways]
+    gateways = [each for each in comparison.compared if each.gateways]
+    parts = []
+    if sidecars:
+        seen = _listed(each.namespace for each in sidecars if not each.assumed)
+        known = f"pods seen in {seen}, others assumed" if seen else "assumed: no pods with one seen"
+        parts.append(f"sidecars in every namespace ({known})")
+    for assumed, remark in ((False, ""), (True, ", whose pods are assumed")):
+        names = {name for each in gateways if each.assumed is assumed for name in each.gateways}
+        if names:
+            kind = "Gateway" if len(names) == 1 else "Gateways"
+            parts.append(f"the proxies of {kind} {_listed(sorted(names))}{remark}")
+    return "; ".join(parts)
+
+
+def _listed(names: Iterable[str]) -> str:
+    """Names, the first of them."""
+    every = list(dict.fromkeys(names))
+    more = len(every) - MAX_PLACES
+    return ", ".join(every[:MAX_PLACES]) + (f" and {more} more" if more > 0 else "")
 
 
 def _class(number: int, difference: Difference, remark: str, paint: Paint) -> Iterator[str]:
@@ -58,8 +87,9 @@ def _class(number: int, difference: Difference, remark: str, paint: Paint) -> It
         for name, value in sorted(example.headers.items()):
             yield f"   header  {safe(f'{name}: {value}')}"
     yield f"   from    {safe(first.proxy)}, port {first.port}"
-    yield f"   before  {safe(_decision(difference.before))}"
-    yield f"   after   {safe(_decision(difference.after))}"
+    paths = _paths(difference)
+    yield f"   before  {safe(_decision(difference.before, paths[0]))}"
+    yield f"   after   {safe(_decision(difference.after, paths[1]))}"
     if difference.aspects not in (["destinations"], ["answer"]):
         yield f"   differs {safe(', '.join(difference.aspects))}"
     if remark:
@@ -77,14 +107,32 @@ def _others(places: Sequence[Place]) -> str:
         + (f" from {place.proxy}" if place.proxy != first.proxy else "")
         for place in places[1:]
     )
-    shown = list(names)[:MAX_PLACES]
-    more = len(names) - len(shown)
-    return ", ".join(shown) + (f" and {more} more" if more else "")
+    return _listed(names)
 
 
-def _decision(decision: Decision) -> str:
+def _paths(difference: Difference) -> tuple[str | None, str | None]:
+    """The paths that upstreams get of the example, before and after, if a rewrite tells them."""
+    before, after = difference.before, difference.after
+    if not (before.treatment.rewriting.changes or after.treatment.rewriting.changes):
+        return None, None
+    one, other = (_path(each, difference.example) for each in (before, after))
+    return (None, None) if one == other else (one, other)
+
+
+def _path(decision: Decision, example: Request | Connection) -> str | None:
+    """The path with query that an upstream gets; None where none does, or nobody knows."""
+    if not isinstance(example, Request) or not decision.treatment.arrives:
+        return None
+    try:
+        return with_query(decision.treatment.rewriting.of(example.path), example)
+    except Undecidable:
+        return None
+
+
+def _decision(decision: Decision, path: str | None) -> str:
     named = rule_of(decision)
-    return f"{decision.treatment.summary}{f' by {named}' if named else ''}"
+    text = decision.treatment.summary + (f" as {path}" if path else "")
+    return f"{text}{f' by {named}' if named else ''}"
 
 
 def rule_of(decision: Decision) -> str:
@@ -132,7 +180,18 @@ def document(comparison: Comparison, unreadable: Sequence[Unreadable]) -> Mappin
         "classes": [_document(each) for each in comparison.differences],
         "undecided": list(comparison.undecided),
         "sampled": sorted(comparison.sampled),
+        "compared": [_compared_document(each) for each in comparison.compared],
         "unreadable": [f"{_where(each)}: {each.reason}" for each in unreadable],
+    }
+
+
+def _compared_document(compared: Compared) -> Mapping[str, Any]:
+    return {
+        "kind": "gateway" if compared.gateways else "sidecar",
+        "gateways": list(compared.gateways),
+        "namespace": compared.namespace,
+        "labels": dict(compared.labels),
+        "assumed": compared.assumed,
     }
 
 
@@ -141,8 +200,8 @@ def _document(difference: Difference) -> Mapping[str, Any]:
         "protocol": difference.protocol,
         "request": _example(difference.example),
         "from": _place(difference.places[0]),
-        "before": _decision_document(difference.before),
-        "after": _decision_document(difference.after),
+        "before": _decision_document(difference.before, difference.example),
+        "after": _decision_document(difference.after, difference.example),
         "differsIn": list(difference.aspects),
         "places": [_place(place) for place in difference.places],
     }
@@ -196,7 +255,7 @@ def _place(place: Place) -> Mapping[str, Any]:
     }
 
 
-def _decision_document(decision: Decision) -> Mapping[str, Any]:
+def _decision_document(decision: Decision, example: Request | Connection) -> Mapping[str, Any]:
     route, chain = decision.route, decision.chain
     rule = route.rule if route else None
     root = route.virtual_service if route else chain.virtual_service if chain else None
@@ -212,6 +271,7 @@ def _decision_document(decision: Decision) -> Mapping[str, Any]:
     match = route.match.index if route and route.match else chain.match_index if chain else None
     return {
         "treatment": decision.treatment.summary,
+        "path": _path(decision, example),
         "virtualService": f"{root.namespace}/{root.resource.name}" if root else None,
         "rule": found,
         "match": match,

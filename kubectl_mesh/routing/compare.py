@@ -9,7 +9,7 @@ compared that the filter chains of either state can tell apart (chains.py).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -27,6 +27,7 @@ from kubectl_mesh.routing.regions import (
     unreadable,
 )
 from kubectl_mesh.routing.request import Request
+from kubectl_mesh.routing.rewriting import telling_apart
 from kubectl_mesh.routing.router import Client, GatewayProxy, Router
 from kubectl_mesh.routing.scope import Scope, scope_of
 from kubectl_mesh.routing.table import Route, Table
@@ -51,19 +52,21 @@ MAX_NODES = 200_000
 _PORTS = 65536
 _EVERYTHING = (None, StringMatch("prefix", "/"), StringMatch("prefix", "/", fold=True))
 _UNROUTED: Mapping[str, Treatment] = {
-    "virtual-service": fixed("404", "404: no rule matches"),
-    "service": fixed("404", "404: no rule matches"),
+    "virtual-service": fixed("404", "404: no rule matches", fails=True),
+    "service": fixed("404", "404: no rule matches", fails=True),
     "passthrough": fixed("passthrough", "let out of the mesh, to where DNS leads"),
-    "blackhole": fixed("blackhole", "502: the registry does not know the host"),
-    "no-route": fixed("404", "404: the gateway has no rule for the host"),
-    "closed": fixed("closed", "no server of the gateway takes it"),
+    "blackhole": fixed("blackhole", "502: the registry does not know the host", fails=True),
+    "no-route": fixed("404", "404: the gateway has no rule for the host", fails=True),
+    "closed": fixed("closed", "no server of the gateway takes it", fails=True),
     "https-redirect": fixed("https-redirect", "301 to https, by the Gateway's server"),
 }
 _UNCHAINED: Mapping[str, Treatment] = {
     "passthrough": _UNROUTED["passthrough"],
-    "blackhole": fixed("closed", "closed: the registry does not know the host"),
-    "closed": fixed("closed", "closed: no rule takes it"),
-    "rejected": fixed("rejected", "Envoy refuses two rules for the same, and keeps what it had"),
+    "blackhole": fixed("closed", "closed: the registry does not know the host", fails=True),
+    "closed": fixed("closed", "closed: no rule takes it", fails=True),
+    "rejected": fixed(
+        "rejected", "Envoy refuses two rules for the same, and keeps what it had", fails=True
+    ),
 }
 
 
@@ -131,13 +134,42 @@ class Difference:
     places: list[Place] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class Compared:
+    """Proxies that were asked: sidecars of pods with labels, or what `gateways` configure.
+
+    `assumed` where no such pod was seen. Sidecars stand for all others that no rule tells apart
+    from them, in whatever namespace.
+    """
+
+    namespace: str
+    labels: tuple[tuple[str, str], ...]
+    gateways: tuple[str, ...]
+    assumed: bool
+
+    @classmethod
+    def sidecar(cls, client: Client) -> Compared:
+        return cls(client.namespace, tuple(sorted(client.labels.items())), (), client.assumed)
+
+    @classmethod
+    def gateway(cls, vantage: GatewayVantage, proxies: Sequence[GatewayProxy]) -> Compared:
+        return cls(vantage.namespace, vantage.labels, gateways_of(proxies), vantage.assumed)
+
+
 @dataclass
 class Comparison:
-    """What differs; why something could not be decided; the expressions that were sampled only."""
+    """What differs; why something could not be decided; the expressions that were sampled only.
+
+    `compared` are the proxies that were asked.
+    """
 
     differences: list[Difference] = field(default_factory=list)
     undecided: list[str] = field(default_factory=list)
     sampled: set[str] = field(default_factory=set)
+    compared: dict[Compared, None] = field(default_factory=dict)
+
+    def add(self, compared: Compared) -> None:
+        self.compared[compared] = None
 
     @property
     def verdict(self) -> str:
@@ -153,9 +185,12 @@ class Comparison:
         return "the same for every request"
 
 
-def compare(before: Snapshot, after: Snapshot) -> Comparison:
-    """Everything that two states of a mesh treat differently."""
-    return Comparing(before, after).run()
+def compare(before: Snapshot, after: Snapshot, *, assume: bool = True) -> Comparison:
+    """Everything that two states of a mesh treat differently.
+
+    With `assume` sidecars count that no pod was seen of: one may start at any time.
+    """
+    return Comparing(before, after, assume=assume).run()
 
 
 def decision_of(
@@ -184,7 +219,8 @@ _Again = Callable[[int, Request], "Table | None"]
 class Comparing:
     """Two states of a mesh, to be compared, or asked for what they do."""
 
-    def __init__(self, before: Snapshot, after: Snapshot) -> None:
+    def __init__(self, before: Snapshot, after: Snapshot, *, assume: bool = True) -> None:
+        self._assume = assume
         self._routers = (Router(before), Router(after))
         self._snapshots = (before, after)
         self._result = Comparison()
@@ -255,15 +291,17 @@ class Comparing:
                 self._doubts[f"no name was found that only {domain} means"] = None
                 continue
             told_apart = distinctions(self._routers, domain)
-            key = frozenset(told_apart.namespaces), frozenset(told_apart.selectors)
+            key = told_apart.key
             if key not in self._clients:
-                self._clients[key] = clients(self._routers, told_apart), told_apart.complete
+                found = clients(self._routers, told_apart, assume=self._assume)
+                self._clients[key] = found, told_apart.complete
             found, told_apart.complete = self._clients[key]
             if not told_apart.complete:
                 self._doubts[f"clients of {domain} differ by too many combinations of labels"] = (
                     None
                 )
             for client in found:
+                self._result.add(Compared.sidecar(client))
                 for port in scope.ports(domain):
                     self._on_sidecar(client, port, hosts)
 
@@ -340,6 +378,7 @@ class Comparing:
                     for tls in (False, True):
                         self._on_gateway(vantage, proxies, port, hosts, tls)
             if domains:
+                self._result.add(Compared.gateway(vantage, proxies))
                 self._gateway_connections(vantage, proxies)
 
     def _on_gateway(
@@ -455,7 +494,7 @@ class Comparing:
         for route in table.routes:
             what = route.rule or route.action.targets
             caller = self._caller(place)
-            key = (what, place.port, caller, place.gateway)
+            key = (what, route.rewriting, place.port, caller, place.gateway)
             if key not in treatments:
                 treatments[key] = treatment_of(router, route, caller)
             found.append(Decision(route.conditions, treatments[key], route, table.kind))
@@ -546,14 +585,21 @@ class Comparing:
             and not _disjoint(each.conditions, after[j].conditions)
         )
         self._search.sampled.clear()
-        met = dict.fromkeys((before[i].conditions, after[j].conditions))
+        met = list(dict.fromkeys((before[i].conditions, after[j].conditions)))
+        one, other = before[i].treatment, after[j].treatment
+
+        def find(met: Sequence[Conditions], unmet: Sequence[Conditions]) -> Request | None:
+            return self._search.example(met, unmet, hosts, port, scheme, http1=True)
+
         try:
-            request = self._search.example(
-                list(met), list(earlier), hosts, port, scheme, http1=True
-            )
-        except TooMany:
+            if one.apart == other.apart:
+                request = telling_apart(one.rewriting, other.rewriting, met, list(earlier), find)
+            else:
+                request = find(met, list(earlier))
+        except (TooMany, Undecidable) as error:
             names = f"{_name(before[i])} before and {_name(after[j])} after"
-            self._doubts[f"which requests to {hosts.pattern} meet {names}: too intricate"] = None
+            why = "too intricate" if isinstance(error, TooMany) else error
+            self._doubts[f"which requests to {hosts.pattern} meet {names}: {why}"] = None
             return None
         if request is None:
             self._result.sampled |= self._search.sampled
@@ -588,13 +634,18 @@ class Comparing:
         return True
 
 
+def gateways_of(proxies: Iterable[GatewayProxy]) -> tuple[str, ...]:
+    """The names of the Gateways that configure some proxies."""
+    return tuple(dict.fromkeys(gateway.id for proxy in proxies for gateway in proxy.gateways))
+
+
 def _gateway_place(
     vantage: GatewayVantage, proxies: Sequence[GatewayProxy], port: int, pattern: str
 ) -> Place:
-    names = {gateway.id: None for proxy in proxies for gateway in proxy.gateways}
+    names = gateways_of(proxies)
     kind = "Gateway" if len(names) == 1 else "Gateways"
     title = f"the proxies of {kind} {', '.join(names)} in namespace {vantage.namespace}"
-    return Place(title, True, vantage.namespace, dict(vantage.labels), port, pattern, tuple(names))
+    return Place(title, True, vantage.namespace, dict(vantage.labels), port, pattern, names)
 
 
 def _unrouted(kind: str) -> Decision:

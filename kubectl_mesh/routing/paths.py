@@ -1,4 +1,4 @@
-"""What Envoy makes of a path before it looks for a route, and what a route makes of it then.
+"""What Envoy makes of a path before it looks for a route, and where redirects lead.
 
 istiod turns `normalize_path` on for every proxy, unless the mesh's pathNormalization is NONE, and
 `merge_slashes` and `path_with_escaped_slashes_action` where it says so.
@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
-from kubectl_mesh.routing.matching import StringMatch, re2
 from kubectl_mesh.routing.request import Request
 
 _PLAIN = re.compile(r"[A-Za-z0-9_.~/!$&'()*+,;=:@\[\]-]*")
@@ -62,39 +61,6 @@ def _unescaped(escape: re.Match[str]) -> str:
 
 def with_query(path: str, request: Request) -> str:
     return f"{path}?{request.query}" if request.query else path
-
-
-def rewritten(path: str, matched: StringMatch | None, rewrite: Mapping[str, Any]) -> str:
-    """The path that the upstream gets. Raises Undecidable.
-
-    Of a prefix that matched just that is replaced, and nothing is put between: with the prefix `/`,
-    or no uri at all, `/hello` rewritten to `/v2` is `/v2hello`.
-    """
-    expression = rewrite.get("uriRegexRewrite") or {}
-    if expression:
-        return _replaced(path, expression.get("match") or "", expression.get("rewrite") or "")
-    replacement: str = rewrite.get("uri") or ""
-    if not replacement:
-        return path
-    if matched and matched.kind in ("exact", "regex"):
-        return replacement
-    return replacement + path[len(matched.value if matched else "/") :]
-
-
-def _replaced(path: str, expression: str, replacement: str) -> str:
-    """As RE2's GlobalReplace: `\\1` stands for a group."""
-
-    def of(found: re.Match[str]) -> str:
-        return re.sub(
-            r"\\(\\|\d)",
-            lambda part: "\\" if part[1] == "\\" else found[int(part[1])] or "",
-            replacement,
-        )
-
-    pattern = re2(expression)
-    if any(int(group) > pattern.groups for group in re.findall(r"\\(\d)", replacement)):
-        return path
-    return pattern.sub(of, path)
 
 
 _CODES = (301, 302, 303, 307, 308)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from itertools import islice
 from typing import NamedTuple
@@ -21,13 +21,14 @@ from kubectl_mesh.mesh.resource import Path, dotted
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.mesh.virtual_services import VirtualService
 from kubectl_mesh.routing.index import Index
-from kubectl_mesh.routing.matching import Conditions
+from kubectl_mesh.routing.matching import Conditions, StringMatch, Undecidable
 from kubectl_mesh.routing.paths import normalized
 from kubectl_mesh.routing.regions import Hosts, Search, TooMany, unreadable
 from kubectl_mesh.routing.request import Request
+from kubectl_mesh.routing.rewriting import Rewriting, telling_apart
 from kubectl_mesh.routing.router import GatewayProxy, router_of, shared_hosts
 from kubectl_mesh.routing.rules import Match, Rule
-from kubectl_mesh.routing.table import Route, Table, Vantage, action_of, routes_of
+from kubectl_mesh.routing.table import Action, Route, Table, Vantage, action_of, routes_of
 
 MAX_TAKERS = 20
 """So many routes that take requests of one match are ruled out, one by one."""
@@ -80,10 +81,53 @@ def _written_index(rule: Rule, match: Match | None) -> int | None:
 
 
 def alike(one: Route, other: Route) -> bool:
-    """Whether two routes do the same with requests."""
-    assert one.rule
-    assert other.rule
-    return one.rule is other.rule or action_of(one.rule, 0, {}) == action_of(other.rule, 0, {})
+    """Whether two routes do the same with all requests that both match."""
+    first, second = _without_paths(one), _without_paths(other)
+    return first == second and (not first.targets or _paths(one, other).same)
+
+
+def parting_path(one: Route, other: Route) -> str | None:
+    """A path that both match and of which they make different ones; None where none is known."""
+    return _paths(one, other).example
+
+
+def _without_paths(route: Route) -> Action:
+    """What a route does, less what it makes of the path."""
+    assert route.rule
+    action = action_of(route.rule, 0, {})
+    rewrite = {**(action.data.get("rewrite") or {}), "uri": None, "uriRegexRewrite": None}
+    return replace(action, data={**action.data, "rewrite": rewrite})
+
+
+@dataclass(frozen=True)
+class _Paths:
+    """Whether two routes certainly make the same of all paths; if not, an example if there is."""
+
+    same: bool
+    example: str | None = None
+
+
+def _paths(one: Route, other: Route) -> _Paths:
+    return _compared(one.rewriting, other.rewriting, one.conditions.path, other.conditions.path)
+
+
+@lru_cache(1024)
+def _compared(
+    one: Rewriting, other: Rewriting, path: StringMatch | None, other_path: StringMatch | None
+) -> _Paths:
+    search = Search()
+
+    def find(met: Sequence[Conditions], unmet: Sequence[Conditions]) -> Request | None:
+        return search.example(met, unmet, Hosts("*", "any.example.org"), 80)
+
+    met = [Conditions(path=each) for each in dict.fromkeys((path, other_path))]
+    try:
+        request = telling_apart(one, other, met, (), find)
+    except (TooMany, Undecidable):
+        return _Paths(same=False)
+    if request:
+        return _Paths(same=False, example=request.path)
+    return _Paths(same=not search.sampled)
 
 
 def same_ends(one: Route, other: Route) -> bool:
@@ -329,7 +373,8 @@ class _Reaches:
             if tried is None or (route is None and catch_all is None):
                 entry.alive = True
             elif route is None:
-                dropped = Route(vs, rule, match, Conditions(), action_of(rule, 0, {}))
+                demanded = match.conditions if match else Conditions()
+                dropped = Route(vs, rule, match, demanded, action_of(rule, 0, {}))
                 entry.fates.append(Fate(place, dropped, dropped_by=catch_all))
             else:
                 self._try(entry, place, route, tried)

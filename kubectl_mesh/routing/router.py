@@ -16,7 +16,7 @@ from kubectl_mesh.mesh.gateways import MESH, Gateway, Server
 from kubectl_mesh.mesh.hosts import covers, hosts_called, is_wildcard, overlap, patterns_for
 from kubectl_mesh.mesh.registry import Service
 from kubectl_mesh.mesh.snapshot import Snapshot
-from kubectl_mesh.mesh.virtual_services import VirtualService, as_seen_from
+from kubectl_mesh.mesh.virtual_services import Destination, VirtualService, as_seen_from
 from kubectl_mesh.routing.connection import Connection
 from kubectl_mesh.routing.listeners import Listeners
 from kubectl_mesh.routing.matching import Conditions
@@ -36,10 +36,11 @@ _HTTP_PORT = 80
 
 @dataclass(frozen=True, eq=False)
 class Client:
-    """A pod with a sidecar, as rules tell it from others."""
+    """A pod with a sidecar, as rules tell it from others; `assumed` where none was seen."""
 
     namespace: str
     labels: Mapping[str, str] = field(default_factory=dict)
+    assumed: bool = False
 
     def __str__(self) -> str:
         labels = ",".join(f"{name}={value}" for name, value in sorted(self.labels.items()))
@@ -68,6 +69,11 @@ class Router:
         if vs not in self._rules:
             self._rules[vs] = merged_rules(self.snapshot.virtual_services, vs)
         return self._rules[vs]
+
+    def destinations(self, vs: VirtualService) -> Iterator[Destination]:
+        """Every destination of a root's rules, mirrors and those of its delegates included."""
+        for owner in {vs: None, **{rule.owner: None for rule in self.rules(vs)}}:
+            yield from owner.destinations
 
     def sidecar(self, client: Client, host: str, port: int) -> Table:
         """What a sidecar does with HTTP requests to `host`, a Host header's name, on a port."""
@@ -159,7 +165,7 @@ class Router:
     def _single_ports(self, vs: VirtualService, proxy: GatewayProxy) -> Mapping[str, int]:
         """The port of each destination that has just one, as a gateway's proxies see it."""
         found: dict[str, int] = {}
-        for host in {to.host for rule in self.rules(vs) for to in rule.routes}:
+        for host in {to.host for to in self.destinations(vs)}:
             service = self.visible(host, proxy.namespace, prefer=vs.namespace)
             if service and len(service.ports) == 1:
                 found[host] = service.ports[0].number

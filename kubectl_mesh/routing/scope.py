@@ -84,7 +84,16 @@ class Scope:
             return sorted({*names, "*"})
         wildcards = [host for host in self.hosts if is_wildcard(host)]
         found = {name for name in names if any(covers(host, name) for host in wildcards)}
-        return sorted(found | {host for host in self.hosts if host in names or host == "*"})
+        found |= {host for host in self.hosts if host in names or host == "*"}
+        return sorted(found | {name for name in self._short_names if name in names})
+
+    @property
+    def _short_names(self) -> Iterator[str]:
+        """What clients call the Services among `hosts`, too: a VirtualService may list that."""
+        for host in self.hosts:
+            for suffix in {f".{snapshot.config.domain}" for snapshot in self.snapshots}:
+                yield host.removesuffix(suffix)
+                yield host.removesuffix(f".svc{suffix}")
 
     def ports(self, domain: str) -> list[int]:
         """The ports on which sidecars may have rules for a host, or know it."""

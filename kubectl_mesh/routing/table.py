@@ -13,6 +13,7 @@ from typing import Any, Literal
 from kubectl_mesh.mesh.virtual_services import VirtualService
 from kubectl_mesh.routing.matching import Conditions
 from kubectl_mesh.routing.request import Request
+from kubectl_mesh.routing.rewriting import Rewriting, rewriting
 from kubectl_mesh.routing.rules import Match, Rule
 
 
@@ -32,6 +33,14 @@ class Target:
 
 
 @dataclass(frozen=True)
+class Copies:
+    """Where copies of requests are sent, and of how many in a hundred."""
+
+    target: Target
+    percent: float
+
+
+@dataclass(frozen=True)
 class Action:
     """What becomes of a request.
 
@@ -41,6 +50,12 @@ class Action:
 
     targets: tuple[Target, ...]
     data: Mapping[str, Any]
+    copies: tuple[Copies, ...] = ()
+
+    @property
+    def answers(self) -> bool:
+        """Whether the proxy answers by itself: then istiod leaves out all that is for upstreams."""
+        return bool(self.data.get("redirect") or self.data.get("directResponse"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +70,11 @@ class Route:
     match: Match | None
     conditions: Conditions
     action: Action
+
+    @property
+    def rewriting(self) -> Rewriting:
+        """What it makes of the path that upstreams get."""
+        return rewriting(self.conditions.path, self.action.data.get("rewrite"))
 
     @property
     def name(self) -> str:
@@ -170,12 +190,17 @@ def _routes(
 def action_of(rule: Rule, port: int, single_ports: Mapping[str, int]) -> Action:
     """What a rule does with requests that arrive at a port."""
     routes: list[Mapping[str, Any]] = rule.data.get("route") or []
+    mirrors = list(_mirrored(rule.data))
     if rule.data.get("redirect") or rule.data.get("directResponse"):
-        routes = []
+        routes, mirrors = [], []
     targets = tuple(
-        _target(route, port, single_ports)
+        _target(route.get("destination"), route.get("weight"), port, single_ports)
         for route in routes
         if len(routes) == 1 or route.get("weight")
+    )
+    copies = tuple(
+        Copies(_target(destination, 0, port, single_ports), percent)
+        for destination, percent in mirrors
     )
     other = {
         key: value
@@ -185,18 +210,44 @@ def action_of(rule: Rule, port: int, single_ports: Mapping[str, int]) -> Action:
     sent = [route.get("headers") for route in routes]
     if any(sent):
         other["destinationHeaders"] = sent
-    return Action(targets, other)
+    return Action(targets, other, copies)
 
 
-def _target(route: Mapping[str, Any], port: int, single_ports: Mapping[str, int]) -> Target:
-    destination: Mapping[str, Any] = route.get("destination") or {}
+def _mirrored(data: Mapping[str, Any]) -> Iterator[tuple[Mapping[str, Any], float]]:
+    """The destinations of copies, with their percentage; none where that is 0."""
+    older = data.get("mirrorPercent")
+    found = [
+        (data.get("mirror"), percent_of(data, 100 if older is None else older, "mirrorPercentage")),
+        *(
+            (policy.get("destination"), percent_of(policy, 100))
+            for policy in data.get("mirrors") or ()
+        ),
+    ]
+    for destination, percent in found:
+        if destination and destination.get("host") and percent > 0:
+            yield destination, percent
+
+
+def percent_of(data: Mapping[str, Any], default: float, name: str = "percentage") -> float:
+    """How many requests in a hundred something is for; `default` where that is not stated."""
+    stated = data.get(name)
+    return float(default if stated is None else stated.get("value") or 0)
+
+
+def _target(
+    destination: Mapping[str, Any] | None,
+    weight: int | None,
+    port: int,
+    single_ports: Mapping[str, int],
+) -> Target:
+    destination = destination or {}
     host = destination.get("host") or ""
     stated = (destination.get("port") or {}).get("number")
     return Target(
         host,
         stated or single_ports.get(host, port),
         destination.get("subset") or None,
-        route.get("weight") or 0,
+        weight or 0,
     )
 
 

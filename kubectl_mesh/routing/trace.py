@@ -6,10 +6,10 @@ does not take for HTTP, TLS that it does not end above all, is followed by tcp a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal
 
 from kubectl_mesh.mesh.gateways import Gateway, Server
 from kubectl_mesh.mesh.ports import HTTP_PROTOCOLS
@@ -27,12 +27,11 @@ from kubectl_mesh.routing.paths import (
     location,
     normalized,
     redirect_status,
-    rewritten,
     with_query,
 )
 from kubectl_mesh.routing.request import Request
 from kubectl_mesh.routing.router import Client, GatewayProxy, Router
-from kubectl_mesh.routing.table import Passed, Route, Table, Target
+from kubectl_mesh.routing.table import Passed, Route, Table, Target, percent_of
 
 Outcome = Literal[
     "upstream",
@@ -119,12 +118,11 @@ class Trace:
 
         Where that is by an expression that we cannot read it is None, too.
         """
-        rewrite = self.route.action.data.get("rewrite") if self.route else None
-        if not self.route or not rewrite or not self.effect.upstreams:
+        if not self.route or not self.effect.upstreams:
             return None
         assert isinstance(self.request, Request)
         try:
-            path = rewritten(self.request.path, self.route.conditions.path, rewrite)
+            path = self.route.rewriting.of(self.request.path)
         except Undecidable:
             return None
         return None if path == self.request.path else with_query(path, self.request)
@@ -343,13 +341,13 @@ class Tracer:
     def _effect(self, route: Route, proxy: Proxy, port: int) -> Effect:
         key = (route, proxy)
         if key not in self._effects:
-            self._effects[key] = self._of(route, proxy, port)
+            self._effects[key] = self._of(route, proxy)
         return self._effects[key]
 
-    def _of(self, route: Route, proxy: Proxy, port: int) -> Effect:
+    def _of(self, route: Route, proxy: Proxy) -> Effect:
         data = route.action.data
         abort = (data.get("fault") or {}).get("abort") or {}
-        if _percent(abort, 0) >= 100 and (abort.get("httpStatus") or abort.get("grpcStatus")):
+        if percent_of(abort, 0) >= 100 and (abort.get("httpStatus") or abort.get("grpcStatus")):
             why = "the rule's fault aborts every request"
             if abort.get("grpcStatus"):
                 why += f" with grpc-status {abort['grpcStatus']}"
@@ -360,7 +358,10 @@ class Tracer:
             status = data["directResponse"].get("status")
             return Effect("direct-response", status, None, "the proxy answers by itself")
         ups = tuple(self._upstream(target, proxy) for target in route.action.targets)
-        mirrors = tuple(self._mirrors(route, proxy, port))
+        mirrors = tuple(
+            Mirror(self._upstream(copies.target, proxy), copies.percent)
+            for copies in route.action.copies
+        )
         return replace(_sent_to(ups, 503), mirrors=mirrors)
 
     def _upstream(self, target: Target, proxy: Proxy) -> Upstream:
@@ -382,22 +383,6 @@ class Tracer:
         count = f"none of the {len(pods)} pods behind it is ready"
         why = count if len(pods) > 1 else "the one pod behind it is not ready"
         return replace(found, pods=pods, flag="UH", why=why if pods else "there is no pod")
-
-    def _mirrors(self, route: Route, proxy: Proxy, port: int) -> Iterator[Mirror]:
-        for destination, percent in mirrored(route.action.data):
-            stated = (destination.get("port") or {}).get("number")
-            host = destination.get("host") or ""
-            number = stated or self._port_without(host, proxy, route) or port
-            target = Target(host, number, destination.get("subset") or None, 0)
-            yield Mirror(self._upstream(target, proxy), percent)
-
-    def _port_without(self, host: str, proxy: Proxy, route: Route) -> int | None:
-        """The only port of a destination that names none, where a gateway takes that one."""
-        if isinstance(proxy, Client) or not route.virtual_service:
-            return None
-        prefer = route.virtual_service.namespace
-        service = self.router.visible(host, proxy.namespace, prefer=prefer)
-        return service.ports[0].number if service and len(service.ports) == 1 else None
 
 
 def _no_such_port(service: Service, number: int) -> str:
@@ -483,23 +468,6 @@ def _without_route(table: Table) -> Effect:
     roots = dict.fromkeys(route.virtual_service for route in table.routes)
     named = ", ".join(str(vs.resource) for vs in roots if vs)
     return Effect("no-route", 404, "NR", f"no rule of {named} matches the request")
-
-
-def mirrored(data: Mapping[str, Any]) -> Iterator[tuple[Mapping[str, Any], float]]:
-    """The destinations of copies, with their percentage; none where that is 0."""
-    if data.get("mirror"):
-        percent = _percent(data, 100, "mirrorPercentage")
-        if percent:
-            yield data["mirror"], percent
-    for policy in data.get("mirrors") or ():
-        percent = _percent(policy, 100)
-        if percent and policy.get("destination"):
-            yield policy["destination"], percent
-
-
-def _percent(data: Mapping[str, Any], default: float, name: str = "percentage") -> float:
-    stated = data.get(name)
-    return default if stated is None else float(stated.get("value") or 0)
 
 
 def share(target: Target, ups: tuple[Upstream, ...]) -> str:

@@ -11,11 +11,16 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from typing import Any
 
+from kubectl_mesh.mesh.destination_rules import Lookup
+from kubectl_mesh.mesh.registry import Service
 from kubectl_mesh.routing.outcome import upstream
+from kubectl_mesh.routing.paths import redirect_status
+from kubectl_mesh.routing.rewriting import UNCHANGED, Rewriting
 from kubectl_mesh.routing.router import Router
-from kubectl_mesh.routing.table import Route, Target
+from kubectl_mesh.routing.table import Action, Route, Target, percent_of
 
 _SECONDS = {
     "h": Fraction(3600),
@@ -25,38 +30,40 @@ _SECONDS = {
     "us": Fraction(1, 10**6),
 }
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(h|ms|us|m|s)", re.ASCII)
-_FULL = 100.0
 
 
 @dataclass(frozen=True)
 class Treatment:
-    """What becomes of requests. `key` is the same for what is treated the same.
+    """What becomes of requests.
 
-    `summary` says it in words; `aspects` holds each part of it, to tell what differs.
+    `apart` is the same for what is treated the same apart from `rewriting`, which is what becomes
+    of the path. `summary` says it in words; `aspects` holds each part of it, to tell what differs.
+    `fails` says whether some of the requests are refused on the way, `arrives` whether some are
+    sent to an upstream that the rules name.
     """
 
-    key: str
+    apart: str
     summary: str
     aspects: Mapping[str, Any]
+    fails: bool
+    arrives: bool = False
+    rewriting: Rewriting = UNCHANGED
 
-    @property
-    def fails(self) -> bool:
-        """Whether some of the requests are refused on the way, as far as configuration says."""
-        fault = self.aspects.get("fault") or {}
-        return (
-            self.aspects.get("answer") in _FAILING
-            or "(503" in self.summary
-            or "(closed" in self.summary
-            or (isinstance(fault, Mapping) and "abort" in fault)
-        )
+    @cached_property
+    def key(self) -> str:
+        """The same for what is treated the same, whatever the path."""
+        return f"{self.apart} {self.rewriting}" if self.rewriting.changes else self.apart
+
+    def is_as(self, other: Treatment, path: str) -> bool:
+        """Whether both do the same with requests for a path. Raises Undecidable."""
+        if self.key == other.key or self.apart != other.apart:
+            return self.key == other.key
+        return self.rewriting.of(path) == other.rewriting.of(path)
 
 
-_FAILING = ("404", "blackhole", "closed", "rejected")
-
-
-def fixed(name: str, summary: str) -> Treatment:
+def fixed(name: str, summary: str, *, fails: bool = False) -> Treatment:
     """A treatment that no rule decides."""
-    return Treatment(name, summary, {"answer": name})
+    return Treatment(name, summary, {"answer": name}, fails)
 
 
 @dataclass(frozen=True)
@@ -70,44 +77,112 @@ class Caller:
 def treatment_of(router: Router, route: Route, caller: Caller) -> Treatment:
     """What a proxy does with the requests that take a route."""
     action = route.action
-    aspects: dict[str, Any] = _settings(action.data)
+    aspects = _settings(action)
+    fails = _is_refused(action.data)
     words = [
         f"{spoken} {_compact(action.data[field])}"
         for field, spoken in _SPOKEN.items()
         if action.data.get(field) is not None
     ]
+    rewriting, arrives = UNCHANGED, False
     if action.targets:
-        aspects["destinations"], spoken = _destinations(
-            router, action.targets, _destination_headers(route), caller
-        )
-        words.append(spoken)
-    elif not words:
+        sent = _destinations(router, action.targets, _beside_destinations(route), caller)
+        aspects["destinations"] = sent.shares
+        words.append(sent.spoken)
+        fails = fails or sent.fails
+        arrives = sent.arrives
+        rewriting = route.rewriting if arrives else rewriting
+    elif not action.answers:
         aspects["answer"] = "no destination"
         words.append("no destination")
-    mirrors = _mirrors(router, route, caller)
-    if mirrors:
-        aspects["mirrors"] = mirrors
-    return Treatment(json.dumps(aspects, sort_keys=True, default=str), ", ".join(words), aspects)
+        fails = True
+    if action.copies:
+        aspects["mirrors"] = [*aspects.get("mirrors", ()), *_mirrors(router, action, caller)]
+    apart = _compact(aspects)
+    if rewriting.changes:
+        path = {"path": [rewriting.text, rewriting.cut, rewriting.expression]}
+        aspects["rewrite"] = {**aspects.get("rewrite", {}), **path}
+    return Treatment(apart, ", ".join(words), aspects, fails, arrives, rewriting)
 
 
 _SPOKEN = {"redirect": "redirect", "directResponse": "direct response"}
-_APART = ("mirror", "mirrors", "mirrorPercent", "mirrorPercentage", "destinationHeaders")
+_APART = ("mirrorPercent", "mirrorPercentage", "destinationHeaders")
+_FOR_UPSTREAMS = ("rewrite", "timeout", "retries", "mirror", "mirrors")
+"""What istiod leaves out where the proxy answers by itself."""
 
 
-def _settings(data: Mapping[str, Any]) -> dict[str, Any]:
-    """The rule's words on everything but destinations, alike where they mean the same."""
+def _settings(action: Action) -> dict[str, Any]:
+    """The rule's words on everything but destinations and paths, alike where they mean the same.
+
+    Fields that nobody knows here count as they are written.
+    """
     found: dict[str, Any] = {}
-    for field, value in data.items():
-        if field in _APART:
+    for field, value in action.data.items():
+        if field in _APART or (action.answers and field in _FOR_UPSTREAMS):
             continue
-        if field in ("headers", "fault"):
+        if field == "headers":
             value = _without_empty(value)
-            if not value:
-                continue
-        if field == "timeout" and _duration(value) == "0":
+        elif field == "fault":
+            value = _fault(value)
+        elif field == "rewrite":
+            value = _without(value, "uri", "uriRegexRewrite")
+        elif field == "redirect":
+            value = _redirect(value)
+        elif field == "mirror":
+            value = _without(value, "host", "subset", "port")
+        elif field == "mirrors":
+            value = [_beside(policy, "percentage") for policy in value]
+            value = [each for each in value if each]
+        elif field == "timeout" and _duration(value) == "0":
             continue
-        found[field] = _plain(value)
+        if value not in ({}, []):
+            found[field] = _plain(value)
     return found
+
+
+def _without(value: Mapping[str, Any], *fields: str) -> dict[str, Any]:
+    return {key: each for key, each in value.items() if key not in fields and each is not None}
+
+
+def _beside(entry: Mapping[str, Any], *known: str) -> dict[str, Any]:
+    """What an entry with a destination says besides."""
+    found = _without(entry, "destination", *known)
+    more = _without(entry.get("destination") or {}, "host", "subset", "port")
+    return {**found, "destination": more} if more else found
+
+
+def _redirect(data: Mapping[str, Any]) -> dict[str, Any]:
+    """A redirect with its status written out, and without a port that Envoy leaves out."""
+    found = {**_without(data), "redirectCode": redirect_status(data)}
+    usual = {"http": 80, "https": 443}.get(found.get("scheme") or "")
+    if found.get("port") == usual:
+        found.pop("port", None)
+    if found.get("derivePort") == "FROM_PROTOCOL_DEFAULT":
+        del found["derivePort"]
+    return found
+
+
+def _fault(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The faults that are injected into some requests, each with its percentage."""
+    found = _without(data)
+    for kind, older in (("delay", "percent"), ("abort", "")):
+        fault = found.pop(kind, None) or {}
+        percent = percent_of(fault, fault.get(older) or 0)
+        if percent > 0:
+            found[kind] = {**_without(fault, "percentage", older), "percent": percent}
+    return found
+
+
+_REFUSED = 400
+
+
+def _is_refused(data: Mapping[str, Any]) -> bool:
+    """Whether the proxy itself answers some requests with an error."""
+    abort = _fault(data.get("fault") or {}).get("abort") or {}
+    status = abort.get("httpStatus") or 0
+    if not data.get("redirect") and data.get("directResponse"):
+        status = max(status, data["directResponse"].get("status") or 0)
+    return status >= _REFUSED or (abort.get("grpcStatus") or "OK") != "OK"
 
 
 def _without_empty(value: Any) -> Any:
@@ -137,20 +212,32 @@ def _duration(value: Any) -> Any:
 
 def treatment_of_connection(router: Router, targets: Sequence[Target], caller: Caller) -> Treatment:
     """What becomes of a TCP connection that is balanced over targets."""
-    headers = [None] * len(targets)
-    destinations, spoken = _destinations(router, targets, headers, caller, "closed")
-    aspects = {"destinations": destinations}
-    return Treatment(json.dumps(aspects, sort_keys=True, default=str), spoken, aspects)
+    sent = _destinations(router, targets, [{} for _ in targets], caller, "closed")
+    aspects = {"destinations": sent.shares}
+    return Treatment(_compact(aspects), sent.spoken, aspects, sent.fails, sent.arrives)
+
+
+@dataclass(frozen=True)
+class _Sent:
+    """The shares of each upstream, merged and in a fixed order; and the same in words.
+
+    `fails` says whether some get nowhere, `arrives` whether the proxy has a cluster for some.
+    """
+
+    shares: Sequence[Mapping[str, Any]]
+    spoken: str
+    fails: bool
+    arrives: bool
 
 
 def _destinations(
     router: Router,
     targets: Sequence[Target],
-    headers: Sequence[Any],
+    beside: Sequence[Mapping[str, Any]],
     caller: Caller,
     vain: str = "503",
-) -> tuple[Any, str]:
-    """The shares of each upstream, merged and in a fixed order; and the same in words.
+) -> _Sent:
+    """Where requests go; `beside` is what is said of each target besides.
 
     `vain` says what becomes of what gets nowhere.
     """
@@ -158,90 +245,80 @@ def _destinations(
     shares: dict[str, Fraction] = {}
     described: dict[str, Any] = {}
     spoken = []
-    for number, target in enumerate(targets):
+    fails = arrives = False
+    for target, more in zip(targets, beside, strict=True):
         single = len(targets) == 1
         share = Fraction(1) if single or not total else Fraction(target.weight, total)
-        where, words = _upstream(router, target, caller, vain)
-        if headers[number]:
-            where["headers"] = headers[number]
-        key = json.dumps(where, sort_keys=True, default=str)
+        where = _upstream(router, target, caller)
+        if more:
+            where["beside"] = more
+        fails = fails or "flag" in where
+        arrives = arrives or where.get("flag") != "NC"
+        key = _compact(where)
         shares[key] = shares.get(key, Fraction()) + share
         described[key] = where
         percent = "" if single else f"{float(share * 100):g}% "
-        spoken.append(percent + words)
-    return (
+        flag = f" ({vain} {where['flag']})" if "flag" in where else ""
+        subset = f" subset {target.subset}" if target.subset else ""
+        spoken.append(f"{percent}{target.host}:{target.port}{subset}{flag}")
+    return _Sent(
         [{**described[key], "share": str(share)} for key, share in sorted(shares.items())],
         ", ".join(spoken),
+        fails,
+        arrives,
     )
 
 
-def _destination_headers(route: Route) -> list[Any]:
+def _beside_destinations(route: Route) -> list[dict[str, Any]]:
+    """What the rule says of each target besides, of headers above all."""
     routes = (route.rule.data.get("route") or []) if route.rule else []
     kept = [each for each in routes if len(routes) == 1 or each.get("weight")]
-    found = [_without_empty(each.get("headers") or {}) for each in kept]
-    return found or [None] * len(route.action.targets)
+    found = [_without_empty(_beside(each, "weight")) for each in kept]
+    return found or [{} for _ in route.action.targets]
 
 
-def _upstream(
-    router: Router, target: Target, caller: Caller, vain: str = "503"
-) -> tuple[dict[str, Any], str]:
+def _upstream(router: Router, target: Target, caller: Caller) -> dict[str, Any]:
     found = upstream(router, target, caller.namespace, dict(caller.labels))
-    policies = (rule.resource.spec.get("trafficPolicy") for rule in found.rules)
-    top = next((each for each in policies if each is not None), None)
-    policy: Any = top or {}
-    if found.subset:
-        own = found.subset.rule.resource.spec["subsets"][found.subset.path[-1]]
-        policy = {**(top or {}), **(own.get("trafficPolicy") or {})}
     where: dict[str, Any] = {"host": target.host, "port": target.port}
     if found.flag:
         where["flag"] = found.flag
     if found.flag != "NC":
         where["labels"] = dict(found.labels)
-        where["policy"] = _plain(policy)
+        where["policy"] = _plain(Lookup(found.rules).policy(found.subset, target.port))
     if found.service:
-        spec = found.service.resource.spec
-        port = found.service.port(target.port)
-        where["behind"] = [
-            found.service.selector,
-            port and [port.target, port.protocol],
-            *(
-                spec.get(field)
-                for field in ("type", "externalName", "resolution", "location", "endpoints")
-            ),
-        ]
-    words = f"{target.host}:{target.port}"
-    if target.subset:
-        words += f" subset {target.subset}"
-    if found.flag:
-        words += f" ({vain} {found.flag})"
-    return where, words
+        where["behind"] = _behind(found.service, target.port)
+    return where
 
 
-def _mirrors(router: Router, route: Route, caller: Caller) -> list[Any]:
+_OF_SERVICES: Mapping[str, Any] = {
+    "type": "ClusterIP",
+    "externalName": None,
+    "publishNotReadyAddresses": False,
+    "internalTrafficPolicy": "Cluster",
+    "trafficDistribution": None,
+}
+"""What counts of a Service besides its pods and ports, and what the API server fills in."""
+_NOT_OF_UPSTREAMS = ("hosts", "addresses", "ports", "exportTo", "workloadSelector")
+
+
+def _behind(service: Service, number: int) -> list[Any]:
+    """What a Service or a ServiceEntry says of the endpoints behind one of its ports."""
+    spec, port = service.resource.spec, service.port(number)
+    if service.is_kubernetes:
+        stated = {field: spec.get(field) for field in _OF_SERVICES}
+        own = {key: each for key, each in stated.items() if each not in (None, _OF_SERVICES[key])}
+    else:
+        own = _without(spec, *_NOT_OF_UPSTREAMS)
+    return [service.selector, port and [port.target, port.protocol], own]
+
+
+def _mirrors(router: Router, action: Action, caller: Caller) -> list[Any]:
     """Where copies go, and the part of the requests that is copied."""
-    data = route.action.data
-    found = []
-    if data.get("mirror"):
-        percent = (data.get("mirrorPercentage") or {}).get("value", data.get("mirrorPercent"))
-        found.append((data["mirror"], percent))
-    found += [
-        (mirror.get("destination"), (mirror.get("percentage") or {}).get("value"))
-        for mirror in data.get("mirrors") or ()
+    found = [
+        {**_upstream(router, copies.target, caller), "percent": copies.percent}
+        for copies in action.copies
     ]
-    targets = []
-    for destination, percent in found:
-        share = _FULL if percent is None else float(percent)
-        if not destination or not destination.get("host") or not share:
-            continue
-        host = destination["host"]
-        port = (destination.get("port") or {}).get("number") or _fallback_port(route)
-        where, _ = _upstream(router, Target(host, port, destination.get("subset"), 0), caller)
-        targets.append({**where, "percent": share})
-    return sorted(targets, key=str)
-
-
-def _fallback_port(route: Route) -> int:
-    return route.action.targets[0].port if route.action.targets else 0
+    return sorted(found, key=_compact)
 
 
 def _compact(value: Any) -> str:

@@ -2,62 +2,77 @@
 
 Sidecars are told apart by namespace (exportTo, DestinationRules, Sidecars, sourceNamespace) and by
 labels (sourceLabels, workload selectors); gateways by the Gateways that select their pods.
-In a cluster its pods count. Of manifests, which may be a part of the mesh, their pods do and every
-combination of labels that rules ask for.
+Their pods count, and every combination of labels that rules ask for, in each of those namespaces:
+manifests may be a part of the mesh, and in a cluster such a pod may start at any time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from kubectl_mesh.mesh.hosts import patterns_for
 from kubectl_mesh.mesh.injection import is_gateway
 from kubectl_mesh.mesh.sidecars import selector_of
 from kubectl_mesh.mesh.snapshot import Snapshot
-from kubectl_mesh.mesh.virtual_services import Destination, VirtualService
+from kubectl_mesh.mesh.virtual_services import VirtualService
 from kubectl_mesh.mesh.workloads import Workload
 from kubectl_mesh.routing.router import Client, GatewayProxy, Router
 
-MAX_COMBINATIONS = 64
-"""So many combinations of labels are looked at in a namespace whose pods are not known."""
+MAX_COMBINATIONS = 256
+"""So many combinations of labels are assumed in a namespace beside its pods."""
 
 Selector = frozenset[tuple[str, str]]
 
 
 @dataclass
 class Distinctions:
-    """What tells sidecars apart: `selectors` by labels. `complete` is False if too many do."""
+    """What tells sidecars apart: namespaces, and selectors by labels.
+
+    `anywhere` holds the selectors that count in all namespaces, `within` those of one alone.
+    `complete` is False if too many do.
+    """
 
     namespaces: set[str] = field(default_factory=set)
-    selectors: set[Selector] = field(default_factory=set)
+    anywhere: set[Selector] = field(default_factory=set)
+    within: dict[str, set[Selector]] = field(default_factory=dict)
     complete: bool = True
+
+    @property
+    def key(self) -> Hashable:
+        """The same for what tells the same sidecars apart."""
+        within = frozenset((name, frozenset(found)) for name, found in self.within.items())
+        return frozenset(self.namespaces), frozenset(self.anywhere), within
+
+    def selectors(self, namespace: str) -> set[Selector]:
+        """Those that count in a namespace."""
+        return self.anywhere | self.within.get(namespace, set())
+
+    def add_source(self, namespace: str | None, labels: Mapping[str, str] | None) -> None:
+        """Clients of a namespace (None: of any) with labels (None: whatever they are)."""
+        if namespace:
+            self.namespaces.add(namespace)
+        if labels:
+            found = self.within.setdefault(namespace, set()) if namespace else self.anywhere
+            found.add(frozenset(labels.items()))
 
     def add_virtual_service(self, router: Router, vs: VirtualService) -> None:
         if not vs.export.everyone:
             self.namespaces |= {vs.namespace, *vs.export.namespaces}
         for rule in router.rules(vs):
             for match in rule.matches or ():
-                if match.gateways:
-                    continue
-                if match.source_namespace:
-                    self.namespaces.add(match.source_namespace)
-                if match.source_labels:
-                    self.selectors.add(frozenset(match.source_labels.items()))
+                if not match.gateways:
+                    self.add_source(match.source_namespace, match.source_labels)
         for rule in (*(vs.resource.spec.get("tcp") or ()), *(vs.resource.spec.get("tls") or ())):
             for match in rule.get("match") or ():
-                if match.get("sourceNamespace"):
-                    self.namespaces.add(match["sourceNamespace"])
-                if match.get("sourceLabels"):
-                    self.selectors.add(frozenset(match["sourceLabels"].items()))
+                self.add_source(match.get("sourceNamespace"), match.get("sourceLabels"))
 
     def add_host(self, router: Router, host: str) -> None:
         """What tells apart which DestinationRule and which Service a client has for a host."""
         snapshot = router.snapshot
         for rule in snapshot.destination_rules.covering(host):
             self.namespaces |= {rule.namespace, *rule.export.namespaces}
-            if rule.workload_selector:
-                self.selectors.add(frozenset(rule.workload_selector.items()))
+            self.add_source(rule.namespace, rule.workload_selector)
         providers = [
             service for name in patterns_for(host) for service in snapshot.registry.by_host(name)
         ]
@@ -69,11 +84,9 @@ class Distinctions:
 
     def add_sidecars(self, snapshot: Snapshot) -> None:
         for resource in snapshot.of("Sidecar"):
-            if resource.namespace != snapshot.config.root_namespace:
-                self.namespaces.add(resource.namespace)
             labels = selector_of(resource)
-            if labels:
-                self.selectors.add(frozenset(labels.items()))
+            if labels or resource.namespace != snapshot.config.root_namespace:
+                self.add_source(resource.namespace, labels)
 
 
 def distinctions(routers: Sequence[Router], domain: str) -> Distinctions:
@@ -97,38 +110,38 @@ def distinctions(routers: Sequence[Router], domain: str) -> Distinctions:
         }
         for vs in rules:
             found.add_virtual_service(router, vs)
-            hosts |= {target.host for target in destinations_of(router, vs)}
+            hosts |= {target.host for target in router.destinations(vs)}
         for host in hosts:
             found.add_host(router, host)
     return found
 
 
-def destinations_of(router: Router, vs: VirtualService) -> Iterator[Destination]:
-    """Every destination of a root's rules, those of its delegates included."""
-    owners = {rule.owner: None for rule in router.rules(vs)}
-    for owner in {vs: None, **owners}:
-        yield from owner.destinations
+def clients(
+    routers: Sequence[Router], told_apart: Distinctions, *, assume: bool = True
+) -> list[Client]:
+    """A sidecar for each class of them; sets `complete` to False where there are too many.
+
+    With `assume` those too that no pod was seen of, after those that were.
+    """
+    found = _clients([router.snapshot for router in routers], told_apart, assume=assume)
+    return sorted(found, key=lambda client: client.assumed)
 
 
-def clients(routers: Sequence[Router], told_apart: Distinctions) -> list[Client]:
-    """A sidecar for each class of them; sets `complete` to False where there are too many."""
-    return list(_clients([router.snapshot for router in routers], told_apart))
-
-
-def _clients(snapshots: Sequence[Snapshot], told_apart: Distinctions) -> Iterator[Client]:
-    live = any(snapshot.coverage.live for snapshot in snapshots)
+def _clients(
+    snapshots: Sequence[Snapshot], told_apart: Distinctions, *, assume: bool
+) -> Iterator[Client]:
     elsewhere: dict[frozenset[Selector], Client] = {}
     for namespace in sorted(told_apart.namespaces):
-        known = _classes(snapshots, namespace, told_apart.selectors)
+        known = _classes(snapshots, namespace, told_apart.selectors(namespace))
         yield from known.values()
-        if not live:
+        if assume:
             yield from _imagined(namespace, told_apart, known)
     for namespace in sorted({ns for snapshot in snapshots for ns in snapshot.sidecar_namespaces}):
         if namespace not in told_apart.namespaces:
-            for satisfied, client in _classes(snapshots, namespace, told_apart.selectors).items():
+            for satisfied, client in _classes(snapshots, namespace, told_apart.anywhere).items():
                 elsewhere.setdefault(satisfied, client)
     yield from elsewhere.values()
-    if not live:
+    if assume:
         names = ("default", "other", *(f"other-{number}" for number in range(1000)))
         taken = told_apart.namespaces | {
             ns for each in snapshots for ns in _object_namespaces(each)
@@ -174,26 +187,31 @@ def _imagined(
     namespace: str, told_apart: Distinctions, known: Collection[frozenset[Selector]]
 ) -> Iterator[Client]:
     """A client for each combination of selectors that one pod can satisfy, less what is known."""
+    selectors = told_apart.selectors(namespace)
     found: dict[frozenset[Selector], dict[str, str]] = {frozenset(): {}}
-    for selector in sorted(told_apart.selectors, key=sorted):
+    for selector in sorted(selectors, key=sorted):
         for labels in list(found.values()):
             if all(labels.get(name, value) == value for name, value in selector):
                 merged = {**labels, **dict(selector)}
-                found.setdefault(_satisfied(merged, told_apart.selectors), merged)
+                found.setdefault(_satisfied(merged, selectors), merged)
         if len(found) > MAX_COMBINATIONS:
             told_apart.complete = False
             break
     for satisfied, labels in found.items():
         if satisfied not in known:
-            yield Client(namespace, labels)
+            yield Client(namespace, labels, assumed=True)
 
 
 @dataclass(frozen=True)
 class GatewayVantage:
-    """The pods of a gateway, known or assumed: what selects them is asked of each snapshot."""
+    """The pods of a gateway: what selects them is asked of each snapshot.
+
+    `assumed` where no such pods were seen.
+    """
 
     namespace: str
     labels: tuple[tuple[str, str], ...]
+    assumed: bool = False
 
     def proxy(self, snapshot: Snapshot) -> GatewayProxy:
         """The pods with the Gateways that configure them, the oldest first."""
@@ -232,7 +250,7 @@ def gateway_vantages(snapshots: Sequence[Snapshot]) -> list[GatewayVantage]:
             ] or [(snapshot.config.root_namespace, gateway.selector)]
             for namespace, labels in placed:
                 telling = frozenset(pair for pair in labels.items() if pair in keys)
-                vantage = GatewayVantage(namespace, tuple(sorted(telling)))
+                vantage = GatewayVantage(namespace, tuple(sorted(telling)), not pods)
                 found.setdefault((namespace, telling), vantage)
     return list(found.values())
 

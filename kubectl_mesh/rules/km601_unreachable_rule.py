@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from kubectl_mesh.mesh.resource import ABSENT, Path, ResourceId, dotted
 from kubectl_mesh.mesh.snapshot import Snapshot
@@ -15,6 +15,7 @@ from kubectl_mesh.routing.reach import (
     MatchReach,
     RuleReach,
     alike,
+    parting_path,
     path_of,
     reaches,
     same_ends,
@@ -90,7 +91,7 @@ def _finding(rule: RuleReach) -> Finding:
         rule.path,
         f"no request can meet {where}{because(takers, rule.owner)}",
         traffic=lost_to(takers, fates),
-        next=repair(takers, where),
+        next=repair(fates, where, rule),
         severity=_severity(rule.owner, fates),
         evidence=evidence(rule.dead, rule),
         related=related(takers, rule.owner),
@@ -170,14 +171,18 @@ def lost_to(takers: list[Route], fates: Iterable[Fate]) -> str:
     return "the requests that it is meant for take the earlier route, and never this one"
 
 
-def repair(takers: list[Route], where: str) -> str:
+def repair(fates: Sequence[Fate], where: str, rule: RuleReach) -> str:
+    """What to do about a rule or a match that no request meets."""
+    takers = winners(fates)
     if not takers:
         return f"correct what {where} matches, or delete it"
-    assert takers[0].rule
-    return (
-        f"put it before {dotted(takers[0].rule.path)} of {takers[0].rule.owner.resource}, make "
-        "that match less, or delete what never holds"
-    )
+    if all(alike(fate.route, taker) for fate in fates for taker in fate.winners):
+        return f"delete {where}"
+    first = takers[0]
+    assert first.rule
+    same = (first.rule.owner, first.rule.path) == (rule.owner, rule.path)
+    path = path_of(first) if same else first.rule.path
+    return f"put it before {dotted(path)} of {first.rule.owner.resource}, or narrow that match"
 
 
 def evidence(dead: Iterable[MatchReach], rule: RuleReach) -> tuple[str, ...]:
@@ -190,7 +195,21 @@ def evidence(dead: Iterable[MatchReach], rule: RuleReach) -> tuple[str, ...]:
             for taker in fate.winners:
                 text += f"; {name_of(taker, rule.owner)} wants {demands(taker.conditions)}"
             lines[text] = None
+        lines |= dict.fromkeys(_paths(match, rule))
     return listed(lines)
+
+
+def _paths(match: MatchReach, rule: RuleReach) -> Iterator[str]:
+    """For each route that takes requests and rewrites a path otherwise, one that shows it."""
+    for fate in match.fates:
+        for taker in fate.winners:
+            path = parting_path(fate.route, taker)
+            if path and fate.route.action.targets and taker.action.targets:
+                made, meant = taker.rewriting.of(path), fate.route.rewriting.of(path)
+                yield (
+                    f"{name_of(taker, rule.owner)} makes {made} of the path {path}; "
+                    f"{dotted(rule.path_of(match))} would make {meant}"
+                )
 
 
 def demands(conditions: Conditions) -> str:
@@ -267,7 +286,7 @@ itself: port, gateways and clients are at least the same, and so are server name
 
 Skipped where an expression is too intricate to be decided; claims of tokens, and texts that are
 not ASCII, are only compared for being the same.""",
-    fix="Put the more specific rule first, or delete it.",
+    fix="Put the more specific rule first; delete it only if the earlier ones do the same.",
     reference="https://istio.io/latest/docs/ops/best-practices/traffic-management/"
     "#split-virtual-services",
     needs=("VirtualService",),

@@ -47,7 +47,7 @@ def _finding(rule: RuleReach, match: MatchReach) -> Finding:
         path,
         f"no request can meet {dotted(path)}{because(takers, rule.owner)}",
         traffic=lost_to(takers, match.fates),
-        next=f"delete {dotted(path)}" if same else repair(takers, dotted(path)),
+        next=repair(match.fates, dotted(path), rule),
         severity=Severity.INFO if same else Severity.WARNING,
         evidence=evidence([match], rule),
         related=related(takers, rule.owner),
@@ -78,7 +78,7 @@ the rule is for go elsewhere. What counts, and how it is proved, is told under K
 
 Just worth knowing where the requests get the same treatment anyway, as under an earlier match of
 the same rule. A match after a catch-all counts too, as istiod drops it (KM603).""",
-    fix="Put the rule before the one that covers it, or delete the match.",
+    fix="Put the match before the one that covers it; delete it only if that one does the same.",
     reference="https://istio.io/latest/docs/reference/config/networking/virtual-service/#HTTPRoute",
     needs=("VirtualService",),
     uses=("Gateway", "Service", "ServiceEntry", *WORKLOAD_KINDS),

@@ -34,7 +34,8 @@ def _finding(owner: VirtualService, path: Path, dropped: list[RuleReach]) -> Fin
     fates = [fate for rule in dropped for match in rule.dead for fate in match.fates]
     pairs = [(fate.route, each) for fate in fates for each in fate.winners]
     severity, effect = Severity.ERROR, "requests take the catch-all"
-    if all(alike(*pair) for pair in pairs):
+    same = all(alike(*pair) for pair in pairs)
+    if same:
         severity, effect = Severity.WARNING, "the catch-all does the same anyway"
     elif all(same_ends(*pair) for pair in pairs):
         severity, effect = Severity.WARNING, "the catch-all leads to the same destinations"
@@ -44,14 +45,14 @@ def _finding(owner: VirtualService, path: Path, dropped: list[RuleReach]) -> Fin
     ]
     places = ", ".join(listed(dict.fromkeys(fate.place for fate in fates)))
     one = len(names) == 1
+    them = "it" if one else "them"
     return RULE.finding(
         owner.resource,
         path,
         f"{dotted(path)} takes every request ({places}), so Istio drops what stands after it: "
         + ", ".join(listed(names)),
         traffic=f"no proxy has {'that rule' if one else 'those rules'}: {effect}",
-        next=f"move {'it' if one else 'them'} before {dotted(path)}, or delete "
-        f"{'it' if one else 'them'}",
+        next=f"delete {them}" if same else f"move {them} before {dotted(path)}",
         severity=severity,
         related=tuple(
             dict.fromkeys(rule.owner.resource.id for rule in dropped if rule.owner is not owner)

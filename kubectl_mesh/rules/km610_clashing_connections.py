@@ -49,7 +49,7 @@ def _of_sidecars(router: Router) -> Iterator[tuple[str, Listener | Skip]]:
                     continue
                 seen.add(service.host)
                 told_apart = distinctions([router], service.host)
-                found = clients([router], told_apart)
+                found = clients([router], told_apart, assume=not router.snapshot.coverage.live)
                 if not told_apart.complete:
                     why = f"whether rules for {service.host} clash for all clients: too many differ"
                     yield "", Skip(why)

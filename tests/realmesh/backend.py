@@ -66,7 +66,7 @@ class _Http(BaseHTTPRequestHandler):
             "version": self.server.pod["version"],
             "port": self.server.pod["port"],
             "method": self.command,
-            "path": self.path,
+            "path": self.requestline.split(" ")[1],  # self.path has lost one of two slashes
             "headers": {name.lower(): value for name, value in self.headers.items()},
             "sni": getattr(self.connection, "server_name", None),
         }

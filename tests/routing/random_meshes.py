@@ -17,6 +17,11 @@ Manifest = dict[str, Any]
 PATHS = ["/", "/a", "/a/b", "/ab", "/A", "/b", "/v1/x", "/v12", "/a/"]
 PREFIXES = ["/", "/a", "/a/", "/v", "/b", "/A", ""]
 EXPRESSIONS = ["/a.*", "/[ab]+", "/v[0-9]+(/.*)?", "^/a$", ".*", "(?i)/A/B", "/(a|b)/[^/]*"]
+REPLACED = [
+    {"match": "^/a/(.*)$", "rewrite": "/\\1"},
+    {"match": "/b", "rewrite": "/"},
+    {"match": "^/a", "rewrite": ""},
+]
 VALUES = ["x", "xy", "y", "1", ""]
 VALUE_EXPRESSIONS = ["x.*", "[0-9]+", ".*y", "x|y", "*", "\\bx\\b.*"]
 HEADERS = ["x-user", "x-kind", "cookie"]
@@ -145,9 +150,18 @@ def rule(choose: random.Random, *, delegate: bool) -> Manifest:
             {"destination": {"host": host, "subset": subset, "port": {"number": 80}}, "weight": 30},
             {"destination": {"host": "pay.shop.svc.cluster.local"}, "weight": 70},
         ][: choose.randint(1, 2)]
+    if "route" in found and choose.random() < 0.5:
+        found["rewrite"] = rewrite(choose)
     if choose.random() < 0.2:
         found["timeout"] = choose.choice(["1s", "1000ms", "0s", "2s"])
     return found
+
+
+def rewrite(choose: random.Random) -> Manifest:
+    """Often one that makes the same of a path by another match, by what the prefixes share."""
+    if choose.random() < 0.15:
+        return {"uriRegexRewrite": choose.choice(REPLACED)}
+    return {"uri": choose.choice(["/", "/a", "/a/", "/ab", "/v"])}
 
 
 def string(

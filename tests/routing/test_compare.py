@@ -11,6 +11,7 @@ from kubectl_mesh.mesh.config import MeshConfig
 from kubectl_mesh.mesh.snapshot import Coverage, Snapshot
 from kubectl_mesh.routing import compare as module
 from kubectl_mesh.routing.compare import Comparison, Decision, Difference, compare
+from kubectl_mesh.routing.request import Request
 from kubectl_mesh.routing.scope import changed
 from tests.routing.random_meshes import Manifest, istio, resource, snapshot
 
@@ -63,6 +64,15 @@ def workload(name: str, namespace: str = "shop", **labels: str) -> Manifest:
 
 def of(before: list[Manifest], after: list[Manifest]) -> Comparison:
     return compare(snapshot(before), snapshot(after))
+
+
+def compared(before: list[Manifest], after: list[Manifest], *, live: bool) -> Comparison:
+    return compare(
+        *(
+            Snapshot([resource(each) for each in side], coverage=Coverage(live=live))
+            for side in (before, after)
+        )
+    )
 
 
 def summaries(found: Comparison) -> list[tuple[str, str]]:
@@ -175,22 +185,51 @@ def test_only_chosen_clients_see_a_change() -> None:
     } == {("team", (("app", "a"),))}
 
 
-def test_in_a_cluster_its_pods_are_the_clients_and_of_manifests_any_may_come() -> None:
+@pytest.mark.parametrize("live", [True, False], ids=["live", "manifests"])
+def test_clients_are_compared_that_no_pod_was_seen_of(live: bool) -> None:
     match = {"sourceLabels": {"app": "a"}}
     pods = [workload("b", "shop", app="b"), workload("c", "team", app="c")]
-    sides = [service(), web(to()), *pods], [service(), web(answer(201, match), to()), *pods]
-    live = [
-        Snapshot([resource(each) for each in side], coverage=Coverage(live=True)) for side in sides
-    ]
-    assert compare(*live).verdict == SAME
-    (found,) = of(*sides).differences
+    sides = [[service(), web(to()), *pods], [service(), web(answer(201, match), to()), *pods]]
+    (found,) = compared(*sides, live=live).differences
     assert all(place.labels == {"app": "a"} for place in found.places)
     for side in sides:
         side.append(workload("a", "team", app="a"))
-    live = [
-        Snapshot([resource(each) for each in side], coverage=Coverage(live=True)) for side in sides
+    result = compared(*sides, live=live)
+    (found,) = result.differences
+    assert found.places[0].namespace == "team"
+    assert {(each.namespace, each.labels, each.assumed) for each in result.compared} == {
+        ("shop", (("app", "b"),), False),
+        ("team", (("app", "a"),), False),
+    }
+
+
+def test_a_cluster_without_sidecars_is_compared_as_manifests_are() -> None:
+    """Istio's pods may not show that they have one."""
+    sides = [service(), web(to())], [service(), web(answer(201, PREFIX), to())]
+    found = compared(*sides, live=True)
+    assert found.verdict == compared(*sides, live=False).verdict == "differs (1 class)"
+    assert [each.assumed for each in found.compared] == [True]
+
+
+def test_only_pods_that_are_seen_count_if_asked() -> None:
+    match = {"sourceLabels": {"app": "a"}}
+    sides = [
+        snapshot([service(), web(*rules), workload("b", "shop", app="b")])
+        for rules in ([to()], [answer(201, match), to()])
     ]
-    assert [place.namespace for place in compare(*live).differences[0].places] == ["team"]
+    assert compare(*sides, assume=False).verdict == SAME
+    assert compare(*sides).verdict == "differs (1 class)"
+
+
+def test_selectors_of_one_namespace_make_no_combinations_with_those_of_others() -> None:
+    sidecars = [
+        istio("Sidecar", f"ns{n}", "own", 0, {"workloadSelector": {"labels": {f"l{n}": "x"}}})
+        for n in range(20)
+    ]
+    sides = [service(), web(to()), *sidecars], [service(), web(answer(201)), *sidecars]
+    found = compared(*sides, live=True)
+    assert not found.undecided
+    assert len(found.compared) == 41  # with the labels and without, and all other namespaces
 
 
 def test_an_export_that_is_taken_back() -> None:
@@ -489,3 +528,364 @@ def test_an_expression_too_large_to_be_read_is_undecided() -> None:
         [service(), web(answer(202, large), answer(200))],
     )
     assert found.verdict.startswith("undecided: ")
+
+
+# What becomes of the path
+
+
+def rewriting(uri: str, *matches: Manifest) -> Manifest:
+    return to(match=[*matches], rewrite={"uri": uri})
+
+
+def prefix(path: str, **more: Any) -> Manifest:
+    return {"uri": {"prefix": path}, **more}
+
+
+def exact(path: str, **more: Any) -> Manifest:
+    return {"uri": {"exact": path}, **more}
+
+
+def replacing(match: str, rewrite: str, *matches: Manifest) -> Manifest:
+    expression = {"match": match, "rewrite": rewrite}
+    return to(match=[*matches], rewrite={"uriRegexRewrite": expression})
+
+
+FOLD = {"ignoreUriCase": True}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "path", "paths"),
+    [
+        (
+            [rewriting("/", prefix("/x"), prefix("/x/"))],
+            [rewriting("/", prefix("/x/"), prefix("/x"))],
+            "/x/",
+            ("//", "/"),
+        ),
+        (
+            [rewriting("/", prefix("/x")), rewriting("/", prefix("/x/"))],
+            [rewriting("/", prefix("/x/")), rewriting("/", prefix("/x"))],
+            "/x/",
+            ("//", "/"),
+        ),
+        # the end stays where a prefix matched, and goes where all of the path did
+        ([rewriting("/y", prefix("/x"))], [rewriting("/y", {"uri": {"regex": "/x.*"}})],
+         "/xx", ("/yx", "/y")),
+        # without uri the prefix is /
+        ([rewriting("/y", {})], [rewriting("/y", prefix("/x"), {})], "/x", ("/yx", "/y")),
+        ([rewriting("/y/", {})], [rewriting("/y", prefix(""))], "/", ("/y/", "/y/")),
+        # only in capitals is it another path
+        ([rewriting("/x", prefix("/x", **FOLD))], [to(match=[prefix("/x", **FOLD)])],
+         "/X", ("/x", "/X")),
+        # the expression takes away what the prefix leaves
+        ([rewriting("/b", prefix("/a"))], [replacing("^/a/+", "/b/", prefix("/a"))],
+         "/a//", ("/b//", "/b/")),
+        ([replacing("x", "y", {})], [replacing("x+", "y", {})], "/xx", ("/yy", "/y")),
+    ],
+)  # fmt: skip
+def test_what_becomes_of_the_path_counts(
+    before: list[Manifest], after: list[Manifest], path: str, paths: tuple[str, str]
+) -> None:
+    if paths[0] == paths[1]:
+        assert of([service(), web(*before)], [service(), web(*after)]).verdict == SAME
+        return
+    found = of([service(), web(*before, to())], [service(), web(*after, to())])
+    assert not found.undecided
+    (difference,) = found.differences
+    assert isinstance(difference.example, Request)
+    sides = [each.treatment.rewriting for each in (difference.before, difference.after)]
+    assert difference.aspects == ["rewrite"]
+    assert tuple(each.of(path) for each in sides) == paths
+    one, other = (each.of(difference.example.path) for each in sides)
+    assert one != other
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ([rewriting("/", exact("/x"))], [rewriting("/", exact("/x"), exact("/x"))]),
+        # a prefix that only the path itself comes to
+        (
+            [answer(201, {"uri": {"regex": "/x.+"}}), rewriting("/y", exact("/x"))],
+            [answer(201, {"uri": {"regex": "/x.+"}}), rewriting("/y", prefix("/x"))],
+        ),
+        ([rewriting("/", exact("/x"))], [rewriting("/", {"uri": {"regex": "/x"}})]),
+        # the longer prefix puts back what it takes away
+        (
+            [rewriting("/y", prefix("/x"), prefix("/x/"))],
+            [rewriting("/y/", prefix("/x/")), rewriting("/y", prefix("/x"))],
+        ),
+        ([rewriting("/x", prefix("/x"))], [to(match=[prefix("/x")])]),
+        (
+            [rewriting("/x", exact("/X", **FOLD))],
+            [rewriting("/x", {"uri": {"regex": "/[xX]"}})],
+        ),
+        # an expression that never finds anything in the paths that come to it
+        ([replacing("^/b/", "/", prefix("/a"))], [to(match=[prefix("/a")])]),
+        ([replacing("^/a/", "/a/", exact("/a/"))], [to(match=[exact("/a/")])]),
+        # what answers by itself rewrites nothing
+        (
+            [answer(201, prefix("/x"), rewrite={"uri": "/"}, timeout="1s")],
+            [answer(201, prefix("/x"))],
+        ),
+    ],
+)  # fmt: skip
+def test_what_makes_the_same_of_every_path_is_the_same(
+    before: list[Manifest], after: list[Manifest]
+) -> None:
+    found = of([service(), web(*before, to())], [service(), web(*after, to())])
+    assert found.verdict == SAME, found.differences
+
+
+def test_expressions_that_seem_to_do_the_same_are_not_decided() -> None:
+    found = of(
+        [service(), web(replacing("^/a", "/b", prefix("/a")))],
+        [service(), web(replacing("/a", "/b", exact("/a"), prefix("/a")))],
+    )
+    assert found.verdict.startswith(("differs", "undecided"))
+    found = of(
+        [service(), web(replacing("^/a/", "/b/", prefix("/a")))],
+        [service(), web(rewriting("/b/", prefix("/a/")), to(match=[prefix("/a")]))],
+    )
+    assert found.verdict.startswith("undecided: ")
+    assert "an expression for rewriting" in found.undecided[0]
+
+
+def test_the_prefix_may_be_the_roots_or_the_delegates() -> None:
+    def root(*order: str) -> Manifest:
+        return web(*({"match": [prefix("/x")], "delegate": {"name": name}} for name in order))
+
+    leaves = [
+        istio("VirtualService", "shop", "short", 2, {"http": [to(rewrite={"uri": "/"})]}),
+        istio("VirtualService", "shop", "long", 2, {"http": [rewriting("/", prefix("/x/"))]}),
+    ]
+    found = of(
+        [service(), root("short", "long"), *leaves], [service(), root("long", "short"), *leaves]
+    )
+    (difference,) = found.differences
+    assert isinstance(difference.example, Request)
+    assert [
+        each.treatment.rewriting.of(difference.example.path)
+        for each in (difference.before, difference.after)
+    ] == ["//", "/"]
+
+
+# Fields that change what becomes of requests
+
+
+def entry(**spec: Any) -> Manifest:
+    ports = [{"number": 80, "name": "http", "protocol": "HTTP"}]
+    whole = {"hosts": ["web.example.org"], "ports": ports, "resolution": "DNS", **spec}
+    return istio("ServiceEntry", "shop", "web", 1, whole)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "aspect"),
+    [
+        ({}, {"mirror": {"host": "other"}}, "mirrors"),
+        ({"mirror": {"host": "other"}}, {"mirror": {"host": "web"}}, "mirrors"),
+        ({"mirror": {"host": "other"}}, {"mirror": {"host": "other", "subset": "v1"}}, "mirrors"),
+        (
+            {"mirror": {"host": "other"}},
+            {"mirror": {"host": "other", "port": {"number": 8080}}},
+            "mirrors",
+        ),
+        (
+            {"mirror": {"host": "other"}},
+            {"mirror": {"host": "other"}, "mirrorPercent": 5},
+            "mirrors",
+        ),
+        (
+            {"mirror": {"host": "other"}, "mirrorPercentage": {"value": 5}},
+            {"mirror": {"host": "other"}, "mirrorPercentage": {"value": 5.5}},
+            "mirrors",
+        ),
+        (
+            {"mirrors": [{"destination": {"host": "other"}, "percentage": {"value": 5}}]},
+            {"mirrors": [{"destination": {"host": "other"}}]},
+            "mirrors",
+        ),
+        (
+            {"mirrors": [{"destination": {"host": "other"}}]},
+            {"mirrors": [{"destination": {"host": "other"}, "brandNew": 1}]},
+            "mirrors",
+        ),
+        ({"retries": {"attempts": 2}}, {"retries": {"attempts": 2, "backoff": "1s"}}, "retries"),
+        (
+            {"retries": {"attempts": 2}},
+            {"retries": {"attempts": 2, "retryIgnorePreviousHosts": False}},
+            "retries",
+        ),
+        ({}, {"brandNew": {"a": 1}}, "brandNew"),
+        ({"rewrite": {"authority": "a"}}, {"rewrite": {"authority": "b"}}, "rewrite"),
+        ({}, {"rewrite": {"brandNew": "b"}}, "rewrite"),
+        (
+            {},
+            {"fault": {"delay": {"fixedDelay": "1s", "percentage": {"value": 1}}}},
+            "fault",
+        ),
+        (
+            {"fault": {"delay": {"fixedDelay": "1s", "percent": 50}}},
+            {"fault": {"delay": {"fixedDelay": "1s", "percent": 50, "percentage": {}}}},
+            "fault",
+        ),
+        ({}, {"corsPolicy": {"allowOrigins": [{"exact": "a"}]}}, "corsPolicy"),
+        ({}, {"headers": {"request": {"set": {"a": "b"}}}}, "headers"),
+        ({}, {"timeout": "1s"}, "timeout"),
+    ],
+)  # fmt: skip
+def test_a_field_of_a_rule_counts(before: Manifest, after: Manifest, aspect: str) -> None:
+    other = service("other")
+    other["spec"]["ports"].append({"name": "http-more", "port": 8080})
+    found = of([service(), other, web(to(**before))], [service(), other, web(to(**after))])
+    assert [each.aspects for each in found.differences] == [[aspect]]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({"match": [{}]}, {"match": [{"statPrefix": "x", "name": "y"}]}),
+        (
+            {"mirror": {"host": "other"}},
+            {"mirrors": [{"destination": {"host": "other"}, "percentage": {"value": 100}}]},
+        ),
+        ({}, {"mirror": {"host": "other"}, "mirrorPercent": 0}),
+        ({}, {"mirror": {"host": "other"}, "mirrorPercentage": {}}),
+        ({}, {"fault": {"abort": {"httpStatus": 500}}}),
+        (
+            {"fault": {"delay": {"fixedDelay": "1s", "percent": 50}}},
+            {"fault": {"delay": {"fixedDelay": "1000ms", "percentage": {"value": 50}}}},
+        ),
+        # a sidecar sends copies to the port that was called
+        ({"mirror": {"host": "other"}}, {"mirror": {"host": "other", "port": {"number": 80}}}),
+    ],
+)
+def test_fields_of_a_rule_that_mean_the_same(before: Manifest, after: Manifest) -> None:
+    sides = [[service(), service("other"), web(to(**fields))] for fields in (before, after)]
+    assert of(*sides).verdict == SAME
+
+
+def test_a_field_beside_a_destination_counts() -> None:
+    one, other = to(), to()
+    other["route"][0]["brandNew"] = 1
+    assert of([service(), web(one)], [service(), web(other)]).verdict == "differs (1 class)"
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({"redirectCode": 301}, {}),
+        ({"scheme": "https", "port": 443}, {"scheme": "https"}),
+        ({"derivePort": "FROM_PROTOCOL_DEFAULT"}, {}),
+    ],
+)
+def test_redirects_that_mean_the_same(before: Manifest, after: Manifest) -> None:
+    sides = [
+        [service(), web({"redirect": {"authority": "a.example", **more}})]
+        for more in (before, after)
+    ]
+    assert of(*sides).verdict == SAME
+    assert of(sides[0], [service(), web({"redirect": {"uri": "/"}})]).differences
+
+
+def policy(top: Manifest | None, own: Manifest | None = None) -> Manifest:
+    subset: Manifest = {"name": "v1", "labels": {"version": "1"}}
+    spec: Manifest = {"host": "web", "subsets": [subset]}
+    if own:
+        subset["trafficPolicy"] = own
+    if top:
+        spec["trafficPolicy"] = top
+    return istio("DestinationRule", "shop", "web", 1, spec)
+
+
+def at_port(number: int, **settings: Any) -> Manifest:
+    return {"portLevelSettings": [{"port": {"number": number}, **settings}]}
+
+
+ROBIN, RANDOM = {"loadBalancer": {"simple": "ROUND_ROBIN"}}, {"loadBalancer": {"simple": "RANDOM"}}
+TLS = {"tls": {"mode": "SIMPLE"}}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "same"),
+    [
+        (policy(ROBIN), policy(RANDOM), False),
+        (
+            policy(at_port(80, **TLS), at_port(81, **ROBIN)),
+            policy(None, at_port(81, **ROBIN)),
+            False,
+        ),
+        (policy(at_port(80, **TLS)), policy(at_port(80, **ROBIN)), False),
+        (policy({"brandNew": 1}), policy({"brandNew": 2}), False),
+        (policy(at_port(80, brandNew=1)), policy(at_port(80, brandNew=2)), False),
+        (policy(ROBIN, TLS), policy(None, TLS), False),
+        (policy(ROBIN), policy({**ROBIN, **at_port(81, **TLS)}), True),
+        (policy({**ROBIN, **at_port(80, **TLS)}), policy({**RANDOM, **at_port(80, **TLS)}), True),
+        (policy(ROBIN, RANDOM), policy(TLS, {**RANDOM, **TLS}), False),
+        (policy(ROBIN, RANDOM), policy(None, RANDOM), True),
+        (policy(ROBIN, at_port(80, **TLS)), policy(None, at_port(80, **TLS)), True),
+        (policy(ROBIN), policy(None, ROBIN), True),
+    ],
+)  # fmt: skip
+def test_the_policy_counts_that_holds_for_the_port(
+    before: Manifest, after: Manifest, *, same: bool
+) -> None:
+    found = of([service(), web(to("v1")), before], [service(), web(to("v1")), after])
+    assert found.verdict == (SAME if same else "differs (1 class)")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "same"),
+    [
+        (entry(), entry(subjectAltNames=["a"]), False),
+        (entry(), entry(brandNew=1), False),
+        (entry(), entry(location="MESH_INTERNAL"), False),
+        (entry(endpoints=[{"address": "a", "weight": 1}]),
+         entry(endpoints=[{"address": "a", "weight": 2}]), False),
+        (entry(), entry(hosts=["web.example.org", "more.example.org"]), True),
+    ],
+)  # fmt: skip
+def test_fields_of_a_service_entry(before: Manifest, after: Manifest, *, same: bool) -> None:
+    found = of([before], [after])
+    hosts = {each.example.host for each in found.differences}
+    assert ("web.example.org" not in hosts) is same
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "same"),
+    [
+        ("internalTrafficPolicy", "Local", False),
+        ("internalTrafficPolicy", "Cluster", True),
+        ("publishNotReadyAddresses", True, False),
+        ("type", "ClusterIP", True),
+        ("sessionAffinity", "ClientIP", True),
+    ],
+)
+def test_fields_of_a_service(field: str, value: Any, *, same: bool) -> None:
+    other = service()
+    other["spec"][field] = value
+    assert (of([service()], [other]).verdict == SAME) is same
+
+
+# What fails
+
+
+@pytest.mark.parametrize(
+    ("rule", "fails"),
+    [
+        (answer(200, directResponse={"status": 200, "body": {"string": "get (503 NC) or (closed"}}),
+         False),
+        (answer(503), True),
+        ({"redirect": {"uri": "/(503"}}, False),
+        (to(fault={"abort": {"httpStatus": 500, "percentage": {"value": 1}}}), True),
+        (to(fault={"abort": {"httpStatus": 500}}), False),
+        (to(fault={"abort": {"httpStatus": 200, "percentage": {"value": 1}}}), False),
+        (to(fault={"abort": {"grpcStatus": "UNAVAILABLE", "percentage": {"value": 1}}}), True),
+        (to("v9"), True),
+        (to(mirror={"host": "nowhere"}), False),
+        ({"route": [{"destination": {"host": "web"}, "weight": 0}] * 2}, True),
+    ],
+)  # fmt: skip
+def test_whether_requests_fail_is_no_matter_of_words(rule: Manifest, *, fails: bool) -> None:
+    found = of([service(), web(to())], [service(), web({**rule, "brandNew": 1})])
+    assert [each.after.treatment.fails for each in found.differences] == [fails]

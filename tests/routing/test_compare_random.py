@@ -13,6 +13,7 @@ import pytest
 
 from kubectl_mesh.routing.compare import Comparing, Comparison, Decision, compare, decision_of
 from kubectl_mesh.routing.matching import Undecidable
+from kubectl_mesh.routing.request import Request
 from kubectl_mesh.routing.router import Client, Router
 from kubectl_mesh.routing.treatment import Caller
 from kubectl_mesh.routing.vantages import GatewayVantage
@@ -28,8 +29,8 @@ from tests.routing.random_meshes import (
 
 SEEDS = range(int(os.environ.get("COMPARE_SEED", "0")), 10**9)
 PAIRS = int(os.environ.get("COMPARE_PAIRS", "60"))
-FOUND = (5115,)
-"""Pairs that once showed a fault: a Service's short names, told apart by a match of authority."""
+FOUND = (477, 5115)
+"""Pairs that once showed a fault: a Service's short name that another VirtualService lists."""
 REQUESTS = int(os.environ.get("COMPARE_REQUESTS", "300"))
 
 
@@ -68,7 +69,8 @@ def check(choose: random.Random, before: list[Manifest], after: list[Manifest]) 
         assert isinstance(each.before, Decision)
         assert isinstance(each.after, Decision)
         assert each.example is not None
-        assert each.before.treatment.key != each.after.treatment.key
+        path = each.example.path if isinstance(each.example, Request) else ""
+        assert not each.before.treatment.is_as(each.after.treatment, path)
     proxy = GatewayVantage("istio-system", (("istio", "gw"),))
     proxies = [proxy.proxy(state) for state in states]
     for _ in range(REQUESTS):
@@ -95,6 +97,7 @@ def check(choose: random.Random, before: list[Manifest], after: list[Manifest]) 
         except Undecidable:
             continue
         one, other = decisions
-        if one.treatment.key != other.treatment.key and not found.undecided and not found.sampled:
+        same = one.treatment.is_as(other.treatment, asked.path)
+        if not same and not found.undecided and not found.sampled:
             key = (one.identity, other.identity, one.treatment.key, other.treatment.key)
             assert key in reported, (asked, client, one, other, found.verdict)
