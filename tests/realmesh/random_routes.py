@@ -1,7 +1,8 @@
 """Random VirtualServices, and requests that are drawn near the constants in their rules.
 
 Each configuration keeps to hosts and names of its own, numbered, so that many of them fit into one
-mesh. In each rule Envoy itself answers, with the name of the object and the rule: `v7-a0/1`.
+mesh. In each rule Envoy itself answers, with the name of the object and the rule: `v7-a0/1`; or the
+Service ECHO does, which is told that by a header, and tells the path that it got.
 
 What the istiod that the tests run does otherwise than a released Istio is steered around: those
 that delegate are made last, on the mesh no wildcard is a host, and `withoutHeaders` asks for
@@ -18,9 +19,18 @@ from typing import Any
 
 Object = dict[str, Any]
 
+ECHO = "echo.a.svc.cluster.local"
+ECHO_PORT = 7000
+RULE = "x-rule"
+"""The header that tells ECHO the rule."""
 GATEWAYS = ("istio-system/gw1", "istio-system/gw2")
 _PATHS = ("/", "/a", "/a/", "/a/b", "/ab", "/A", "/b", "/c/d", "/a/b/c")
 _PATH_EXPRESSIONS = ("/a.*", "/a/b", ".*", "/[ab]", "/.*", "(?i)/A.*", "/a/?", "/(a|b)(/.*)?")
+_REWRITES: tuple[Object, ...] = (
+    *({"uri": text} for text in ("/", "/a", "/a/", "/b/", "/new")),
+    {"uriRegexRewrite": {"match": "^/a/(.*)$", "rewrite": r"/\1"}},
+    {"uriRegexRewrite": {"match": "/b", "rewrite": ""}},
+)
 _VALUES = ("1", "12", "2")
 _VALUE_EXPRESSIONS = ("1.*", "[0-9]+", "*")
 _HEADERS = ("x-a", "x-b", "X-C")
@@ -147,6 +157,13 @@ def _rule(
         rule["match"] = [_match(rng, number) for _ in range(count)]
     if delegates and rng.random() < 0.35:
         rule["delegate"] = {"name": rng.choice(delegates)}
+        if rng.random() < 0.3:
+            rule["rewrite"] = rng.choice(_REWRITES)
+    elif rng.random() < 0.4:
+        rule["route"] = [{"destination": {"host": ECHO, "port": {"number": ECHO_PORT}}}]
+        rule["headers"] = {"request": {"set": {RULE: f"{name}/{index}"}}}
+        if rng.random() < 0.8:
+            rule["rewrite"] = rng.choice(_REWRITES)
     else:
         rule["directResponse"] = {"status": 200, "body": {"string": f"{name}/{index}"}}
     return rule

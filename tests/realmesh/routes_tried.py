@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 import pytest
 
 from kubectl_mesh.mesh.snapshot import Snapshot
+from kubectl_mesh.routing.paths import with_query
 from kubectl_mesh.routing.request import Request, request_for
 from kubectl_mesh.routing.router import Client, GatewayProxy, Router
 from kubectl_mesh.routing.table import Table
@@ -20,7 +21,7 @@ from kubectl_mesh.sources.context import ClusterOptions
 from .client import Answer, Connection
 from .envoy import Proxy
 from .mesh import MESH_CONFIG, Mesh
-from .random_routes import Ask, Configuration
+from .random_routes import ECHO_PORT, RULE, Ask, Configuration
 
 SEED = int(os.environ.get("KUBECTL_MESH_SEED", random.SystemRandom().randrange(10**9)))
 
@@ -81,7 +82,9 @@ class Tried:
         )
 
     def say(self, proxy: Proxy, ask: Ask, authority: str | None = None) -> str:
-        """Which rule Envoy answers by; else "404", "502", or "service" for its own route.
+        """Which rule Envoy answers by, and the path that ECHO gets; else the status.
+
+        That is "404" or "502"; "service" stands for the Service's own route.
 
         `authority` is the Host header where it is not what clients make of host and port.
         """
@@ -138,11 +141,16 @@ def _told(router: Router, place: Place, ask: Ask) -> str:
         return "502" if table.kind == "blackhole" else "404"
     if route.rule is None:
         return "service"
+    if route.action.targets:
+        rule = route.action.data["headers"]["request"]["set"][RULE]
+        return f"{rule} {with_query(route.rewriting.of(request.path), request)}"
     said: str = route.action.data["directResponse"]["body"]["string"]
     return said
 
 
 def _named(answer: Answer) -> str:
+    if answer.said:
+        return f"{answer.said['headers'][RULE]} {answer.said['path']}"
     if answer.status == 200:
         return answer.body.decode()
     return "service" if answer.body.startswith(b"no healthy upstream") else str(answer.status)
@@ -150,6 +158,7 @@ def _named(answer: Answer) -> str:
 
 @pytest.fixture
 def tried(mesh: Mesh) -> Tried:
+    mesh.service("echo", ports={"http": ECHO_PORT}, pods={"v1": 1}, namespace="a")
     mesh.apply(
         {
             "apiVersion": "v1",

@@ -840,6 +840,7 @@ def test_the_policy_counts_that_holds_for_the_port(
         (entry(), entry(subjectAltNames=["a"]), False),
         (entry(), entry(brandNew=1), False),
         (entry(), entry(location="MESH_INTERNAL"), False),
+        (entry(), entry(location="MESH_EXTERNAL", endpoints=[]), True),
         (entry(endpoints=[{"address": "a", "weight": 1}]),
          entry(endpoints=[{"address": "a", "weight": 2}]), False),
         (entry(), entry(hosts=["web.example.org", "more.example.org"]), True),
@@ -858,6 +859,8 @@ def test_fields_of_a_service_entry(before: Manifest, after: Manifest, *, same: b
         ("internalTrafficPolicy", "Cluster", True),
         ("publishNotReadyAddresses", True, False),
         ("type", "ClusterIP", True),
+        ("type", "NodePort", True),
+        ("externalName", "web.example.org", True),
         ("sessionAffinity", "ClientIP", True),
     ],
 )
