@@ -381,7 +381,8 @@ def _subjects(finding: Finding) -> Iterator[tuple[Hashable, ...]]:
     rule = field_at(finding.resource.data, finding.path[:3])
     named = (rule.get("delegate"), rule.get("hosts")) if isinstance(rule, dict) else ()
     for match in _matches(rule):
-        yield finding.path[1:2], match, json.dumps(named, sort_keys=True, default=str)
+        about = json.dumps(named, sort_keys=True, default=str)
+        yield finding.path[1:2], tuple(sorted(match)), about
 
 
 def _matches(rule: Any, prefix: str = "") -> list[_Match]:

@@ -46,7 +46,11 @@ def _wrong(snapshot: Snapshot, repairs: Sequence[Repair]) -> set[ResourceId]:
     changed: set[ResourceId] = set().union(*map(_objects, repairs))
     dead, still_dead = Counter(_dead(snapshot)), Counter(_dead(then))
     comparison = compare(snapshot, then)
-    if comparison.undecided or any(each[0] not in changed for each in still_dead - dead):
+    if (
+        comparison.undecided
+        or comparison.sampled
+        or any(each[0] not in changed for each in still_dead - dead)
+    ):
         return changed
     wrong = {each[0] for each in still_dead - dead}
     wrong |= changed - {each[0] for each in dead - still_dead}

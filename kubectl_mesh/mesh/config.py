@@ -5,6 +5,7 @@ Models the parts of Istio's MeshConfig that the rules ask about, with istiod's o
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +26,15 @@ _SHAPE = {
     "pathNormalization": {"normalization": str},
     "defaultConfig": {"proxyMetadata": {"*": str}},
 }
+_NOT_FOR_REQUESTS = frozenset(
+    (
+        *("accessLogEncoding", "accessLogFile", "accessLogFormat", "configSources"),
+        *("disableEnvoyListenerLog", "dnsRefreshRate", "enableEnvoyAccessLogService"),
+        *("enablePrometheusMerge", "enableTracing", "ingressClass", "ingressSelector"),
+        *("ingressService", "statNameCleanup", "tracing"),
+    )
+)
+"""Fields that change nothing about what becomes of requests."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +43,8 @@ class MeshConfig:
 
     `domain` is istiod's, not a field of Istio's MeshConfig; the file given by --mesh-config may
     name it all the same. `registry_only`: sidecars let nothing out to hosts that the registry does
-    not know. The three exports are the defaults for resources without exportTo.
+    not know. The three exports are the defaults for resources without exportTo. `unread` holds the
+    fields that nothing is known of here, as texts.
     """
 
     root_namespace: str = "istio-system"
@@ -46,6 +57,7 @@ class MeshConfig:
     proxy_metadata: Mapping[str, str] | None = None
     registry_only: bool = False
     path_normalization: str = "BASE"
+    unread: tuple[tuple[str, str], ...] = ()
 
     @classmethod
     def from_mapping(cls, value: Mapping[str, Any]) -> MeshConfig:
@@ -66,6 +78,11 @@ class MeshConfig:
             registry_only=(data.get("outboundTrafficPolicy") or {}).get("mode") == "REGISTRY_ONLY",
             path_normalization=_normalization(data.get("pathNormalization") or {}),
             proxy_metadata=(data.get("defaultConfig") or {}).get("proxyMetadata"),
+            unread=tuple(
+                (str(key), json.dumps(field, sort_keys=True, default=str))
+                for key, field in sorted(value.items(), key=str)
+                if key not in _SHAPE and key not in _NOT_FOR_REQUESTS
+            ),
         )
 
 

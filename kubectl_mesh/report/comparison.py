@@ -44,6 +44,8 @@ def render(
         *(f"{_where(each)}: {each.reason}" for each in unreadable),
         *comparison.undecided,
     ]
+    if comparison.sampled and comparison.differences:
+        doubts.append(f"all requests: sampled for regex in {', '.join(sorted(comparison.sampled))}")
     if doubts:
         heading = paint("NOT COMPARED", "bold", "red")
         parts.append("\n".join([heading, *(f"  {safe(doubt)}" for doubt in doubts)]))

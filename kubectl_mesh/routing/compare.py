@@ -244,6 +244,9 @@ class Comparing:
             return self._result
         if len({each.config.path_normalization for each in self._snapshots}) > 1:
             self._doubts["pathNormalization differs: paths are taken as they are after"] = None
+        one, other = (set(each.config.unread) for each in self._snapshots)
+        for name in sorted({name for name, _ in one ^ other}):
+            self._doubts[f"{name} of the MeshConfig differs, and is not compared"] = None
         try:
             self._sidecars(scope)
             self._gateways(scope)

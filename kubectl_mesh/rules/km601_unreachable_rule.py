@@ -44,20 +44,28 @@ def check(snapshot: Snapshot) -> Iterator[Finding | Skip]:
                     covered.path,
                     [by.path for _, by in covered.covered],
                     Severity.WARNING if same else Severity.ERROR,
+                    same=same,
                 )
 
 
 def for_connections(
-    rule: Rule, covered: CoveredRule, path: Path, by: Iterable[Path], severity: Severity
+    rule: Rule,
+    covered: CoveredRule,
+    path: Path,
+    by: Sequence[Path],
+    severity: Severity,
+    *,
+    same: bool,
 ) -> Finding:
-    """A finding on a tcp or tls rule, or on a match of it."""
+    """A finding on a tcp or tls rule, or on a match of it; `same` if nothing would change."""
     takers = ", ".join(listed(dict.fromkeys(dotted(each) for each in by)))
+    first = dotted(by[0] if by[0][:3] == path[:3] else by[0][:3])
     return rule.finding(
         covered.vs.resource,
         path,
         f"no connection can meet {dotted(path)}: all that it matches is taken before by {takers}",
         traffic="the connections that it is meant for take the earlier route, and never this one",
-        next=f"correct what {dotted(path)} matches, or delete it",
+        next=f"delete {dotted(path)}" if same else f"put it before {first}, or narrow that match",
         severity=severity,
     )
 

@@ -35,7 +35,7 @@ def check(snapshot: Snapshot) -> Iterator[Finding]:
             for lost, by in () if covered.whole else covered.covered:
                 same = lost.rule.get("route") == by.rule.get("route")
                 severity = Severity.INFO if same else Severity.WARNING
-                yield for_connections(RULE, covered, lost.path, [by.path], severity)
+                yield for_connections(RULE, covered, lost.path, [by.path], severity, same=same)
 
 
 def _finding(rule: RuleReach, match: MatchReach) -> Finding:

@@ -327,6 +327,22 @@ def test_another_mesh_config_changes_everything() -> None:
     ]
 
 
+def test_a_setting_of_the_mesh_that_is_not_modelled_is_named() -> None:
+    resources = [resource(service())]
+    before, logged, retried = (
+        Snapshot(resources, MeshConfig.from_mapping(each))
+        for each in (
+            {"enableAutoMtls": True},
+            {"enableAutoMtls": True, "accessLogFile": "/dev/stdout"},
+            {"enableAutoMtls": True, "defaultHttpRetryPolicy": {"attempts": 0}},
+        )
+    )
+    assert compare(before, logged).verdict == SAME
+    assert compare(before, retried).undecided == [
+        "defaultHttpRetryPolicy of the MeshConfig differs, and is not compared"
+    ]
+
+
 def test_a_path_that_proxies_never_compare_makes_no_difference() -> None:
     before, after = (
         [service(), web(to())],
