@@ -237,7 +237,15 @@ class _Line:
         return Offer([*_starting(word, ways)])
 
 
-_FILE_NAMES = ("filename", "kubeconfig", "mesh_config", "requests", "journal", "states")
+_FILE_NAMES = (
+    "filename",
+    "kustomize",
+    "kubeconfig",
+    "mesh_config",
+    "requests",
+    "journal",
+    "states",
+)
 _SOURCES: Mapping[str, Callable[[_Line, str], Offer]] = {
     "namespace": _Line.namespaces,
     "from_namespace": _Line.namespaces,

@@ -47,9 +47,7 @@ def add_input_flags(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="manifests, not a cluster: a file, a folder, or - for standard input; repeatable",
     )
-    group.add_argument(
-        "-R", "--recursive", action="store_true", help="read the folders below a folder, too"
-    )
+    add_folder_flags(group)
     group.add_argument(
         "--with-cluster",
         action="store_true",
@@ -65,6 +63,32 @@ def add_input_flags(parser: argparse.ArgumentParser) -> None:
         "--mesh-config",
         metavar="FILE",
         help="the MeshConfig; default: the `istio` ConfigMap of the input, else Istio's defaults",
+    )
+
+
+def add_folder_flags(group: argparse._ArgumentGroup) -> None:
+    """How -f reads folders, and -k in its place."""
+    group.add_argument(
+        "-R", "--recursive", action="store_true", help="read the folders below a folder, too"
+    )
+    group.add_argument(
+        "-k",
+        "--kustomize",
+        metavar="DIR",
+        help="in place of -f: one kustomization, rendered",
+    )
+    group.add_argument(
+        "--render",
+        action="append",
+        metavar="never|remote|helm",
+        help="never: read the files of kustomizations as they are; remote: fetch what "
+        "kustomizations take from elsewhere; helm: render Helm charts, too; default: "
+        "kustomizations, from local files",
+    )
+    group.add_argument(
+        "--strict",
+        action="store_true",
+        help="files of a folder that are no Kubernetes manifests are failures",
     )
 
 

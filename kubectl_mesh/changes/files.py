@@ -47,7 +47,8 @@ def _changed(file: str, steps: Sequence[Step]) -> FileChange:
     documents: dict[int, tuple[Document, list[tuple[FieldPath, Step]]]] = {}
     for step in steps:
         origin = step.resource.origin
-        assert isinstance(origin, FileOrigin)
+        if not isinstance(origin, FileOrigin):
+            raise NotEditable(f"{step.resource} is rendered: change its source", step.resource.id)
         documents.setdefault(id(origin.document), (origin.document, []))[1].append(
             (origin.base, step)
         )

@@ -24,16 +24,20 @@ from kubectl_mesh.commands.changing import (
     refuse_owned,
     say,
 )
-from kubectl_mesh.commands.inputs import cluster_options, filenames_of, take_snapshot
+from kubectl_mesh.commands.inputs import (
+    cluster_options,
+    filenames_of,
+    read_manifests,
+    take_snapshot,
+)
 from kubectl_mesh.errors import Forbidden, InputError, UsageError
-from kubectl_mesh.flags import add_cluster_flags
+from kubectl_mesh.flags import add_cluster_flags, add_folder_flags
 from kubectl_mesh.mesh.objects import as_resource
 from kubectl_mesh.mesh.resource import Resource, dotted
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.report.changes import live_diff, paint_diff, target_of
 from kubectl_mesh.report.table import place, wrap
 from kubectl_mesh.routing.scope import KINDS as ROUTING_KINDS
-from kubectl_mesh.sources import files
 from kubectl_mesh.sources.context import namespace_on_disk
 from kubectl_mesh.sources.yaml import collector_paused
 from kubectl_mesh.term import COLOR_CHOICES, Paint, emit, safe, use_color, width
@@ -82,9 +86,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="manifests: a file, a folder, or - for standard input; repeatable",
     )
-    group.add_argument(
-        "-R", "--recursive", action="store_true", help="read the folders below a folder, too"
-    )
+    add_folder_flags(group)
     group.add_argument(
         "-n", "--namespace", help="of what names none; default: the context's namespace"
     )
@@ -190,7 +192,7 @@ def _check_flags(args: argparse.Namespace) -> None:
         raise UsageError("name manifests with -f, or a --remove-subset")
     if args.delete and (args.prune or args.remove_subset):
         raise UsageError("--delete deletes the objects of the manifests: leave out the rest")
-    if args.prune and not ((args.selector or "").strip() and args.filename):
+    if args.prune and not ((args.selector or "").strip() and filenames_of(args)):
         raise UsageError("--prune needs -f, and -l to say which objects are concerned")
     if args.selector and not args.prune:
         raise UsageError("-l is for --prune")
@@ -279,8 +281,9 @@ def _live(args: argparse.Namespace) -> Snapshot:
 
 def _everything(args: argparse.Namespace) -> argparse.Namespace:
     """The flags, but for the whole cluster and without the manifests."""
-    flags = {**vars(args), "filename": None, "recursive": False, "all_namespaces": True}
-    return argparse.Namespace(**{**flags, "with_cluster": False, "mesh_config": None})
+    flags = {**vars(args), "filename": None, "kustomize": None, "all_namespaces": True}
+    flags |= {"recursive": False, "render": None, "strict": False, "mesh_config": None}
+    return argparse.Namespace(**{**flags, "with_cluster": False})
 
 
 def _manifests(args: argparse.Namespace) -> list[Resource]:
@@ -288,11 +291,9 @@ def _manifests(args: argparse.Namespace) -> list[Resource]:
     names = filenames_of(args)
     if not names:
         return []
-    namespace = args.namespace or namespace_on_disk(cluster_options(args))
-    resources, unreadable = files.load(
-        names, recursive=args.recursive, namespace=namespace, nameless=True
-    )
-    for each in unreadable:
+    found = read_manifests(args, names, nameless=True)
+    resources = found.only()
+    for each in found.unreadable:
         where = place(each.position) if each.position else each.where
         raise InputError(f"{each.reason}; nothing is changed", where)
     seen: set[object] = set()

@@ -17,7 +17,7 @@ from kubectl_mesh.changes.outlook import resource_of
 from kubectl_mesh.changes.owners import FIELD_MANAGER, owner_of
 from kubectl_mesh.changes.patch import Conflict, same
 from kubectl_mesh.changes.wait_for import DELAY, For
-from kubectl_mesh.commands.inputs import cluster_options
+from kubectl_mesh.commands.inputs import cluster_options, is_on_disk
 from kubectl_mesh.errors import UsageError
 from kubectl_mesh.flags import duration
 from kubectl_mesh.mesh.resource import Resource
@@ -84,9 +84,10 @@ def add_force_live_flag(group: argparse._ArgumentGroup) -> None:
 
 def check_flags(args: argparse.Namespace) -> None:
     """Raises UsageError for flags of add_change_flags that contradict each other."""
-    if args.write and not args.filename:
+    on_disk = is_on_disk(args)
+    if args.write and not on_disk:
         raise UsageError("--write changes the files of -f: name them")
-    if args.apply and args.filename:
+    if args.apply and on_disk:
         raise UsageError("--apply changes the cluster, not the files of -f: those are for --write")
     if not args.apply and (args.dry_run != "none" or args.force_live or args.yes):
         raise UsageError("--yes, --dry-run and --force-live are for --apply")
@@ -125,7 +126,7 @@ def texts_of(args: argparse.Namespace, changes: ChangeSet) -> list[files.FileCha
 
     Raises NotEditable and InputError as files.file_changes does.
     """
-    return files.file_changes(changes) if args.filename and args.output == "diff" else []
+    return files.file_changes(changes) if is_on_disk(args) and args.output == "diff" else []
 
 
 def show(
@@ -138,7 +139,7 @@ def show(
     if args.output != "diff":
         emit(FORMATS[args.output](changes))
     else:
-        lines = files.unified_diff(texts) if args.filename else live_diff(changes)
+        lines = files.unified_diff(texts) if is_on_disk(args) else live_diff(changes)
         emit(paint_diff(lines, paint))
 
 

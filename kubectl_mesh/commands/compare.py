@@ -6,17 +6,20 @@ import argparse
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
-from kubectl_mesh.commands.inputs import cluster_options, take_snapshot
+from kubectl_mesh.commands.inputs import read_manifests, take_snapshot
 from kubectl_mesh.errors import InputError, UsageError
-from kubectl_mesh.flags import add_cluster_flags, add_output_flags, comma_separated
+from kubectl_mesh.flags import (
+    add_cluster_flags,
+    add_folder_flags,
+    add_output_flags,
+    comma_separated,
+)
 from kubectl_mesh.mesh.resource import Unreadable
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.report import Layout, comparison
 from kubectl_mesh.routing.compare import Comparison, compare
 from kubectl_mesh.routing.scope import KINDS
-from kubectl_mesh.sources import files
 from kubectl_mesh.sources.config import find_mesh_config, read_mesh_config
-from kubectl_mesh.sources.context import namespace_on_disk
 from kubectl_mesh.sources.yaml import collector_paused
 from kubectl_mesh.term import emit, use_color, width
 
@@ -60,9 +63,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="compare the cluster with what it will be once these manifests are applied; "
         "repeatable",
     )
-    group.add_argument(
-        "-R", "--recursive", action="store_true", help="read the folders below a folder, too"
-    )
+    add_folder_flags(group)
     group.add_argument(
         "-n", "--namespace", help="that of manifests that name none, and the cluster's to look at"
     )
@@ -94,7 +95,7 @@ def _states(args: argparse.Namespace) -> tuple[Snapshot, Snapshot]:
 
     Raises UsageError where it does not name two, ClusterError where no cluster answers.
     """
-    if args.filename:
+    if args.filename or args.kustomize:
         if args.states:
             raise UsageError("-f compares with the cluster: leave BEFORE and AFTER out, or -f")
         args.with_cluster = True
@@ -113,8 +114,8 @@ def _read(args: argparse.Namespace, state: str) -> Snapshot:
     if not filenames:
         raise UsageError(f"{state!r} names no file")
     config = read_mesh_config(args.mesh_config) if args.mesh_config is not None else None
-    namespace = args.namespace or namespace_on_disk(cluster_options(args))
-    resources, unreadable = files.load(filenames, recursive=args.recursive, namespace=namespace)
+    found = read_manifests(args, filenames)
+    resources, unreadable = found.only(), found.unreadable
     if unreadable and not resources:
         raise InputError(f"nothing of {state} could be read: {unreadable[0].reason}", state)
     return Snapshot(resources, config or find_mesh_config(resources), unreadable=unreadable)

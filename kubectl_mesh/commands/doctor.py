@@ -7,7 +7,7 @@ import difflib
 import sys
 from collections.abc import Sequence
 
-from kubectl_mesh.commands.inputs import take_snapshot
+from kubectl_mesh.commands.inputs import take_meshes
 from kubectl_mesh.errors import UsageError
 from kubectl_mesh.flags import (
     add_cluster_flags,
@@ -17,7 +17,7 @@ from kubectl_mesh.flags import (
 )
 from kubectl_mesh.report import FORMATS, write
 from kubectl_mesh.rules import RULES
-from kubectl_mesh.rules.examine import Report, examine
+from kubectl_mesh.rules.examine import Report, examine_all
 from kubectl_mesh.rules.ignore import Ignores
 from kubectl_mesh.rules.rule import Rule, Severity
 from kubectl_mesh.sources.yaml import collector_paused
@@ -29,6 +29,8 @@ _EPILOG = """\
 examples:
   {prog}                                   the namespace of the context, in the cluster
   {prog} -f manifests/ -R                  manifests, no cluster
+  {prog} -f . -R                           a repository, its kustomizations rendered
+  {prog} -k overlays/prod                  one kustomization
   {prog} -f change.yaml --with-cluster     the cluster as it will be once applied
 
 exit status:
@@ -87,8 +89,8 @@ def run(args: argparse.Namespace) -> int:
     ignores = Ignores(comma_separated(args.ignore))
     kinds = {kind for rule in rules for kind in (*rule.needs, *rule.uses)}
     with collector_paused():
-        snapshot, namespaces = take_snapshot(args, kinds)
-        report = examine(snapshot, rules, ignores, namespaces)
+        meshes, namespaces = take_meshes(args, kinds)
+        report = examine_all(meshes, rules, ignores, namespaces)
     write(report, args.output, color=args.color, no_headers=args.no_headers)
     if args.verbose:
         print(*report.crashes, sep="\n", end="", file=sys.stderr)

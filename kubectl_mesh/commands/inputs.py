@@ -4,26 +4,101 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from kubectl_mesh.errors import UsageError
 from kubectl_mesh.flags import comma_separated
 from kubectl_mesh.mesh import unread
 from kubectl_mesh.mesh.config import MeshConfig
 from kubectl_mesh.mesh.resource import Resource, Unreadable
-from kubectl_mesh.mesh.snapshot import Snapshot
-from kubectl_mesh.sources import files
+from kubectl_mesh.mesh.snapshot import Coverage, Snapshot
+from kubectl_mesh.sources import repository
 from kubectl_mesh.sources.config import find_mesh_config, read_mesh_config
 from kubectl_mesh.sources.context import ClusterOptions, namespace_on_disk
 from kubectl_mesh.term import safe
 
 
 def filenames_of(args: argparse.Namespace) -> list[str]:
-    """The files and folders of all -f. Raises UsageError for a -f that names none."""
+    """The files and folders of all -f, or of -k. Raises UsageError for a flag that names none."""
+    if args.kustomize is not None:
+        if args.filename:
+            raise UsageError("-k takes the place of -f: leave one of them out")
+        if not args.kustomize:
+            raise UsageError("-k names no folder")
+        return [args.kustomize]
     filenames = comma_separated(args.filename)
     if args.filename and not filenames:
         raise UsageError("-f names no file")
     return filenames
+
+
+def is_on_disk(args: argparse.Namespace) -> bool:
+    """Whether manifests are named, and not a cluster."""
+    return bool(args.filename or args.kustomize)
+
+
+def read_manifests(
+    args: argparse.Namespace, filenames: Sequence[str], *, nameless: bool = False
+) -> repository.Input:
+    """What is in files and folders, read as flags.add_folder_flags say.
+
+    Says on standard error how many files were passed over. Raises UsageError for a --render of
+    another word.
+    """
+    render = comma_separated(args.render) or [repository.LOCAL]
+    for word in render:
+        if word not in repository.RENDER:
+            raise UsageError(f"--render={word}: expected {', '.join(repository.RENDER)}")
+    if repository.NEVER in render and (len(set(render)) > 1 or args.kustomize is not None):
+        raise UsageError("--render=never renders nothing: leave out -k and every other --render")
+    found = repository.read(
+        filenames,
+        recursive=args.recursive,
+        namespace=args.namespace or namespace_on_disk(cluster_options(args)),
+        nameless=nameless,
+        render=render,
+        strict=args.strict,
+        root=args.kustomize,
+    )
+    if count := len(found.passed_over):
+        files = "1 file is not a Kubernetes manifest and was"
+        if count > 1:
+            files = f"{count} files are not Kubernetes manifests and were"
+        then = "--strict makes them failures"
+        print(
+            f"{files} skipped; {then if args.verbose else f'-v lists them, {then}'}",
+            file=sys.stderr,
+        )
+        for each in found.passed_over if args.verbose else ():
+            print(safe(f"  {each.where}: {each.reason}"), file=sys.stderr)
+    return found
+
+
+def take_meshes(
+    args: argparse.Namespace, kinds: Collection[str]
+) -> tuple[Mapping[str, Snapshot], Collection[str] | None]:
+    """As take_snapshot, for what looks at each mesh by itself: by the folder of its kustomization.
+
+    The plain manifests, and a cluster, have the key "". What could not be read is in the first.
+    """
+    filenames = _filenames(args)
+    if not filenames or args.with_cluster:
+        snapshot, namespaces = take_snapshot(args, kinds)
+        return {"": snapshot}, namespaces
+    config = read_mesh_config(args.mesh_config) if args.mesh_config is not None else None
+    found = read_manifests(args, filenames)
+    plain = found.meshes[0].resources
+    meshes: dict[str, Snapshot] = {}
+    for each in found.meshes:
+        own = each.resources if each.root else ()
+        meshes[each.root] = Snapshot(
+            each.resources,
+            config or find_mesh_config([*own, *plain]),
+            Coverage(elsewhere=each.elsewhere),
+            () if meshes else found.unreadable,
+        )
+    only = args.namespace and not args.all_namespaces
+    return meshes, (args.namespace,) if only else None
 
 
 def take_snapshot(
@@ -41,17 +116,13 @@ def take_snapshot(
     Raises UsageError where flags contradict each other, InputError for a --mesh-config that cannot
     be read, ClusterError where no cluster answers.
     """
-    filenames = filenames_of(args)
-    if args.with_cluster and not filenames:
-        raise UsageError("--with-cluster lays manifests over a cluster: name them with -f")
-    if args.recursive and not filenames:
-        raise UsageError("-R reads folders: name one with -f")
+    filenames = _filenames(args)
     kinds = {*kinds, *unread.KINDS}
     config = read_mesh_config(args.mesh_config) if args.mesh_config is not None else None
     if not filenames:
         return _from_cluster(args, kinds, namespaces, hosts, config, [], [])
-    namespace = args.namespace or namespace_on_disk(cluster_options(args))
-    resources, unreadable = files.load(filenames, recursive=args.recursive, namespace=namespace)
+    found = read_manifests(args, filenames)
+    resources, unreadable = found.only(), found.unreadable
     if args.with_cluster:
         return _from_cluster(args, kinds, namespaces, hosts, config, resources, unreadable)
     only = args.namespace and not args.all_namespaces
@@ -59,6 +130,21 @@ def take_snapshot(
         Snapshot(resources, config or find_mesh_config(resources), unreadable=unreadable),
         (args.namespace,) if only else None,
     )
+
+
+def _filenames(args: argparse.Namespace) -> list[str]:
+    filenames = filenames_of(args)
+    if args.with_cluster and not filenames:
+        raise UsageError("--with-cluster lays manifests over a cluster: name them with -f")
+    if not filenames:
+        for flag, given in (
+            ("-R", args.recursive),
+            ("--render", args.render),
+            ("--strict", args.strict),
+        ):
+            if given:
+                raise UsageError(f"{flag} is about reading folders: name one with -f")
+    return filenames
 
 
 def _from_cluster(

@@ -24,7 +24,7 @@ from kubectl_mesh.commands.changing import (
     whole,
     write,
 )
-from kubectl_mesh.commands.inputs import take_snapshot
+from kubectl_mesh.commands.inputs import is_on_disk, take_snapshot
 from kubectl_mesh.errors import MeshError, UsageError
 from kubectl_mesh.flags import add_cluster_flags, add_input_flags, add_output_flags
 from kubectl_mesh.mesh.snapshot import Snapshot
@@ -184,7 +184,7 @@ def _named(args: argparse.Namespace, snapshot: Snapshot) -> list[VirtualService]
 
 def _where(args: argparse.Namespace) -> str | None:
     """The namespace that is asked about; None for all."""
-    anywhere = args.all_namespaces or (args.filename and not args.namespace)
+    anywhere = args.all_namespaces or (is_on_disk(args) and not args.namespace)
     return None if anywhere else _namespace(args)
 
 
@@ -300,6 +300,7 @@ def _listing(args: argparse.Namespace, found: Sequence[Candidate], paint: Paint)
     """What could be merged, what each merge would change, and what stands in the way."""
     flags = [word for name in args.filename or () for word in ("-f", name)]
     flags += ["-R"] if args.recursive else []
+    flags += ["-k", args.kustomize] if args.kustomize else []
     if not found:
         return "No VirtualServices share a host, or route from a gateway to a host with rules.\n"
     room = width()

@@ -162,11 +162,13 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """A part of the input that could not be examined, and why.
+    """A part of the input that was not examined, and why.
 
-    `position` is None where no line can be named (a missing file, a forbidden kind).
+    `position` is None where no line can be named (a missing file, a forbidden kind). `failed` is
+    False for what was not asked for, such as a chart that was not to be rendered.
     """
 
     where: str
     reason: str
     position: Position | None = field(default=None)
+    failed: bool = True

@@ -32,11 +32,13 @@ class Coverage:
     `live`: a cluster was read, so that what is not in the snapshot does not exist; manifests on
     disk may be a part of the whole. `missing`: why a kind could not be read, by kind and
     namespace; the namespace None stands for all. `namespaces`: those that were read; None for all.
+    `elsewhere`: by kind and namespace, the other part of the input that may complete this one.
     """
 
     live: bool = False
     missing: Mapping[tuple[str, str | None], str] = field(default_factory=dict)
     namespaces: frozenset[str] | None = None
+    elsewhere: Mapping[tuple[str, str], str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,6 +128,9 @@ class Snapshot:
             if coverage.namespaces is None or namespace in coverage.namespaces:
                 return None
             return f"the namespace {namespace} was not read"
+        for kind in kinds:
+            if other := coverage.elsewhere.get((kind, namespace)):
+                return f"{other} holds {kind} objects of the namespace {namespace}, too"
         if any(namespace in self._namespaces_by_kind.get(kind, ()) for kind in kinds):
             return None
         listed = " or ".join(kinds)

@@ -56,6 +56,7 @@ def _finding(finding: Finding) -> Mapping[str, Any]:
         "next": finding.next,
         "evidence": list(finding.evidence),
         "related": [_identity(related) for related in finding.related],
+        "roots": list(finding.roots),
         "fixable": bool(finding.repairs),
         "equivalents": list(rule.equivalents),
         "documentation": rule.documentation,

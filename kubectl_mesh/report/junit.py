@@ -73,6 +73,8 @@ def _finding(finding: Finding) -> Element:
     position = finding.resource.origin.locate(finding.path)
     lines = [finding.message, f"Traffic: {finding.traffic}", f"Next: {finding.next}"]
     lines += finding.evidence
+    if finding.roots:
+        lines.append(f"In {', '.join(finding.roots)}")
     if position:
         found.set("file", clean(position.file))
         found.set("line", str(position.line))

@@ -87,7 +87,9 @@ def _result(finding: Finding) -> Mapping[str, Any]:
     position = resource.origin.locate(finding.path)
     if position:
         location["physicalLocation"] = _physical(position)
-    sentences = (finding.message, f"Traffic: {finding.traffic}", f"Next: {finding.next}")
+    sentences = [finding.message, f"Traffic: {finding.traffic}", f"Next: {finding.next}"]
+    if finding.roots:
+        sentences.append(f"In {', '.join(finding.roots)}")
     return {
         "ruleId": finding.rule.code,
         "ruleIndex": _INDEX[finding.rule.code],
@@ -102,6 +104,7 @@ def _result(finding: Finding) -> Mapping[str, Any]:
             }
             for number, related in enumerate(finding.related, start=1)
         ],
+        "properties": {"roots": list(finding.roots)},
         "partialFingerprints": {"objectAndField/v1": _fingerprint(finding)},
     }
 

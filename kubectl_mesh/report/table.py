@@ -66,6 +66,7 @@ def _rows(finding: Finding, width: int, paint: Paint, wide: bool) -> Iterator[tu
     lines = [
         (rule.code, finding.message),
         ("at", place(position) if position else ""),
+        ("root" if len(finding.roots) == 1 else "roots", ", ".join(finding.roots)),
         ("field", dotted(finding.path) if wide or not position else ""),
         ("traffic", finding.traffic),
         ("next", finding.next),
@@ -114,9 +115,10 @@ def _not_examined(report: Report, width: int, paint: Paint, wide: bool) -> Itera
     passed = [skip for skip in report.skipped if not skip.failed]
     for heading, skips in (
         ("NOT READ", [skip for skip in passed if skip.unread]),
+        ("NOT EXAMINED", [skip for skip in passed if not skip.unread and skip.is_input]),
         (
             "NOT DECIDED, as the input does not hold what it takes",
-            [skip for skip in passed if not skip.unread],
+            [skip for skip in passed if not skip.is_input],
         ),
     ):
         if skips:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from kubectl_mesh.mesh import unread
 from kubectl_mesh.mesh.resource import Path, Position, Resource, ResourceId
@@ -28,6 +29,11 @@ class Skipped:
     failed: bool
     position: Position | None = None
     unread: bool = False
+
+    @property
+    def is_input(self) -> bool:
+        """Whether a part of the input was not examined, by any rule."""
+        return self.code == km900_unreadable_input.RULE.code
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,17 +64,67 @@ def examine(
     stay. A rule whose kinds could not be read is skipped with the reason; one that crashes becomes
     a finding of KM999.
     """
+    return examine_all({"": snapshot}, rules, ignores, namespaces)
+
+
+def examine_all(
+    meshes: Mapping[str, Snapshot],
+    rules: Sequence[Rule],
+    ignores: Ignores | None = None,
+    namespaces: Collection[str] | None = None,
+) -> Report:
+    """Checks several meshes, each by itself, as `examine` does.
+
+    They have the folders of their kustomizations as keys. What is found of one place in several of
+    them is one finding.
+    """
     ignores = ignores or Ignores()
-    findings: list[Finding] = []
     crashes: list[str] = []
     skipped: dict[tuple[str, str], Skipped] = {}
+    found: dict[tuple[object, ...], list[Finding]] = {}
+    in_scope: list[Resource] = []
+    for root, snapshot in meshes.items():
+        findings = _findings(snapshot, rules, skipped, crashes)
+        kept: dict[tuple[str, ResourceId, Path, str], Finding] = {}
+        for finding in findings:
+            if _within(finding.resource, namespaces) and not ignores.silence(finding):
+                kept.setdefault(_identity(finding), finding)
+        places: Counter[tuple[object, ...]] = Counter()
+        for finding in kept.values():
+            place = _place(finding, root)
+            places[place] += 1
+            found.setdefault((*place, places[place]), []).append(
+                replace(finding, roots=(root,) if root else ())
+            )
+        in_scope += [each for each in snapshot.everything() if _within(each, namespaces)]
+    code = km900_unreadable_input.RULE.code
+    not_read = [each for each in in_scope if each.kind in unread.KINDS]
+    examined = len(in_scope) - len(not_read)
+    for reason in unread.told(not_read):
+        skipped[code, reason] = Skipped(code, reason, not examined, unread=True)
+    ordered = sorted(map(_joined, found.values()), key=_order)
+    if namespaces is not None and not any(each.coverage.live for each in meshes.values()):
+        for namespace in sorted({*namespaces} - {each.namespace for each in in_scope}):
+            reason = f"the input holds nothing of the namespace {namespace}"
+            skipped[code, reason] = Skipped(code, reason, True)
+    return Report(tuple(ordered), tuple(skipped.values()), examined, tuple(crashes))
+
+
+def _findings(
+    snapshot: Snapshot,
+    rules: Sequence[Rule],
+    skipped: dict[tuple[str, str], Skipped],
+    crashes: list[str],
+) -> list[Finding]:
+    """What the rules find in one mesh; adds to what was `skipped`, and to the `crashes`."""
+    findings: list[Finding] = []
     code = km900_unreadable_input.RULE.code
     for unreadable in snapshot.unreadable:
         reason = unreadable.reason
         if unreadable.position is None:
             reason = f"{unreadable.where}: {reason}"
         skipped[code, f"{unreadable.position}{reason}"] = Skipped(
-            code, reason, True, unreadable.position
+            code, reason, unreadable.failed, unreadable.position
         )
     for why in _missing(snapshot, unread.KINDS):
         skipped[code, why] = Skipped(code, why, True)
@@ -89,21 +145,23 @@ def examine(
         except Exception as error:
             crashes.append(traceback.format_exc())
             findings.append(km999_rule_crashed.finding(rule, error))
-    in_scope = [found for found in snapshot.everything() if _within(found, namespaces)]
-    not_read = [each for each in in_scope if each.kind in unread.KINDS]
-    examined = len(in_scope) - len(not_read)
-    for reason in unread.told(not_read):
-        skipped[code, reason] = Skipped(code, reason, not examined, unread=True)
-    kept: dict[tuple[str, ResourceId, Path, str], Finding] = {}
-    for finding in findings:
-        if _within(finding.resource, namespaces) and not ignores.silence(finding):
-            kept.setdefault(_identity(finding), finding)
-    ordered = sorted(kept.values(), key=_order)
-    if namespaces is not None and not snapshot.coverage.live:
-        for namespace in sorted({*namespaces} - {each.namespace for each in in_scope}):
-            reason = f"the input holds nothing of the namespace {namespace}"
-            skipped[code, reason] = Skipped(code, reason, True)
-    return Report(tuple(ordered), tuple(skipped.values()), examined, tuple(crashes))
+    return findings
+
+
+def _place(finding: Finding, root: str) -> tuple[object, ...]:
+    """What is the same for one fault in several roots: the rule, and where the field is written.
+
+    Names and namespaces may differ, as kustomize changes them.
+    """
+    code, resource = finding.rule.code, finding.resource
+    position = resource.origin.locate(finding.path) if root else None
+    return (code, finding.severity, position or _identity(finding), resource.kind)
+
+
+def _joined(findings: Sequence[Finding]) -> Finding:
+    """The first of them, as found in the roots of all."""
+    roots = dict.fromkeys(root for each in findings for root in each.roots)
+    return replace(findings[0], roots=tuple(roots))
 
 
 def _within(resource: Resource, namespaces: Collection[str] | None) -> bool:

@@ -42,7 +42,7 @@ class Finding:
     `message` says what is wrong, `traffic` what happens to requests, `next` what to run or do.
     `evidence` are the facts that the finding rests on, `related` the other objects that take part.
     `repairs` are the ways to mend it that the rule can write down; the user chooses where there are
-    several.
+    several. `roots` are the kustomizations in which it was found.
     """
 
     rule: Rule
@@ -55,6 +55,7 @@ class Finding:
     evidence: tuple[str, ...] = ()
     related: tuple[ResourceId, ...] = ()
     repairs: tuple[Repair, ...] = ()
+    roots: tuple[str, ...] = ()
 
 
 def listed(texts: Iterable[str]) -> tuple[str, ...]:

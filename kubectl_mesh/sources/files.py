@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -17,7 +16,6 @@ from kubectl_mesh.sources.yaml import Document, collector_paused, read_documents
 MAX_BYTES = 32 * 1024 * 1024
 MAX_UNREADABLE = 100
 """So many parts of one file are named one by one when they cannot be read."""
-EXTENSIONS = (".yaml", ".yml", ".json")
 STDIN = "-"
 
 
@@ -37,89 +35,65 @@ class FileOrigin:
 
 
 def load(
-    filenames: Iterable[str],
-    *,
-    recursive: bool = False,
-    namespace: str = "default",
-    nameless: bool = False,
+    filenames: Iterable[str], *, namespace: str = "default", nameless: bool = False
 ) -> tuple[list[Resource], list[Unreadable]]:
-    """The resources of files, folders and `-` (standard input), and what could not be read.
+    """The resources of files and of `-` (standard input), and what could not be read of them.
 
-    A folder gives its .yaml, .yml and .json files, those of folders below it if `recursive`. A
-    manifest of a namespaced kind that names no namespace is in `namespace`. Objects without a name
-    of kinds of no interest, such as the files of kustomize and of istioctl, which no API server is
-    given, are left out unless `nameless`. Never raises: what is missing, too large, binary or
-    broken becomes an Unreadable, and the rest is still read.
+    A manifest of a namespaced kind that names no namespace is in `namespace`. Objects without a
+    name of kinds of no interest, such as the files of istioctl, which no API server is given, are
+    left out unless `nameless`. Never raises: what is missing, too large, binary or broken becomes
+    an Unreadable, and the rest is still read.
     """
     resources: list[Resource] = []
     unreadable: list[Unreadable] = []
     with collector_paused():
-        for file in _expand(filenames, recursive, unreadable):
+        for file in dict.fromkeys(filenames):
             try:
                 text = read_text(file)
             except InputError as error:
-                unreadable.append(_unreadable(error))
+                unreadable.append(unreadable_of(error))
                 continue
             name = "<stdin>" if file == STDIN else file
-            read = False
-            broken: list[Unreadable] = []
-            for document in read_documents(text, name):
-                read = True
-                if isinstance(document, InputError):
-                    broken.append(_unreadable(document))
-                    continue
-                for item in _resources(document, namespace):
-                    if isinstance(item, Unreadable):
-                        broken.append(item)
-                    elif item.name or nameless or kind_of(item.api_version, item.kind):
-                        resources.append(item)
-            unreadable += broken[:MAX_UNREADABLE]
-            if len(broken) > MAX_UNREADABLE:
-                more = f"{len(broken) - MAX_UNREADABLE} more parts of it cannot be read"
-                unreadable.append(Unreadable(name, more))
-            if not read:
+            documents = list(read_documents(text, name))
+            found, broken = objects_of(documents, name, namespace, nameless=nameless)
+            resources += found
+            unreadable += broken
+            if not documents:
                 what = "standard input" if file == STDIN else "the file"
                 unreadable.append(Unreadable(name, f"{what} is empty: it holds no manifest"))
     return resources, unreadable
 
 
-def _unreadable(error: InputError) -> Unreadable:
+def objects_of(
+    documents: Iterable[Document | InputError],
+    name: str,
+    namespace: str,
+    *,
+    nameless: bool = False,
+) -> tuple[list[Resource], list[Unreadable]]:
+    """The resources of the documents of one file, and its parts that are none; as `load`."""
+    resources: list[Resource] = []
+    broken: list[Unreadable] = []
+    for document in documents:
+        if isinstance(document, InputError):
+            broken.append(unreadable_of(document))
+            continue
+        for item in _resources(document, namespace):
+            if isinstance(item, Unreadable):
+                broken.append(item)
+            elif item.name or nameless or kind_of(item.api_version, item.kind):
+                resources.append(item)
+    if len(broken) > MAX_UNREADABLE:
+        more = f"{len(broken) - MAX_UNREADABLE} more parts of it cannot be read"
+        broken[MAX_UNREADABLE:] = [Unreadable(name, more)]
+    return resources, broken
+
+
+def unreadable_of(error: InputError) -> Unreadable:
     position = None
     if error.line is not None:
         position = Position(error.file, error.line, error.column or 1)
     return Unreadable(error.file, error.message, position)
-
-
-def _expand(
-    filenames: Iterable[str], recursive: bool, unreadable: list[Unreadable]
-) -> Iterator[str]:
-    seen: set[str] = set()
-    for filename in filenames:
-        if filename == STDIN or not os.path.isdir(filename):
-            found = [filename]
-        else:
-            found = list(_files_of(filename, recursive, unreadable))
-            if not found:
-                deeper = "" if recursive else " (use -R for the folders below it)"
-                unreadable.append(
-                    Unreadable(filename, f"the folder holds no {', '.join(EXTENSIONS)}{deeper}")
-                )
-        for file in found:
-            if file not in seen:
-                seen.add(file)
-                yield file
-
-
-def _files_of(folder: str, recursive: bool, unreadable: list[Unreadable]) -> Iterator[str]:
-    def failed(error: OSError) -> None:
-        unreadable.append(Unreadable(str(error.filename), error.strerror or str(error)))
-
-    for here, below, files in os.walk(folder, onerror=failed):
-        below[:] = sorted(below) if recursive else []
-        for file in sorted(files):
-            name = os.path.join(here, file)
-            if file.endswith(EXTENSIONS) and os.path.isfile(name):
-                yield name
 
 
 def read_text(file: str) -> str:

@@ -1,4 +1,4 @@
-"""One line on a terminal that says how far the reading of a cluster has come."""
+"""One line on a terminal that shows how much of a cluster, or of a repository, has been read."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ class ProgressLine:
         self._stream = stream
         self._shown = stream.isatty() and os.environ.get("TERM", "dumb") != "dumb"
         self._counts: dict[str, int] = {}
+        self._is_dirty = False
 
     def __enter__(self) -> ProgressLine:
         return self
@@ -29,16 +30,20 @@ class ProgressLine:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._counts and self._shown:
+        if self._is_dirty and self._shown:
             self._write("")
         self._shown = False  # a request that is still out may yet report
 
     def __call__(self, kind: str, count: int) -> None:
         """So many objects of a kind have been read."""
         self._counts[kind] = count
+        total = sum(self._counts.values())
+        self.show(f"reading the cluster: {total} objects ({kind}: {count})")
+
+    def show(self, text: str) -> None:
         if self._shown:
-            total = sum(self._counts.values())
-            self._write(f"reading the cluster: {total} objects ({kind}: {count})")
+            self._is_dirty = True
+            self._write(text)
 
     def _write(self, text: str) -> None:
         self._stream.write(_ERASE + text)

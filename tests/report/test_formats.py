@@ -88,6 +88,7 @@ def test_json_holds_the_report() -> None:
         "next": "kubectl edit destinationrule -n shop cart, and add the subset v2",
         "evidence": ["DestinationRule shop/cart defines v1", "6 of 6 sidecars have it"],
         "related": [{"kind": "DestinationRule", "namespace": "shop", "name": "cart"}],
+        "roots": [],
         "fixable": False,
         "equivalents": ["IST0101", "KIA1107"],
         "documentation": "https://github.com/kubectl-mesh/kubectl-mesh/blob/main/docs/rules.md"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 from pathlib import Path
 
 import pytest
@@ -14,8 +13,8 @@ from kubectl_mesh.sources import files
 SERVICE = "apiVersion: v1\nkind: Service\nmetadata:\n  name: {name}\nspec:\n  ports: []\n"
 
 
-def load(*names: object, **options: bool) -> tuple[list[Resource], list[Unreadable]]:
-    return files.load(map(str, names), **options)
+def load(*names: object) -> tuple[list[Resource], list[Unreadable]]:
+    return files.load(map(str, names))
 
 
 def reason(path: Path) -> str:
@@ -25,29 +24,10 @@ def reason(path: Path) -> str:
     return unreadable[0].reason
 
 
-def test_a_folder_gives_its_manifests_and_those_below_only_if_asked(tmp_path: Path) -> None:
-    (tmp_path / "b.yaml").write_text(SERVICE.format(name="b"))
-    (tmp_path / "a.yml").write_text(SERVICE.format(name="a"))
-    (tmp_path / "c.json").write_text(
-        '{"apiVersion": "v1", "kind": "Service", "metadata": {"name": "c"}}'
-    )
-    (tmp_path / "notes.txt").write_text("no manifest")
-    (tmp_path / "below").mkdir()
-    (tmp_path / "below" / "d.yaml").write_text(SERVICE.format(name="d"))
-    names = [resource.name for resource in load(tmp_path)[0]]
-    assert names == ["a", "b", "c"]
-    names = [resource.name for resource in load(tmp_path, recursive=True)[0]]
-    assert names == ["a", "b", "c", "d"]
-
-
-def test_a_folder_without_manifests_is_named(tmp_path: Path) -> None:
-    assert "use -R" in reason(tmp_path)
-
-
 def test_one_file_named_twice_is_read_once(tmp_path: Path) -> None:
     file = tmp_path / "a.yaml"
     file.write_text(SERVICE.format(name="a"))
-    assert len(load(file, file, tmp_path)[0]) == 1
+    assert len(load(file, file)[0]) == 1
 
 
 def test_a_list_gives_its_items_with_their_places(tmp_path: Path) -> None:
@@ -138,11 +118,6 @@ def test_of_many_broken_parts_the_first_are_named(tmp_path: Path) -> None:
     assert unreadable[-1].reason == "150 more parts of it cannot be read"
 
 
-def test_a_pipe_in_a_folder_is_no_manifest(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "a.yaml")
-    assert "the folder holds no" in reason(tmp_path)
-
-
 def test_missing_and_forbidden_files(tmp_path: Path) -> None:
     assert reason(tmp_path / "missing.yaml") == "No such file or directory"
     assert "null byte" in load("a\0b")[1][0].reason
@@ -175,9 +150,3 @@ def test_windows_line_ends_and_a_byte_order_mark(tmp_path: Path) -> None:
     position = resources[0].origin.locate(("metadata", "name"))
     assert position is not None
     assert (position.line, position.column) == (4, 3)
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every folder")
-def test_a_forbidden_folder_is_named(tmp_path: Path) -> None:
-    (tmp_path / "closed").mkdir(mode=0)
-    assert any("Permission denied" in item.reason for item in load(tmp_path, recursive=True)[1])
