@@ -11,6 +11,7 @@ from pathlib import Path
 from kubectl_mesh.changes.atomic import replace_file
 from kubectl_mesh.changes.change_set import ChangeSet, Step
 from kubectl_mesh.changes.patch import operations_of
+from kubectl_mesh.changes.sources import at_sources, check_effects
 from kubectl_mesh.changes.text import NotEditable, edited, item, removed
 from kubectl_mesh.errors import InputError, MeshError
 from kubectl_mesh.mesh.resource import Path as FieldPath
@@ -33,22 +34,24 @@ class FileChange:
 
 
 def file_changes(changes: ChangeSet) -> list[FileChange]:
-    """What a change set makes of the files that its objects stand in.
+    """What a change set makes of the files that its objects, or their sources, stand in.
 
-    Raises NotEditable where a text cannot be changed in place, InputError for a file that is gone.
+    Raises NotEditable where a text cannot be changed in place, or would change something else that
+    is rendered from it; InputError for a file that is gone.
     """
     by_file: dict[str, list[Step]] = {}
-    for step in changes.steps:
+    for step in at_sources(changes).steps:
         by_file.setdefault(step.resource.origin.name, []).append(step)
-    return [_changed(file, steps) for file, steps in by_file.items()]
+    found = [_changed(file, steps) for file, steps in by_file.items()]
+    check_effects(changes, {each.file: each.after or "" for each in found})
+    return found
 
 
 def _changed(file: str, steps: Sequence[Step]) -> FileChange:
     documents: dict[int, tuple[Document, list[tuple[FieldPath, Step]]]] = {}
     for step in steps:
         origin = step.resource.origin
-        if not isinstance(origin, FileOrigin):
-            raise NotEditable(f"{step.resource} is rendered: change its source", step.resource.id)
+        assert isinstance(origin, FileOrigin)
         documents.setdefault(id(origin.document), (origin.document, []))[1].append(
             (origin.base, step)
         )
@@ -184,8 +187,7 @@ def _written(step: Step, document: Document) -> dict[int, str]:
 def _copied(copied: Copied) -> str | None:
     """The lines of an item of an object; None where they cannot stand elsewhere."""
     origin = copied.resource.origin
-    assert isinstance(origin, FileOrigin)
-    if origin.document.is_json:
+    if not isinstance(origin, FileOrigin) or origin.document.is_json:
         return None
     operations = operations_of(copied.resource.raw, copied.edits)
     try:

@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from jsonpointer import JsonPointer, JsonPointerException
 
@@ -134,12 +134,13 @@ def _fits(pattern: Any, names: Sequence[str]) -> bool:
 
 @dataclass(frozen=True)
 class RenderedOrigin:
-    """An object that kustomize rendered.
+    """An object that kustomize rendered in a `root`.
 
     `source` is the object as it was written, None for a generated one; `patches` are those that may
     have changed it, in order. What is found in neither is at `otherwise`.
     """
 
+    root: Root
     rendered: Mapping[str, Any]
     source: Resource | None
     patches: Sequence[Patch]
@@ -175,11 +176,33 @@ class RenderedOrigin:
         return None
 
 
+class Root(Protocol):
+    """A kustomization, as one who wants to change what it is made of needs it."""
+
+    @property
+    def name(self) -> str: ...
+
+    def effects(self, texts: Mapping[str, str]) -> Iterator[Effect]:
+        """What other texts of some files, by their real path, would make of all roots with them."""
+        ...
+
+
+@dataclass(frozen=True)
+class Effect:
+    """The objects of one root before and after a change; `failure` says why there are none."""
+
+    root: str
+    before: Sequence[Any]
+    after: Sequence[Any]
+    failure: str = ""
+
+
 @dataclass
 class Origins:
     """Finds the origins of the objects of one root. `shown` names a real path as the user would."""
 
-    root: Kustomization
+    root: Root
+    top: Kustomization
     closure: Closure
     base: str
     shown: Callable[[str], str]
@@ -190,7 +213,7 @@ class Origins:
     def of(self, rendered: Document) -> RenderedOrigin:
         """The origin of an object; takes kustomize's annotations from it."""
         document = rendered.value if isinstance(rendered.value, dict) else {}
-        origin, transformations = self._annotations(document)
+        origin, transformations = annotations_of(document)
         kustomizations = {each.file: each for each in self.closure.order}
         source = self._source(document, origin)
         names = [str(field_at(document, ("metadata", "name")))]
@@ -205,27 +228,14 @@ class Origins:
             for patch in self._patches_of(kustomizations[file])
             if patch.concerns(names, kind)
         ]
-        maker = kustomizations.get(self._path(origin.get("configuredIn")) or "", self.root)
+        maker = kustomizations.get(self._path(origin.get("configuredIn")) or "", self.top)
         return RenderedOrigin(
-            document, source, patches, lambda path: self._generated(maker, document, path)
+            self.root,
+            document,
+            source,
+            patches,
+            lambda path: self._generated(maker, document, path),
         )
-
-    def _annotations(self, document: dict[str, Any]) -> tuple[Mapping[str, Any], list[str]]:
-        metadata = document.get("metadata")
-        annotations = metadata.get("annotations") if isinstance(metadata, dict) else None
-        if not isinstance(annotations, dict):
-            return {}, []
-        origin = _parsed(annotations.pop(ORIGIN, None))
-        transformations = _parsed(annotations.pop(TRANSFORMATIONS, None))
-        if not annotations:
-            del document["metadata"]["annotations"]
-        files = [
-            each["configuredIn"]
-            for each in (transformations if isinstance(transformations, list) else ())
-            if isinstance(each, dict) and isinstance(each.get("configuredIn"), str)
-        ]
-        is_local = isinstance(origin, dict) and "repo" not in origin
-        return origin if is_local else {}, files
 
     def _path(self, relative: Any) -> str | None:
         if not isinstance(relative, str):
@@ -275,6 +285,25 @@ class Origins:
     def _in(self, kustomization: Kustomization, path: Path) -> Position:
         found = kustomization.locate(path)
         return Position(self.shown(kustomization.file), found.line, found.column)
+
+
+def annotations_of(document: dict[str, Any]) -> tuple[Mapping[str, Any], list[str]]:
+    """Takes kustomize's annotations from an object: its origin, and what has changed it."""
+    metadata = document.get("metadata")
+    annotations = metadata.get("annotations") if isinstance(metadata, dict) else None
+    if not isinstance(annotations, dict):
+        return {}, []
+    origin = _parsed(annotations.pop(ORIGIN, None))
+    transformations = _parsed(annotations.pop(TRANSFORMATIONS, None))
+    if not annotations:
+        del document["metadata"]["annotations"]
+    files = [
+        each["configuredIn"]
+        for each in (transformations if isinstance(transformations, list) else ())
+        if isinstance(each, dict) and isinstance(each.get("configuredIn"), str)
+    ]
+    is_local = isinstance(origin, dict) and "repo" not in origin
+    return origin if is_local else {}, files
 
 
 def _likeness(value: Any, other: Any) -> int:
