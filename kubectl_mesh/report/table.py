@@ -17,6 +17,7 @@ MAX_WIDTH = 120
 MAX_LENGTH = 2000
 MAX_UNDECIDED = 5
 MAX_CODES = 3
+MAX_ROOTS = 5
 _INDENT = "  "
 _NOUNS: Mapping[Severity, tuple[str, str]] = {
     Severity.ERROR: ("error", "errors"),
@@ -66,7 +67,7 @@ def _rows(finding: Finding, width: int, paint: Paint, wide: bool) -> Iterator[tu
     lines = [
         (rule.code, finding.message),
         ("at", place(position) if position else ""),
-        ("root" if len(finding.roots) == 1 else "roots", ", ".join(finding.roots)),
+        ("roots" if finding.roots[1:] else "root", _named(finding.roots, wide)),
         ("field", dotted(finding.path) if wide or not position else ""),
         ("traffic", finding.traffic),
         ("next", finding.next),
@@ -83,6 +84,13 @@ def _rows(finding: Finding, width: int, paint: Paint, wide: bool) -> Iterator[tu
         if text:
             style = COLORS[finding.severity] if label == rule.code else "dim"
             yield paint(label, style), wrap(text, room)
+
+
+def _named(roots: Sequence[str], wide: bool) -> str:
+    more = 0 if wide else len(roots) - MAX_ROOTS
+    if more <= 0:
+        return ", ".join(roots)
+    return f"{', '.join(roots[:MAX_ROOTS])} and {more} more"
 
 
 def _printable(text: str) -> str:

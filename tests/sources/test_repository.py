@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from kubectl_mesh.errors import UsageError
-from kubectl_mesh.sources import repository
+from kubectl_mesh.sources import repository, sandbox
 from kubectl_mesh.sources.repository import Input
 
 SERVICE = "apiVersion: v1\nkind: Service\nmetadata:\n  name: {name}\nspec:\n  ports: []\n"
@@ -257,3 +257,65 @@ def test_who_looks_at_one_mesh_is_told_of_several(tmp_path: Path) -> None:
         write(tmp_path / name, kustomization_yaml=KUSTOMIZATION)
     with pytest.raises(UsageError, match="-k"):
         read(tmp_path).only()
+
+
+def test_charts_are_rendered_if_asked_by_the_helm_that_is_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a stand-in that prints what Helm 3.14 does."""
+    template = (
+        "{{- if .Values.subset }}\n"
+        + SERVICE.format(name="first")
+        + "---\n{{- end }}\napiVersion: v1\nkind: Service\nmetadata:\n"
+        "  name: {{ .Release.Name }}-web\nspec:\n  type: ExternalName\n"
+    )
+    write(
+        tmp_path / "shop",
+        Chart_yaml=CHART.format(name="shop"),
+        charts__sub__Chart_yaml=CHART.format(name="sub"),
+        charts__sub__templates__web_yaml=template,
+    )
+    helm = tmp_path / "bin" / "helm"
+    helm.parent.mkdir()
+    helm.write_text(
+        "#!/bin/sh\n[ \"$1 $2\" = 'template shop' ] || exit 1\n"
+        "printf '%s\\n' --- '# Source: shop/charts/sub/templates/web.yaml' "
+        "'apiVersion: v1' 'kind: Service' 'metadata:' '  name: shop-web' "
+        "'spec:' '  type: ExternalName'\n"
+    )
+    helm.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{helm.parent}")
+    found = read(tmp_path / "shop", render=["helm"])
+    assert found.unreadable == []
+    (resource,) = found.meshes[1].resources
+    assert found.roots == [str(tmp_path / "shop")]
+    file = str(tmp_path / "shop/charts/sub/templates/web.yaml")
+    places = [resource.origin.locate(path) for path in (("spec", "type"), ("kind",), ())]
+    assert [(place.file, place.line) for place in places if place] == [
+        (file, 15),
+        (file, 1),
+        (file, 1),
+    ]
+    helm.write_text("#!/bin/sh\necho 'Error: found in Chart.yaml, but missing' >&2\nexit 1\n")
+    (unreadable,) = read(tmp_path / "shop", render=["helm"]).unreadable
+    assert unreadable.reason == "not rendered: helm says: found in Chart.yaml, but missing"
+    monkeypatch.setenv("PATH", "")
+    (unreadable,) = read(tmp_path / "shop", render=["helm"]).unreadable
+    assert "helm is not installed" in unreadable.reason
+    assert unreadable.failed
+
+
+@pytest.mark.parametrize("limit", ["SECONDS", "MAX_BYTES"])
+def test_what_takes_too_long_or_prints_too_much_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    monkeypatch.setattr(sandbox, limit, 0.2 if limit == "SECONDS" else 100)
+    kubectl = tmp_path / "bin" / "kubectl"
+    kubectl.parent.mkdir()
+    endless = "while :; do :; done" if limit == "SECONDS" else "printf '%1000s' x"
+    kubectl.write_text(f"#!/bin/sh\n{endless}\n")
+    kubectl.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{kubectl.parent}")
+    write(tmp_path / "a", kustomization_yaml=KUSTOMIZATION, service_yaml=SERVICE.format(name="a"))
+    (unreadable,) = read(tmp_path / "a").unreadable
+    assert ("it takes longer" if limit == "SECONDS" else "it prints more") in unreadable.reason
