@@ -19,7 +19,7 @@ from kubectl_mesh.sources.files import objects_of, unreadable_of
 from kubectl_mesh.sources.kustomize import Closure, Kustomization
 from kubectl_mesh.sources.origins import Effect, Origins, TemplateOrigin, annotations_of
 from kubectl_mesh.sources.progress import ProgressLine
-from kubectl_mesh.sources.sandbox import Rendered, Task, program, run_all
+from kubectl_mesh.sources.sandbox import MEMORY, Rendered, Task, program, run_all
 from kubectl_mesh.sources.yaml import Document, read_documents
 
 OriginOf = Callable[[Document], Origin]
@@ -68,10 +68,12 @@ class Renderer:
             for root in roots:
                 self._not_rendered(root.name, _MISSING)
             return
-        failed = []
+        failed: list[Root] = []
         tasks = [Task((*kustomize, "."), _wrapping(root.top.folder)) for root in roots]
         for root, rendered in zip(roots, self._run(tasks), strict=True):
-            if rendered.failure:
+            if rendered.is_ended:
+                self._not_rendered(root.name, rendered.failure)
+            elif rendered.failure:
                 failed.append(root)
             else:
                 self._add_root(root, rendered)
@@ -151,7 +153,10 @@ class Renderer:
             return
         self.roots += [os.path.normpath(chart.folder) for chart in found]
         tasks = [
-            Task((helm, "template", chart.release, os.path.realpath(chart.folder)))
+            Task(
+                (helm, "template", chart.release, os.path.realpath(chart.folder)),
+                memory=3 * MEMORY,  # it reserves more for Starlark alone
+            )
             for chart in found
         ]
         for chart, rendered in zip(found, self._run(tasks), strict=True):

@@ -5,11 +5,9 @@ What they read is taken for hostile, so time, memory and output are bounded.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import shutil
-import signal
 import subprocess
 import tempfile
 import time
@@ -22,11 +20,11 @@ from kubectl_mesh.sources.files import MAX_BYTES
 
 AT_ONCE = 2
 SECONDS = 60.0
-_MEMORY = 12 * 1024**2
-"""KiB of address space. Helm reserves 4 GiB and more, and uses little of it."""
+MEMORY = 4 * 1024**2
+"""KiB of address space. Programs in Go reserve far more than they use."""
 _LIMITS = (
     f"ulimit -t {int(SECONDS)}; ulimit -f {2 * MAX_BYTES // 512}; "
-    f'ulimit -v {_MEMORY} 2>/dev/null; exec "$0" "$@"'
+    'ulimit -v "$0" 2>/dev/null; exec "$@"'
 )
 _NOWHERE = "http://127.0.0.1:9"
 """A proxy that nobody answers for: the port of `discard`."""
@@ -36,11 +34,15 @@ _MAX_REASON = 1000
 
 @dataclass(frozen=True)
 class Rendered:
-    """What a program printed, in a folder that is gone; `failure` is its reason where it failed."""
+    """What a program printed, in a folder that is gone.
+
+    `failure` is its reason where it failed; `is_ended` tells that it took or printed too much.
+    """
 
     folder: str
     text: str = ""
     failure: str = ""
+    is_ended: bool = False
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class Task:
 
     command: Sequence[str]
     files: Callable[[str], Mapping[str, str]] = lambda folder: {}
+    memory: int = MEMORY
 
 
 def program(*names: str) -> str | None:
@@ -91,13 +94,12 @@ class _Run:
         self._until = time.monotonic() + SECONDS
         with (folder / "out").open("wb") as out, (folder / "err").open("wb") as err:
             self._process = subprocess.Popen(
-                ["/bin/sh", "-c", _LIMITS, *task.command],
+                ["/bin/sh", "-c", _LIMITS, str(task.memory), *task.command],
                 cwd=folder,
                 env=_environment(folder, network),
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,
-                start_new_session=True,
             )
 
     def finish(self) -> Rendered:
@@ -107,12 +109,14 @@ class _Run:
             status = self._process.wait(max(0.0, self._until - time.monotonic()))
         except subprocess.TimeoutExpired:
             self.kill()
-            return Rendered(folder, failure=f"it takes longer than {SECONDS:.0f} seconds")
+            told = f"it takes longer than {SECONDS:.0f} seconds"
+            return Rendered(folder, failure=told, is_ended=True)
         except BaseException:
             self.kill()
             raise
         if (self._folder / "out").stat().st_size > MAX_BYTES:
-            return Rendered(folder, failure=f"it prints more than {MAX_BYTES // 1024**2} MiB")
+            told = f"it prints more than {MAX_BYTES // 1024**2} MiB"
+            return Rendered(folder, failure=told, is_ended=True)
         if status:
             said = (self._folder / "err").read_bytes()[-(1 << 16) :]
             return Rendered(folder, failure=_reason(said.decode("utf-8", "replace"), status))
@@ -121,8 +125,7 @@ class _Run:
         return Rendered(folder, text)
 
     def kill(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.kill()
         self._process.wait()
 
 
