@@ -124,12 +124,13 @@ def telling_apart(
 
 def _touched(expression: str) -> Conditions:
     """The demand on a path that an expression finds something in it. Raises Undecidable."""
+    re2(expression)
     start = end = ".*"
     if "|" not in expression:
         start = "" if expression.startswith("^") else start
         end = "" if re.search(r"(?<!\\)\$$", expression) else end
     whole = f"{start}(?:{expression}){end}"
-    re2(whole)
+    re2(whole)  # a flag is read at the beginning alone
     return Conditions(path=StringMatch("regex", whole))
 
 

@@ -97,7 +97,9 @@ def treatment_of(router: Router, route: Route, caller: Caller) -> Treatment:
         words.append("no destination")
         fails = True
     if action.copies:
-        aspects["mirrors"] = [*aspects.get("mirrors", ()), *_mirrors(router, action, caller)]
+        copied, spoken = _mirrors(router, action, caller)
+        aspects["mirrors"] = [*aspects.get("mirrors", ()), *copied]
+        words += spoken
     apart = _compact(aspects)
     if rewriting.changes:
         path = {"path": [rewriting.text, rewriting.cut, rewriting.expression]}
@@ -259,8 +261,7 @@ def _destinations(
         described[key] = where
         percent = "" if single else f"{float(share * 100):g}% "
         flag = f" ({vain} {where['flag']})" if "flag" in where else ""
-        subset = f" subset {target.subset}" if target.subset else ""
-        spoken.append(f"{percent}{target.host}:{target.port}{subset}{flag}")
+        spoken.append(f"{percent}{_named(target)}{flag}")
     return _Sent(
         [{**described[key], "share": str(share)} for key, share in sorted(shares.items())],
         ", ".join(spoken),
@@ -315,13 +316,23 @@ def _behind(service: Service, number: int) -> list[Any]:
     return [service.selector, port and [port.target, port.protocol], own]
 
 
-def _mirrors(router: Router, action: Action, caller: Caller) -> list[Any]:
-    """Where copies go, and the part of the requests that is copied."""
-    found = [
-        {**_upstream(router, copies.target, caller), "percent": copies.percent}
-        for copies in action.copies
-    ]
-    return sorted(found, key=_compact)
+def _mirrors(
+    router: Router, action: Action, caller: Caller
+) -> tuple[list[Mapping[str, Any]], list[str]]:
+    """Where copies go, and the part of the requests that is copied; and the same in words."""
+    found: list[Mapping[str, Any]] = []
+    spoken = []
+    for copies in action.copies:
+        where = {**_upstream(router, copies.target, caller), "percent": copies.percent}
+        found.append(where)
+        vain = f" in vain ({where['flag']})" if "flag" in where else ""
+        spoken.append(f"{copies.percent:g}% copied to {_named(copies.target)}{vain}")
+    return sorted(found, key=_compact), sorted(spoken)
+
+
+def _named(target: Target) -> str:
+    subset = f" subset {target.subset}" if target.subset else ""
+    return f"{target.host}:{target.port}{subset}"
 
 
 def _compact(value: Any) -> str:

@@ -165,6 +165,11 @@ def test_rules_that_are_exported_to_others() -> None:
     (refused,) = planned(both("b", "a"), live=live).refusals
     assert "from pods of namespace a would get: web.a.svc.cluster.local:80, though" in refused
     assert planned(both("*", "b"), live=live).refusals == ()
+    found = planned(both("b", "a"), live=[*WEB, *both("a", "b")])  # no pod of b is seen
+    assert (told(found), found.refusals) == (
+        [["patch VirtualService/two", "patch VirtualService/one"]],
+        (),
+    )
 
 
 def test_a_tls_host_that_moves_to_another_gateway() -> None:

@@ -781,6 +781,20 @@ def test_fields_of_a_rule_that_mean_the_same(before: Manifest, after: Manifest) 
     assert of(*sides).verdict == SAME
 
 
+def test_a_mirror_that_moves_is_named() -> None:
+    """In words, too, and whether copies arrive."""
+    sides = [
+        [service(), service("other"), web(to(mirror=mirror, mirrorPercentage={"value": 5}))]
+        for mirror in ({"host": "web"}, {"host": "other", "port": {"number": 8080}})
+    ]
+    assert summaries(of(*sides)) == [
+        (
+            f"{WEB}:80, 5% copied to {WEB}:80",
+            f"{WEB}:80, 5% copied to other.shop.svc.cluster.local:8080 in vain (NC)",
+        )
+    ]
+
+
 def test_a_field_beside_a_destination_counts() -> None:
     one, other = to(), to()
     other["route"][0]["brandNew"] = 1
