@@ -11,12 +11,14 @@ import contextlib
 import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import jsonpatch
 from jsonpointer import JsonPointer
 
 from kubectl_mesh.changes.change_set import Action, ChangeSet, Step
+from kubectl_mesh.changes.deletion import being_deleted, is_terminating, uid_of
 from kubectl_mesh.changes.journal import FINISH, Entry, Journal, Run, State, new_run
 from kubectl_mesh.changes.owners import FIELD_MANAGER
 from kubectl_mesh.changes.patch import Conflict, Operation, Target, content, difference, same
@@ -35,6 +37,7 @@ from kubectl_mesh.mesh.resource import Path, field_at
 from kubectl_mesh.rules.repair import Then
 from kubectl_mesh.sources.cluster import path_of
 
+_KUBE_SYSTEM = "/api/v1/namespaces/kube-system"
 _CONFLICT = 409
 _A_SECOND = 1.1
 _TRIES = 5
@@ -54,6 +57,12 @@ class Interrupted(Stopped):
     """The same, by the user's Ctrl-C."""
 
     exit_status = 130
+
+
+class OtherCluster(MeshError):
+    """A run that was made in another cluster."""
+
+    exit_status = 2
 
 
 class Cluster:
@@ -80,6 +89,36 @@ class Cluster:
     def server(self) -> str:
         """The API server's address."""
         return self.client.connection.server
+
+    @cached_property
+    def identity(self) -> str:
+        """The uid of Namespace kube-system, which no other cluster has; "" if it cannot be read."""
+        try:
+            return uid_of(self.client.get(_KUBE_SYSTEM))
+        except (Forbidden, NotInstalled):
+            return ""
+
+    def recognise(self, run: Run) -> str:
+        """Says why it is not certain that a run was made in this cluster; "" if it is.
+
+        Raises OtherCluster where it was not.
+        """
+        if self.server != run.server:
+            raise OtherCluster(
+                f"{run.id} was applied to {run.server} (context {run.context}), and this is "
+                f"{self.server}: name it with --context or --kubeconfig"
+            )
+        if run.cluster and self.identity and run.cluster != self.identity:
+            raise OtherCluster(
+                f"{run.id} was applied to another cluster that had the address {run.server}: its "
+                f"Namespace kube-system had the uid {run.cluster}, here it is {self.identity}; "
+                "nothing is changed: connect to that cluster, or name it with --context"
+            )
+        if run.cluster and self.identity:
+            return ""
+        if run.cluster:
+            return "you may not get Namespace kube-system, whose uid tells clusters apart"
+        return f"the journal of {run.id} does not name its cluster"
 
     def rehearse(self, changes: ChangeSet) -> None:
         """Has the API server try every step, without making one.
@@ -114,13 +153,24 @@ class Cluster:
         Raises Stopped where one fails: those before it are made.
         """
         connection = self.client.connection
-        run = new_run(connection.context, connection.server, map(_entry, changes.steps), goes_on)
+        entries = map(_entry, changes.steps)
+        where = (connection.context, connection.server)
+        run = new_run(*where, entries, goes_on, self.identity)
         journal.write(run)
-        self.go_on(run, journal, told)
+        self._make_rest(run, journal, told)
         return run
 
     def go_on(self, run: Run, journal: Journal, told: Callable[[str], object]) -> None:
-        """Makes the steps of a run that are not made yet. Raises Stopped as `apply` does."""
+        """Makes the steps of a run that are not made yet. Raises Stopped as `apply` does.
+
+        It makes none if somebody has deleted an object of the run since, or created one anew.
+        """
+        changed = self._since(run.entries, journal, _since_made)
+        if changed and run.left:
+            raise Stopped(_stopped(run, run.left[0], "; ".join(changed)))
+        self._make_rest(run, journal, told)
+
+    def _make_rest(self, run: Run, journal: Journal, told: Callable[[str], object]) -> None:
         done: list[Entry] = []
         for entry in run.entries:
             if entry.state is State.STARTED and self._is_made(entry):
@@ -132,7 +182,12 @@ class Cluster:
             if entry.state in (State.DONE, State.UNDONE):
                 continue
             try:
-                self._step(run, entry, done, journal, told)
+                if not self._is_being_deleted(entry):
+                    self._step(run, entry, done, journal, told)
+                if entry.after is None:
+                    self._await_gone(run, entry, journal, told)
+                entry.state = State.DONE
+                _note(run, entry, journal)
             except Stopped:
                 raise
             except MeshError as error:
@@ -150,13 +205,13 @@ class Cluster:
         journal: Journal,
         told: Callable[[str], object],
     ) -> None:
-        """Waits for what a step needs, makes it, and notes it before and after."""
+        """Waits for what a step needs, notes that it is about to be made, and makes it."""
         waited = self._await(done, told)
         self._waiting.ready(self.client, entry.ready, told)
         if entry.then is Then.PROXIES:
             self._waiting.prepare()
         if waited or entry.after is None:
-            self._still_made(run)
+            self._still_made(run, deletions=waited)
         entry.state = State.STARTED
         journal.write(run)
         try:
@@ -166,22 +221,39 @@ class Cluster:
                 entry.state = State.PLANNED
                 journal.write(run)
             raise
-        entry.state = State.DONE
-        _note(run, entry, journal)
 
-    def _still_made(self, run: Run) -> None:
+    def _is_being_deleted(self, entry: Entry) -> bool:
+        """Whether the deletion of a step's object was asked for, so that it is only waited for."""
+        if entry.state is not State.DELETING:
+            return False
+        current = self._current(entry)
+        return current is None or is_terminating(current)
+
+    def _await_gone(
+        self, run: Run, entry: Entry, journal: Journal, told: Callable[[str], object]
+    ) -> None:
+        """Waits until the object of a step is gone, and notes that it is not, if that is so."""
+        uid = uid_of(entry.before)
+        current = self._current(entry)
+        if current is not None and uid_of(current) == uid:
+            entry.state = State.DELETING
+            journal.write(run)
+            self._waiting.gone(self.client, entry.target, entry.path, uid, told)
+
+    def _still_made(self, run: Run, *, deletions: bool) -> None:
         """What was made has to be so before what relies on it is made, or goes.
 
-        Of the objects that istiod reads: on others, controllers write. Raises Conflict where
-        somebody has changed or deleted one since.
+        Of the objects that istiod reads: on others, controllers write. Those that were deleted are
+        looked at with `deletions`. Raises Conflict where somebody has changed, deleted or created
+        one since.
         """
         for entry in _of_istio(each for each in run.entries if each.state is State.DONE):
-            if entry.after is None:
+            if entry.after is None and not deletions:
                 continue
             current = self._current(entry)
-            if current is None:
-                raise Conflict(f"{entry.target} is gone; somebody has deleted it")
-            if not same(current, entry.after):
+            if text := _since_made(entry, current):
+                raise Conflict(text)
+            if current is not None and not same(current, entry.after or {}):
                 who = _who(current, entry.after)
                 raise Conflict(f"{entry.target}: {who} has changed it since")
 
@@ -216,39 +288,23 @@ class Cluster:
         back then, unless `force`: then what somebody has deleted stays so. Raises Stopped where
         one fails: those behind it are taken back.
         """
-        back = run.made[::-1]
-        back.sort(key=lambda each: each.then is Then.ROLLED_OUT)
-        newest = {each.path: each for each in reversed(back)}
-        changed: list[str] = []
-        for entry in newest.values():
-            current = self._current(entry)
-            if _is_either(current, entry.before, entry.after):
-                continue
-            if current is None:
-                changed.append(f"{entry.target} is gone; somebody has deleted it")
-            else:
-                changed.append(f"{entry.target}: {_who(current, entry.after)} has changed it since")
-        if changed and not force:
-            raise Conflict(
-                f"{'; '.join(changed)}; nothing is taken back: look at it, and take back all the "
-                "same with --force"
-            )
+        self.check_undo(run, journal, force=force)
         undone: list[Entry] = []
-        for entry, waits in _by_age(back):
+        for entry, waits in way_back(run):
             try:
                 if waits and undone:
                     self._waiting.proxies([self._changed(each) for each in _of_istio(undone)], told)
-                current = self._current(entry)
+                current = self._stayed(entry, journal, told, force=force)
                 if current is None and entry.after is None and _is_older(undone, entry):
                     time.sleep(_A_SECOND)
-                self._restore(entry, current)
+                self._take_back(run, entry, current, journal, told)
             except MeshError as error:
                 raise Stopped(_left(run, str(error))) from error
             except KeyboardInterrupt:
                 raise Interrupted(_left(run, "interrupted")) from None
-            gone = entry.before is None or (current is None and entry.after is not None)
+            gone = entry.before is None or (current is None and not _is_missed(entry))
             told(f"{entry.target} is {'gone' if gone else 'as it was'}")
-            if entry.after is None and entry.target.kind == "VirtualService":
+            if not gone and entry.after is None and entry.target.kind == "VirtualService":
                 told(
                     f"{entry.target} is made anew, and so the youngest: other VirtualServices of "
                     "its hosts come before it, which they may not have before"
@@ -257,19 +313,96 @@ class Cluster:
             _note(run, entry, journal)
             undone.append(entry)
 
+    def check_undo(self, run: Run, journal: Journal, *, force: bool) -> None:
+        """Raises Conflict where `undo` does because of what somebody has done to an object."""
+        changed = self._since(run.made, journal, _since_undone)
+        if changed and not force:
+            raise Conflict(
+                f"{'; '.join(changed)}; nothing is taken back: look at it, and take back all the "
+                "same with --force"
+            )
+
+    def _since(
+        self,
+        entries: Iterable[Entry],
+        journal: Journal,
+        told_of: Callable[[Entry, Mapping[str, Any] | None], str | None],
+    ) -> list[str]:
+        """What `told_of` says that somebody has done to objects, by the newest step of each.
+
+        An object that undo has created in place of a deleted one counts as that one.
+        """
+        known = [each for each in entries if each.state is not State.UNDONE]
+        known.sort(key=lambda each: each.state is not State.PLANNED)
+        newest = {each.path: each for each in known}
+        current = {path: self._current(each) for path, each in newest.items()}
+        if any(_is_other(each, current[each.path]) for each in newest.values()):
+            recreated = journal.recreated()
+            for each in known:
+                each.before, each.after = (
+                    _succeeded(document, recreated) for document in (each.before, each.after)
+                )
+        found = (told_of(each, current[path]) for path, each in newest.items())
+        return [text for text in found if text]
+
+    def _stayed(
+        self, entry: Entry, journal: Journal, told: Callable[[str], object], *, force: bool
+    ) -> Mapping[str, Any] | None:
+        """The object of a step, once it is known to stay. None where it is gone, or will be.
+
+        Nobody can cancel its deletion: only once it is gone something can be created in its place.
+        """
+        current = self._current(entry)
+        if not is_terminating(current) or entry.before is None:
+            return current
+        if not _is_missed(entry):
+            return None
+        assert current is not None
+        told(f"{entry.target} {being_deleted(current)}, which cannot be cancelled")
+        self._waiting.gone(self.client, entry.target, entry.path, uid_of(current), told)
+        changed = self._since([entry], journal, _since_undone)
+        if changed and not force:
+            raise Conflict("; ".join(changed))
+        return self._current(entry)
+
+    def _take_back(
+        self,
+        run: Run,
+        entry: Entry,
+        current: Mapping[str, Any] | None,
+        journal: Journal,
+        told: Callable[[str], object],
+    ) -> None:
+        """Takes a step back, noting before that it is about to be."""
+        if entry.before is None and entry.state is State.STARTED:
+            entry.after = current or entry.after
+        state, entry.state = entry.state, State.UNDOING
+        journal.write(run)
+        try:
+            self._restore(entry, current)
+        except MeshError as error:
+            if isinstance(error, Conflict) or _is_refusal(error):
+                entry.state = state
+                journal.write(run)
+            raise
+        if entry.before is None and current is not None:
+            self._waiting.gone(self.client, entry.target, entry.path, uid_of(current), told)
+
     def _restore(self, entry: Entry, current: Mapping[str, Any] | None) -> None:
         """Makes an object what it was before a step; one that somebody has deleted stays so."""
         if entry.before is None:
-            if current is not None:
+            if current is not None and not is_terminating(current):
                 self._delete(entry, current)
             return
         if current is None:
-            if entry.after is not None:
+            if not _is_missed(entry):
                 return
-            self._create(entry, entry.before)
+            current = self._create(entry, entry.before)
         elif not same(current, entry.before):
             back = difference(content(current), content(entry.before))
             self._patch(entry, [_is_still(current), *back])
+        if entry.after is None and uid_of(current) != uid_of(entry.before):
+            entry.recreated = uid_of(current)
         self._give_back(entry, entry.before)
 
     def _give_back(self, entry: Entry, before: Mapping[str, Any]) -> None:
@@ -309,8 +442,10 @@ class Cluster:
         Raises Conflict where somebody has changed the same since, so that it cannot be told.
         """
         current = self._current(entry)
-        if entry.before is None or entry.after is None:
-            return (current is None) is (entry.after is None)
+        if entry.before is None:
+            return current is not None
+        if entry.after is None:
+            return current is None or _is_other(entry, current)
         if current is None:
             raise Conflict(f"{entry.target}: it is gone; somebody has deleted it")
         if entry.applied is not None and same(current, entry.after):
@@ -332,10 +467,12 @@ class Cluster:
         if entry.before is None:
             assert entry.after is not None
             return self._create(entry, entry.after, dry=dry)
-        if entry.after is not None:
-            return self._patch(entry, entry.operations, dry=dry)
         current = self._current(entry)
-        if current is not None:
+        if entry.after is not None:
+            _check_stays(entry, current)
+            return self._patch(entry, entry.operations, dry=dry)
+        is_going = is_terminating(current) and not _is_other(entry, current)
+        if current is not None and not is_going:
             self._delete(entry, _unchanged(entry, current), dry=dry)
         return None
 
@@ -455,10 +592,83 @@ def _unchanged(entry: Entry, current: Mapping[str, Any] | None) -> Mapping[str, 
     """The object of a step, which has to be as it was looked at. Raises Conflict."""
     if current is None:
         raise Conflict(f"{entry.target}: it is gone; somebody has deleted it")
+    _check_stays(entry, current)
     if not same(current, entry.before or {}):
         who = _who(current, entry.before)
         raise Conflict(f"{entry.target}: {who} has changed it since it was read")
     return current
+
+
+def _check_stays(entry: Entry, current: Mapping[str, Any] | None) -> None:
+    """Raises Conflict where the object of a step is another one by now, or is being deleted."""
+    if current is not None and _is_other(entry, current):
+        raise Conflict(_created_anew(entry, current))
+    if current is not None and is_terminating(current):
+        raise Conflict(
+            f"{entry.target} {being_deleted(current)}: what is written to it would vanish with it; "
+            "wait until it is gone, and run it again"
+        )
+
+
+def _since_made(entry: Entry, current: Mapping[str, Any] | None) -> str | None:
+    """What somebody has done to the object of a step, as far as going on has to know."""
+    if current is None:
+        is_missing = entry.state is State.DONE and entry.after is not None
+        return f"{entry.target} is gone; somebody has deleted it" if is_missing else None
+    if _is_other(entry, current):
+        return _created_anew(entry, current)
+    if is_terminating(current) and entry.state is State.DONE:
+        return f"{entry.target} {being_deleted(current)}"
+    return None
+
+
+def _since_undone(entry: Entry, current: Mapping[str, Any] | None) -> str | None:
+    """What somebody has done to the object of a step, as far as taking it back has to know."""
+    if current is None:
+        is_missing = entry.before is not None and entry.after is not None
+        return f"{entry.target} is gone; somebody has deleted it" if is_missing else None
+    is_same = _is_either(current, entry.before, entry.after)
+    if _is_other(entry, current):
+        is_undos = entry.after is None and entry.state is State.UNDOING and is_same
+        return None if is_undos else _created_anew(entry, current)
+    if is_terminating(current):
+        is_ours = entry.before is None or entry.after is None
+        return None if is_ours else f"{entry.target} {being_deleted(current)}"
+    return None if is_same else f"{entry.target}: {_who(current, entry.after)} has changed it since"
+
+
+def _created_anew(entry: Entry, current: Mapping[str, Any]) -> str:
+    who = _who(current, None)
+    return f"{entry.target}: it was deleted and created anew: {who} has changed it since"
+
+
+def _is_missed(entry: Entry) -> bool:
+    """Whether going back creates an object that is not there: the step deleted it.
+
+    Not if somebody had asked for its deletion before.
+    """
+    return entry.after is None and not is_terminating(entry.before)
+
+
+def _is_other(entry: Entry, current: Mapping[str, Any] | None) -> bool:
+    """Whether an object only has the name of that of a step. False where that is not known."""
+    known = uid_of(entry.before)
+    if entry.before is None and entry.state not in (State.PLANNED, State.STARTED):
+        known = uid_of(entry.after)
+    found = uid_of(current)
+    return bool(known and found and known != found)
+
+
+def _succeeded(
+    document: Mapping[str, Any] | None, recreated: Mapping[str, str]
+) -> Mapping[str, Any] | None:
+    """An object with the uid of the last one that undo has created in its place."""
+    uid = uid_of(document)
+    while uid in recreated:
+        uid = recreated[uid]
+    if document is None or uid == uid_of(document):
+        return document
+    return {**document, "metadata": {**document["metadata"], "uid": uid}}
 
 
 def _is_still(current: Mapping[str, Any]) -> Operation:
@@ -475,14 +685,17 @@ def _check(found: Mapping[str, Any], name: str) -> None:
         raise ClusterError(f"{name}: the API server answered with something else")
 
 
-def _by_age(entries: Sequence[Entry]) -> Iterator[tuple[Entry, bool]]:
-    """Steps in the order in which they are taken back, and whether to wait for the proxies before.
+def way_back(run: Run) -> Iterator[tuple[Entry, bool]]:
+    """The steps of a run in the order in which they are taken back, restarts after all others.
 
-    That is where the proxies had to have a step before the next one. What is made anew, of one
-    kind, comes with the oldest first, and behind the wait of any of it.
+    With each, whether to wait for the proxies before: where they had to have a step before the next
+    one. What is made anew, of one kind, comes with the oldest first, and behind the wait of any of
+    it.
     """
+    back = run.made[::-1]
+    back.sort(key=lambda each: each.then is Then.ROLLED_OUT)
     for (_, gone), group in itertools.groupby(
-        entries, lambda each: (each.target.kind, each.after is None)
+        back, lambda each: (each.target.kind, each.after is None)
     ):
         found = list(group)
         waits = any(each.then is Then.PROXIES for each in found)
@@ -607,7 +820,11 @@ def _left(run: Run, why: str) -> str:
 
 def _stopped(run: Run, entry: Entry, why: str) -> str:
     made = sum(each.state is State.DONE for each in run.entries)
-    unsure = "; whether this step was made is not known" if entry.state is State.STARTED else ""
+    unsure = ""
+    if entry.state is State.STARTED:
+        unsure = "; whether this step was made is not known"
+    if entry.state is State.DELETING:
+        unsure = f"; the deletion of {entry.target} was asked for and is not finished"
     left = (
         f"{made} of {len(run.entries)} steps are made{unsure}"
         if made or unsure

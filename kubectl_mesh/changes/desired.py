@@ -10,6 +10,7 @@ from typing import Any
 
 from kubectl_mesh.changes.change_set import Ready
 from kubectl_mesh.changes.cluster import Cluster
+from kubectl_mesh.changes.deletion import is_terminating
 from kubectl_mesh.changes.patch import Target, content
 from kubectl_mesh.changes.rollout import Unwanted, Wanted
 from kubectl_mesh.changes.waiting import has_ready_pod
@@ -49,7 +50,7 @@ class Desired:
         metadata = {**resource.raw["metadata"], **({"namespace": namespace} if namespace else {})}
         applied = content({**resource.raw, "metadata": metadata})
         after: Mapping[str, Any] = applied
-        if live is not None or namespace not in coming:
+        if not is_terminating(live) and (live is not None or namespace not in coming):
             after = self._cluster.would_be(_target(resource, namespace), path, applied, live)
         return Wanted(resource, path, applied, live, after)
 

@@ -36,19 +36,31 @@ class JournalError(MeshError):
 
 
 class State(enum.Enum):
-    """How far a step has come. STARTED: the request may have been sent, and nobody knows more."""
+    """How far a step has come.
+
+    STARTED: the request may have been sent, and nobody knows more. DELETING: the deletion was asked
+    for, and the object is still there. UNDOING: as STARTED, for the way back.
+    """
 
     PLANNED = "planned"
     STARTED = "started"
+    DELETING = "deleting"
     DONE = "done"
+    UNDOING = "undoing"
     UNDONE = "undone"
+
+
+_MADE = (State.STARTED, State.DELETING, State.DONE, State.UNDOING)
+_LEFT = (State.PLANNED, State.STARTED, State.DELETING)
+_UNFINISHED = (State.STARTED, State.DELETING, State.UNDOING)
 
 
 @dataclass
 class Entry:
     """A step of a run, as in ChangeSet. Once it is made, `after` is what the server said.
 
-    `path` is where the API server has the object.
+    `path` is where the API server has the object. `recreated` is the uid of the object that undo
+    has created in place of the one that the step deleted.
     """
 
     target: Target
@@ -61,6 +73,7 @@ class Entry:
     state: State = State.PLANNED
     applied: Mapping[str, Any] | None = None
     ready: Sequence[Ready] = ()
+    recreated: str = ""
 
     @property
     def action(self) -> Action:
@@ -74,7 +87,8 @@ FINISH, RESUME = "undo --finish", "apply --resume"
 class Run:
     """What one command did. `server` is the API server's address.
 
-    `goes_on` are the words of `kubectl mesh` that make the steps that are left.
+    `cluster` is the uid of its Namespace kube-system, which no other cluster has; "" if it is not
+    known. `goes_on` are the words of `kubectl mesh` that make the steps that are left.
     """
 
     id: str
@@ -83,28 +97,41 @@ class Run:
     server: str
     entries: list[Entry] = field(default_factory=list)
     goes_on: str = FINISH
+    cluster: str = ""
 
     @property
     def made(self) -> list[Entry]:
-        """The steps that are made, or may be."""
-        return [each for each in self.entries if each.state in (State.STARTED, State.DONE)]
+        """The steps that are made, or may be, and are not undone."""
+        return [each for each in self.entries if each.state in _MADE]
 
     @property
     def left(self) -> list[Entry]:
         """The steps that are not made yet, or may not be."""
-        return [each for each in self.entries if each.state in (State.PLANNED, State.STARTED)]
+        return [each for each in self.entries if each.state in _LEFT]
+
+    @property
+    def is_going_back(self) -> bool:
+        """Whether some steps are undone, or may be."""
+        return any(each.state in (State.UNDOING, State.UNDONE) for each in self.entries)
 
     @property
     def is_half_done(self) -> bool:
         """Whether some steps are made and others are not, or nobody knows."""
         states = {each.state for each in self.entries}
-        return State.STARTED in states or (State.DONE in states and len(states) > 1)
+        return not states.isdisjoint(_UNFINISHED) or (State.DONE in states and len(states) > 1)
 
 
-def new_run(context: str, server: str, entries: Iterable[Entry], goes_on: str = FINISH) -> Run:
+def new_run(
+    context: str,
+    server: str,
+    entries: Iterable[Entry],
+    goes_on: str = FINISH,
+    cluster: str = "",
+) -> Run:
     now = datetime.datetime.now(datetime.timezone.utc)
     name = f"{now:%Y%m%d-%H%M%S-%f}-{secrets.token_hex(2)}"
-    return Run(name, now.isoformat(timespec="seconds"), context, server, list(entries), goes_on)
+    started = now.isoformat(timespec="seconds")
+    return Run(name, started, context, server, list(entries), goes_on, cluster)
 
 
 def default_folder(environ: Mapping[str, str] = os.environ) -> Path:
@@ -145,6 +172,16 @@ class Journal:
         names = sorted(self.folder.glob("*.json"), reverse=True) if self.folder.is_dir() else []
         for file in names:
             yield self._read_or_error(file)
+
+    def recreated(self) -> dict[str, str]:
+        """The uid of each object that undo has created, by that of the one in whose place it is."""
+        return {
+            str(((entry.before or {}).get("metadata") or {}).get("uid")): entry.recreated
+            for run in self.runs()
+            if isinstance(run, Run)
+            for entry in run.entries
+            if entry.recreated
+        }
 
     def last(self, is_meant: Callable[[Run], object]) -> Run | None:
         """The newest run that is meant, if any. Raises JournalError for a newer one that cannot be
@@ -189,6 +226,7 @@ def _written(run: Run) -> Mapping[str, Any]:
         "started": run.started,
         "context": run.context,
         "server": run.server,
+        "cluster": run.cluster,
         "goesOn": run.goes_on,
         "steps": [
             {
@@ -201,6 +239,7 @@ def _written(run: Run) -> Mapping[str, Any]:
                 "then": each.then.value if each.then else None,
                 "applied": each.applied,
                 "ready": [vars(need) for need in each.ready],
+                "recreated": each.recreated,
                 "state": each.state.value,
             }
             for each in run.entries
@@ -217,7 +256,8 @@ def _parsed(value: Any) -> Run:
     )
     entries = [_parsed_entry(step) for step in _part(value, "steps", list)]
     goes_on = RESUME if value.get("goesOn") == RESUME else FINISH
-    return Run(name, started, context, server, entries, goes_on)
+    cluster = _part({"cluster": "", **value}, "cluster", str)
+    return Run(name, started, context, server, entries, goes_on, cluster)
 
 
 def _parsed_entry(step: Any) -> Entry:
@@ -251,6 +291,7 @@ def _parsed_entry(step: Any) -> Entry:
         State(_part(step, "state", str)),
         _part(step, "applied", (dict, _NONE)),
         tuple(_parsed_need(need) for need in _part(step, "ready", list)),
+        _part({"recreated": "", **step}, "recreated", str),
     )
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+from kubectl_mesh.changes.deletion import is_terminating
 from kubectl_mesh.changes.patch import NOTES, operations_of, patched
 from kubectl_mesh.mesh.gateways import MESH, resolve_gateway
 from kubectl_mesh.mesh.hosts import is_wildcard, overlap
@@ -141,6 +142,8 @@ class _Merging:
                 )
             if resource.id in self._snapshot.replaced:
                 yield Refusal(f"{resource} stands twice in the input", "leave one of them")
+            if is_terminating(resource.data):
+                yield Refusal(f"{resource} is being deleted", "wait until it is gone")
         if len(self._members) < 2:
             return
         yield from self._different_exports()

@@ -14,6 +14,7 @@ from typing import Any
 import jsonpatch
 import jsonpointer
 
+from kubectl_mesh.changes.deletion import OF_COLLECTOR
 from kubectl_mesh.errors import MeshError
 from kubectl_mesh.kube.managed_fields import LAST_APPLIED
 from kubectl_mesh.mesh.resource import ABSENT, Path, field_at, pointer
@@ -22,7 +23,17 @@ from kubectl_mesh.rules.repair import Edit
 Operation = Mapping[str, Any]
 NOTES = frozenset((LAST_APPLIED, "deployment.kubernetes.io/revision"))
 """Annotations that kubectl and controllers write for themselves."""
-_SERVERS_OWN = ("managedFields", "resourceVersion", "generation", "uid", "creationTimestamp")
+_SERVERS_OWN = frozenset(
+    (
+        "managedFields",
+        "resourceVersion",
+        "generation",
+        "uid",
+        "creationTimestamp",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+    )
+)
 _ALWAYS_CHANGING: tuple[Path, ...] = ((), ("metadata",))
 """What nobody can rely on: the API server itself writes into it."""
 
@@ -133,6 +144,11 @@ def content(document: Mapping[str, Any]) -> dict[str, Any]:
     found = {key: value for key, value in document.items() if key != "status"}
     metadata = found.get("metadata") or {}
     found["metadata"] = {key: each for key, each in metadata.items() if key not in _SERVERS_OWN}
+    finalizers = metadata.get("finalizers") or ()
+    if not OF_COLLECTOR.isdisjoint(finalizers):
+        del found["metadata"]["finalizers"]
+        if left := [each for each in finalizers if each not in OF_COLLECTOR]:
+            found["metadata"]["finalizers"] = left
     return found
 
 

@@ -8,7 +8,7 @@ See Istio's text on 503 errors after setting a destination rule.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Protocol
@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from kubectl_mesh.changes import outlook
 from kubectl_mesh.changes.breakage import Failures, breaks
 from kubectl_mesh.changes.change_set import ChangeSet, Ready, Step
+from kubectl_mesh.changes.deletion import being_deleted, is_terminating
 from kubectl_mesh.changes.meanwhile import astray, in_step
 from kubectl_mesh.changes.patch import Operation, operations_of, same
 from kubectl_mesh.changes.turns import gaps, in_turn
@@ -119,9 +120,25 @@ def plan(
 
     With `allow_broken` routes to what is not there are a risk, and refused without.
     """
+    vanishing = tuple(_vanishing(live, wanted))
+    if vanishing:
+        return Plan((), vanishing, ())
     changed = [each for each in wanted if each.live is None or not same(each.live, each.after)]
     planning = _Planning(live, changed, unwanted, server, allow_empty=allow_empty)
     return planning.plan(allow_broken=allow_broken)
+
+
+def _vanishing(live: Snapshot, wanted: Iterable[Wanted]) -> Iterator[str]:
+    """Objects of the manifests that are being deleted, or whose Namespace is."""
+    ending = {each.name for each in live.of("Namespace") if is_terminating(each.data)}
+    for each in wanted:
+        if each.live is not None and is_terminating(each.live):
+            what = f"{each.resource} {being_deleted(each.live)}"
+        elif each.resource.namespace in ending:
+            what = f"{each.resource}: Namespace {each.resource.namespace} is being deleted"
+        else:
+            continue
+        yield f"{what}: what is applied would vanish with it; wait until it is gone"
 
 
 class _Planning:
@@ -220,9 +237,10 @@ class _Planning:
         for each in self._unwanted:
             own = _kind(each)
             if own == kind or (kind is None and own not in (_RULES, _ROUTES)):
-                yield Step(
-                    each.resource, each.live, None, (), (), ["nothing needs it"], path=each.path
-                )
+                why = "nothing needs it"
+                if is_terminating(each.live):
+                    why = f"it {being_deleted(each.live)}, and that is waited for"
+                yield Step(each.resource, each.live, None, (), (), [why], path=each.path)
 
     def _receiving(self, others: Sequence[Wanted]) -> Phase:
         others = sorted(others, key=lambda each: _rank(each.resource.kind))

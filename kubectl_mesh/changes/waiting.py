@@ -15,9 +15,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kubectl_mesh.changes.change_set import Ready
+from kubectl_mesh.changes.deletion import is_terminating, kept_by, uid_of
 from kubectl_mesh.changes.patch import Target
 from kubectl_mesh.changes.wait_for import DELAY, For
-from kubectl_mesh.errors import MeshError
+from kubectl_mesh.errors import MeshError, NotInstalled
 from kubectl_mesh.kube.http import Client
 from kubectl_mesh.kube.istiod import Istiod, Proxy, Unreachable
 
@@ -161,6 +162,26 @@ class Waiting:
             self._check(start, text, "look at the pods")
             time.sleep(_PAUSE)
 
+    def gone(self, client: Client, target: Target, path: str, uid: str, told: Told) -> None:
+        """Waits until an object is gone: nothing is at its path, or an object with another uid.
+
+        `told` hears what keeps it, whenever that changes. Raises TimedOut and ClusterError.
+        """
+        start, said = time.monotonic(), ""
+        while True:
+            try:
+                current = client.get(path)
+            except NotInstalled:
+                return
+            if uid_of(current) != uid:
+                return
+            text = f"{target} is not gone: {kept_by(current)}"
+            if text != said:
+                told(f"waiting: {text}")
+                said = text
+            self._check(start, text, "look at what keeps it")
+            time.sleep(_POLL)
+
     def rolled_out(self, client: Client, target: Target, path: str, told: Told) -> None:
         """Waits until all pods of a workload are of its newest template, and ready.
 
@@ -193,7 +214,7 @@ def has_ready_pod(client: Client, need: Ready) -> bool:
 def _is_ready(pod: Mapping[str, Any]) -> bool:
     conditions = (pod.get("status") or {}).get("conditions") or ()
     ready = any(each.get("type") == "Ready" and each.get("status") == "True" for each in conditions)
-    return ready and "deletionTimestamp" not in pod["metadata"]
+    return ready and not is_terminating(pod)
 
 
 def _proxies(istiods: Iterable[Istiod]) -> dict[str, Proxy]:

@@ -176,7 +176,7 @@ def run(args: argparse.Namespace) -> int:
         agree(args, f"Make {len(changes.steps)} changes?")
         told = say if args.output != "json" else _say_aside
         found = cluster.apply(changes, journal_of(args), told, RESUME)
-    told(f"Taken back by: kubectl mesh undo {found.id}")
+    told(f"To undo: kubectl mesh undo {found.id}")
     return 0
 
 

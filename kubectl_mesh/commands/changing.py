@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from kubectl_mesh.changes import files
 from kubectl_mesh.changes.change_set import ChangeSet, Step
-from kubectl_mesh.changes.journal import RESUME, Entry, Journal, Run, State, default_folder
+from kubectl_mesh.changes.journal import RESUME, Entry, Journal, Run, default_folder
 from kubectl_mesh.changes.outlook import resource_of
 from kubectl_mesh.changes.owners import FIELD_MANAGER, owner_of
 from kubectl_mesh.changes.patch import Conflict, same
@@ -177,7 +177,7 @@ def apply(args: argparse.Namespace, changes: ChangeSet) -> None:
         count = len(changes.steps)
         agree(args, f"Make {count} changes?" if count > 1 else "Make the change?")
         run = cluster.apply(changes, journal_of(args), say)
-    print(f"Taken back by: kubectl mesh undo {run.id}")
+    print(f"To undo: kubectl mesh undo {run.id}")
 
 
 def refuse_owned(changes: ChangeSet) -> None:
@@ -234,10 +234,10 @@ def going_on(args: argparse.Namespace, cluster: Cluster, name: str) -> tuple[Jou
     found = journal.run(name) if name else journal.last(_is_left_by_apply)
     if found is None:
         raise UsageError("there is nothing to go on with: see undo --list")
-    check_server(cluster, found)
+    check_cluster(cluster, found)
     if not found.left:
         raise UsageError(f"there is nothing left to do of {found.id}")
-    if any(each.state is State.UNDONE for each in found.entries):
+    if found.is_going_back:
         raise UsageError(
             f"{found.id} was taken back in part: kubectl mesh undo {found.id} goes on with that"
         )
@@ -248,13 +248,12 @@ def _is_left_by_apply(run: Run) -> bool:
     return run.is_half_done and run.goes_on == RESUME
 
 
-def check_server(cluster: Cluster, found: Run) -> None:
-    """Raises UsageError for a run of another cluster."""
-    if cluster.server != found.server:
-        raise UsageError(
-            f"{found.id} was applied to {found.server} (context {found.context}), and this is "
-            f"{cluster.server}: name it with --context or --kubeconfig"
-        )
+def check_cluster(cluster: Cluster, found: Run) -> None:
+    """Raises OtherCluster for a run of another cluster; says so where that is not certain."""
+    doubt = cluster.recognise(found)
+    if doubt:
+        said = f"{doubt}: only the uids of its objects can show that it is this one"
+        print(f"Warning: {safe(said)}", file=sys.stderr)
 
 
 def journal_of(args: argparse.Namespace) -> Journal:

@@ -6,11 +6,11 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from kubectl_mesh.changes.journal import FINISH, Journal, JournalError, Run, State, told_runs
+from kubectl_mesh.changes.journal import FINISH, Journal, JournalError, Run, told_runs
 from kubectl_mesh.commands.changing import (
     add_apply_flags,
     agree_to,
-    check_server,
+    check_cluster,
     connected,
     journal_of,
     say,
@@ -72,14 +72,14 @@ def run(args: argparse.Namespace) -> int:
     if found is None:
         raise UsageError("there is nothing to take back: see --list")
     with connected(args) as cluster:
-        check_server(cluster, found)
+        check_cluster(cluster, found)
         _go(args, cluster, found, journal)
     return 0
 
 
 def _go(args: argparse.Namespace, cluster: Cluster, found: Run, journal: Journal) -> None:
     concerned = found.left if args.finish else found.made
-    if args.finish and any(each.state is State.UNDONE for each in found.entries):
+    if args.finish and found.is_going_back:
         raise UsageError(f"{found.id} was taken back: run fix again instead")
     if args.finish and found.goes_on != FINISH:
         raise UsageError(f"kubectl mesh {found.goes_on} {found.id} goes on with that one")

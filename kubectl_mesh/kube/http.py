@@ -123,10 +123,14 @@ class Client:
     def delete(self, path: str, version: Mapping[str, str], *, dry: bool = False) -> None:
         """Deletes the object at a path, if its uid and resourceVersion are these. See `patch`.
 
-        If `dry`, the server only tries it. That stands in the body: where there is one, it does not
-        look for it in the query.
+        What belongs to it goes afterwards, as with `kubectl delete`. If `dry`, the server only
+        tries it. That stands in the body: where there is one, it does not look for it in the query.
         """
-        options = {"preconditions": dict(version), **({"dryRun": ["All"]} if dry else {})}
+        options = {
+            "preconditions": dict(version),
+            "propagationPolicy": "Background",
+            **({"dryRun": ["All"]} if dry else {}),
+        }
         self._request(path, {}, "DELETE", _Body(json.dumps(options).encode(), "application/json"))
 
     def _object(self, path: str, response: _Answer) -> dict[str, Any]:

@@ -26,6 +26,7 @@ _METADATA = {
     "labels": _STRINGS,
     "annotations": _STRINGS,
     "creationTimestamp": str,
+    "deletionTimestamp": str,
     "ownerReferences": [{"apiVersion": str, "kind": str, "name": str, "controller": bool}],
 }
 _MATCH_STRING = {"exact": str, "prefix": str, "regex": str}

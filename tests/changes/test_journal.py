@@ -58,6 +58,8 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
         ((State.UNDONE,), "1 undone"),
         ((State.UNDONE, State.PLANNED), "1 planned, 1 undone"),
         ((State.UNDONE, State.DONE), "half done: 1 done, 1 undone"),
+        ((State.DELETING,), "half done: 1 deleting"),
+        ((State.UNDOING, State.PLANNED), "half done: 1 planned, 1 undoing"),
     ],
 )
 def test_how_far_a_run_has_come(states: tuple[State, ...], said: str) -> None:
@@ -183,3 +185,35 @@ def test_a_pointer_that_is_none_is_not_read(tmp_path: Path) -> None:
     journal.write(run)
     with pytest.raises(JournalError, match="cannot be read"):
         journal.run(run.id)
+
+
+def test_a_journal_of_before_there_was_an_identity(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    run = run_of(State.DONE)
+    run.cluster = "a uid"
+    journal.write(run)
+    file = tmp_path / f"{run.id}.json"
+    value = json.loads(file.read_text())
+    assert value.pop("cluster") == "a uid"
+    del value["steps"][0]["recreated"]
+    file.write_text(json.dumps(value))
+    found = journal.run(run.id)
+    assert (found.cluster, found.entries[0].recreated) == ("", "")
+
+
+def test_what_is_made_and_left_of_a_run() -> None:
+    run = run_of(*State)
+    made, left = ([each.state.value for each in those] for those in (run.made, run.left))
+    assert made == ["started", "deleting", "done", "undoing"]
+    assert left == ["planned", "started", "deleting"]
+    assert not run_of(State.DELETING, State.DONE).is_going_back
+    assert run_of(State.UNDOING, State.DONE).is_going_back
+
+
+def test_what_undo_has_created_in_place_of_what(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    run = run_of(State.UNDONE, State.UNDONE)
+    run.entries[0].before, run.entries[0].recreated = {"metadata": {"uid": "1"}}, "2"
+    journal.write(run)
+    (tmp_path / "broken.json").write_text("{")
+    assert journal.recreated() == {"1": "2"}

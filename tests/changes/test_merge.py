@@ -252,3 +252,14 @@ def test_a_gateway_is_not_shortened_to_what_means_another_one() -> None:
     after = spec(found)
     assert after["gateways"] == ["front", "a/mesh", "a/web.example.com"]
     assert after["http"][1]["match"] == [{"gateways": ["a/mesh", "a/web.example.com"]}]
+
+
+def test_what_is_being_deleted_is_not_merged() -> None:
+    one, other = (
+        virtual_service(name, ["shop.com"], to("shop", prefix(f"/{name}")), gateways=["front"])
+        for name in ("x", "y")
+    )
+    other["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    assert reasons(mesh(one, other)) == (
+        "VirtualService a/y is being deleted: wait until it is gone"
+    )

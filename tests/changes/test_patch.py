@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kubectl_mesh.changes.patch import Conflict, difference, operations_of, patched
+from kubectl_mesh.changes.patch import Conflict, content, difference, operations_of, patched
 from kubectl_mesh.mesh.resource import ABSENT, Path, field_at
 from kubectl_mesh.rules.repair import Edit
 from tests.routing.given import service, snapshot
@@ -144,3 +144,12 @@ def test_a_patch_does_what_its_edits_say_and_its_inverse_takes_that_back(
     after = patched(document, operations)
     assert after == expected
     assert patched(after, difference(after, document)) == document == before
+
+
+def test_what_the_server_notes_of_a_deletion_is_no_content() -> None:
+    finalizers = ["x/y", "foregroundDeletion"]
+    going = {"deletionTimestamp": "now", "deletionGracePeriodSeconds": 0, "finalizers": finalizers}
+    assert content({"metadata": {"name": "x", **going}}) == {
+        "metadata": {"name": "x", "finalizers": ["x/y"]}
+    }
+    assert content({"metadata": {"finalizers": ["orphan"]}}) == {"metadata": {}}

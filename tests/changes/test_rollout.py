@@ -23,6 +23,7 @@ from tests.routing.given import (
     server,
     service,
     snapshot,
+    thing,
     virtual_service,
 )
 
@@ -586,3 +587,34 @@ def test_a_rule_without_spec_is_no_reason_to_fail() -> None:
     del bare["spec"]["subsets"]
     bare["spec"] = None
     assert planned([bare, route("v1")]).refusals
+
+
+def ending(document: Object, *finalizers: str) -> Object:
+    """An object whose deletion was asked for."""
+    stamp = {"deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": list(finalizers)}
+    return {**document, "metadata": {**document["metadata"], **stamp}}
+
+
+def test_what_is_being_deleted_is_not_applied_to() -> None:
+    """Even if nothing is to be changed; and what is in a Namespace that is."""
+    live = (service("web"), rule("v1"), ending(route("v1"), "x/y"))
+    found = planned([route("v1")], live=live)
+    assert found.phases == ()
+    (refusal,) = found.refusals
+    assert refusal.startswith("VirtualService a/web is being deleted (since 2026-01-01T00:00:00Z; ")
+    assert "finalizer x/y): what is applied would vanish with it" in refusal
+    space = thing("v1", "Namespace", "a", {}, "")
+    for allow_broken in (False, True):
+        found = planned([route("v1")], live=(*LIVE, ending(space)), allow_broken=allow_broken)
+        assert found.refusals == (
+            "VirtualService a/web: Namespace a is being deleted: what is applied would vanish with "
+            "it; wait until it is gone",
+        )
+    assert not planned([route("v1")], live=(*LIVE, space)).refusals
+
+
+def test_what_is_being_deleted_is_waited_for_where_it_is_to_go() -> None:
+    live = (service("web"), rule("v1"), ending(route("v1"), "x/y"))
+    found = planned([], live=live, gone=[rule("v1"), ending(route("v1"), "x/y")])
+    assert told(found) == [["delete VirtualService/web*"], ["delete DestinationRule/web"]]
+    assert "is being deleted" in found.phases[0].steps[0].reasons[0]

@@ -13,6 +13,7 @@ from kubectl_mesh.changes.change_set import Ready
 from kubectl_mesh.changes.patch import Target
 from kubectl_mesh.changes.wait_for import For
 from kubectl_mesh.changes.waiting import Changed, TimedOut, Waiting
+from kubectl_mesh.errors import NotInstalled
 from kubectl_mesh.kube.http import Client
 from kubectl_mesh.kube.istiod import Istiod, Proxy, Unreachable
 
@@ -192,3 +193,50 @@ def test_a_pod_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
         waiting.timeout = 0.0
         with pytest.raises(TimedOut, match="no pod is ready for subset v2 of web: look"):
             waiting.ready(cast(Client, Pods([], [])), [need], said.append)
+
+
+class Object:
+    """An API server's answers to one path, poll by poll; None: there is nothing."""
+
+    def __init__(self, *polls: dict[str, Any] | None) -> None:
+        self._polls = list(polls)
+
+    def get(self, path: str) -> dict[str, Any]:
+        found = self._polls.pop(0)
+        if found is None:
+            raise NotInstalled(path)
+        return found
+
+
+def ending(kind: str = "VirtualService", uid: str = "1", **more: Any) -> dict[str, Any]:
+    return {"kind": kind, "metadata": {"uid": uid, **more.pop("metadata", {})}, **more}
+
+
+def test_an_object_is_waited_for_until_it_is_gone() -> None:
+    keeping = ({"finalizers": ["x/a", "x/b"]}, {"finalizers": ["x/b"]}, {})
+    objects = [ending(metadata=each) for each in keeping]
+    for last in (None, ending(uid="2")):
+        said: list[str] = []
+        with Waiting(nowhere, timeout=5) as waiting:
+            waiting.gone(
+                cast(Client, Object(objects[0], *objects, last)), TARGET, "/it", "1", said.append
+            )
+        assert said == [
+            "waiting: VirtualService shop/web is not gone: finalizers x/a, x/b",
+            "waiting: VirtualService shop/web is not gone: finalizer x/b",
+            "waiting: VirtualService shop/web is not gone: it has no finalizers and has not "
+            "stopped yet",
+        ]
+
+
+def test_a_namespace_says_what_keeps_it() -> None:
+    conditions = [
+        {"type": "NamespaceContentRemaining", "status": "True", "message": "pods. has 1 instance"},
+        {"type": "NamespaceDeletionContentFailure", "status": "False", "message": "all right"},
+    ]
+    space = ending(
+        "Namespace", spec={"finalizers": ["kubernetes"]}, status={"conditions": conditions}
+    )
+    with Waiting(nowhere, timeout=0.0) as waiting, pytest.raises(TimedOut) as error:
+        waiting.gone(cast(Client, Object(space)), TARGET, "/it", "1", print)
+    assert "is not gone: finalizer kubernetes; pods. has 1 instance: look at" in str(error.value)

@@ -10,6 +10,7 @@ import yaml
 from kubectl_mesh.cli import main
 
 from .debug_pages import debug_pages
+from .finalizers import HOLD, hold, let_go_soon
 from .mesh import Mesh
 from .test_ingress import GATEWAY_AND_SUBSETS, INSIDE, WaysIn
 
@@ -179,6 +180,42 @@ def test_a_proxy_that_acknowledges_nothing(
         assert names(mesh) == ["myapp"]
     mesh.settled()
     assert ways_in.from_inside(INSIDE) == {"v1"}
+
+
+@pytest.mark.parametrize("way", [("undo", "--finish"), ("undo",)])
+def test_the_one_that_goes_has_a_finalizer(
+    mesh: Mesh,
+    ways_in: WaysIn,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    way: tuple[str, ...],
+) -> None:
+    path = mesh.server.path(yaml.safe_load(HELLOWORLD))
+    hold(mesh.server, path)
+    with (
+        debug_pages(mesh.istiod) as url,
+        mesh.load(ways_in.client, INSIDE, "/hello") as inside,
+    ):
+        changing = (
+            *("--yes", "--journal", str(tmp_path), "--istiod-url", url),
+            *("--kubeconfig", str(mesh.server.kubeconfig)),
+        )
+        merge = ("merge-vs", "myapp", "helloworld", "--apply", *changing)
+        assert main([*merge, "--timeout", "2s"]) == 3
+        said = capsys.readouterr().err
+        assert f"VirtualService default/helloworld is not gone: finalizer {HOLD}" in said
+        assert "1 of 2 steps are made; the deletion of VirtualService default/helloworld" in said
+        assert main(merge) == 3
+        said = capsys.readouterr().err
+        assert "default/helloworld is being deleted: wait until it is gone" in said
+        with let_go_soon(mesh.server, path):
+            assert main([*way, *changing]) == 0
+        mesh.settled()
+        assert names(mesh) == (["helloworld", "myapp"] if way == ("undo",) else ["myapp"])
+        if way == ("undo",):
+            with let_go_soon(mesh.server, path):
+                mesh.server.delete(HELLOWORLD)
+    assert 503 not in {status for status, _ in inside.counts}
 
 
 def names(mesh: Mesh) -> list[str]:

@@ -289,7 +289,7 @@ def test_the_doctor_sees_everything(user: Users) -> None:
 def test_what_is_found_can_be_repaired(user: Users, resource: str) -> None:
     said = user(DOCTOR, FIX).repair(resource)
     assert not refused(said)
-    assert "Taken back by: kubectl mesh undo" in said, said
+    assert "To undo: kubectl mesh undo" in said, said
     assert " is as it was" in said
 
 

@@ -119,7 +119,7 @@ def test_applied_it_is_gone_and_undone_it_is_back(
     runs = 0
     for _ in range(MOST_RUNS):
         out = run("fix", "-A", "--apply", *EVERYTHING, *choices)
-        if "Taken back by: kubectl mesh undo" in out:
+        if "To undo: kubectl mesh undo" in out:
             runs, choices = runs + 1, []
         elif "CHOOSE\n" in out and not choices:
             choices = [word for name in fixture.names for word in ("--choose", name)]

@@ -28,6 +28,7 @@ from kubectl_mesh.cli import main
 
 from .debug_pages import debug_pages
 from .envoy import Proxy
+from .finalizers import HOLD, hold, let_go_soon
 from .load import Load
 from .manifests import (
     INGRESS,
@@ -40,6 +41,7 @@ from .manifests import (
     virtual_service,
 )
 from .mesh import Mesh
+from .rollouts import namespaces_emptied
 from .routes_tried import SEED
 
 COUNT = int(os.environ.get("KUBECTL_MESH_RECONFIGURATIONS", "4"))
@@ -624,7 +626,13 @@ def test_what_is_wrong_in_a_namespace_that_is_to_come(
     assert shop.apply([space, wrong]) == 3
     said = capsys.readouterr().err
     assert "1 of 2 steps are made: kubectl mesh apply --resume" in said
-    assert shop.run("undo") == 0
+    assert shop.run("undo", "--timeout", "1s") == 3
+    said = capsys.readouterr().err
+    assert "Namespace to-come is not gone: finalizer kubernetes" in said
+    assert shop.apply([space]) == 3
+    assert "Namespace to-come is being deleted (since " in capsys.readouterr().err
+    with namespaces_emptied(shop.mesh.server):
+        assert shop.run("undo") == 0
     wrong["spec"] = {"ports": 5}
     assert shop.apply([space, wrong]) == 3
     assert "spec.ports: expected a list" in capsys.readouterr().err
@@ -675,3 +683,49 @@ def test_pruned_deleted_and_taken_back(shop: Shop) -> None:
         "get", "virtualservices,destinationrules", "-o", "name"
     ).stdout
     assert listed == ""
+
+
+def test_a_virtual_service_that_its_finalizer_keeps(
+    shop: Shop, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It routes until it is gone, and so long its DestinationRule stays."""
+    path = shop.mesh.server.path(FIRST[0])
+    hold(shop.mesh.server, path)
+    kept = f"VirtualService default/web is not gone: finalizer {HOLD}"
+    briefly = ("--timeout", "1s")
+    with shop.load() as loads:
+        assert shop.apply(FIRST[:2], "--delete", *briefly) == 3
+        said = capsys.readouterr().err
+        assert kept in said
+        assert "the deletion of VirtualService default/web was asked for and is not" in said
+        for way in (("apply", "--resume"), ("undo",)):
+            assert shop.run(*way, *briefly) == 3
+            assert kept in capsys.readouterr().err
+        assert shop.apply(FIRST[:1], *briefly) == 3
+        assert "default/web is being deleted (since " in capsys.readouterr().err
+        assert shop.spec("destinationrule")["subsets"] == [subset("s1", version="v1")]
+        with let_go_soon(shop.mesh.server, path):
+            assert shop.run("undo") == 0
+        assert shop.routed_to() == "s1"
+        shop.mesh.settled()
+        with let_go_soon(shop.mesh.server, path, after=2):
+            assert shop.apply(FIRST[:2], "--delete") == 0
+        shop.mesh.settled()
+    assert 503 not in {status for status, _ in failed(loads)}
+    listed = shop.mesh.server.kubectl("get", "virtualservices,destinationrules", "-o", "name")
+    assert "/web" not in listed.stdout
+
+
+def test_what_undo_deletes_is_gone_before_its_destination_rule(shop: Shop) -> None:
+    path = shop.mesh.server.path(FIRST[0])
+    shop.mesh.server.delete(*FIRST[:2])
+    kept = [{**each, "metadata": {**each["metadata"]}} for each in FIRST[:2]]
+    kept[0]["metadata"]["finalizers"] = [HOLD]
+    assert shop.apply(kept) == 0
+    with shop.load() as loads:
+        assert shop.run("undo", "--timeout", "1s") == 3
+        assert shop.spec("destinationrule")["subsets"] == [subset("s1", version="v1")]
+        with let_go_soon(shop.mesh.server, path):
+            assert shop.run("undo") == 0
+        shop.mesh.settled()
+    assert 503 not in {status for status, _ in failed(loads)}
