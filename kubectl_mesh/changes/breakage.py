@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -76,6 +76,12 @@ class Failure:
     told: str
     whom: str
     clusters: tuple[_Cluster, ...]
+
+    @property
+    def what(self) -> tuple[object, ...]:
+        """Which requests these are, of whatever client, and where they cannot be sent."""
+        clusters = [(each.host, each.subset, each.port) for each in self.clusters]
+        return self.way, sorted(self.match), self.share, clusters
 
 
 class Failures:
@@ -315,19 +321,41 @@ class Served:
     namespace: str
 
 
-def breaks(before: Failures, meanwhile: Failures, after: Failures) -> Iterator[str]:
+@dataclass(frozen=True)
+class Breakage:
+    """Something that fails in one state and does not in another. `key` tells it from all others.
+
+    `whom` are the clients, "" for all of them: they are not in the key.
+    """
+
+    key: str
+    told: str
+    whom: str = ""
+
+
+def breaks(
+    before: Failures, meanwhile: Failures, after: Failures, excused: Collection[str] = ()
+) -> Iterator[str]:
     """What fails meanwhile, on the way from one state to another, and did not before.
 
-    A host that was not served before, and will be in the end, need not be served yet.
+    A host that was not served before, and will be in the end, need not be served yet. What has one
+    of the `excused` keys may fail.
     """
     new: dict[str, dict[str, None]] = defaultdict(dict)
-    for each in meanwhile.failing:
-        if not before.fail(each):
+    for each in broken(before, meanwhile, after):
+        if each.key not in excused:
             new[each.told].update({each.whom: None} if each.whom else {})
     for told, whom in new.items():
         yield " ".join([told, _few(whom)]) if whom else told
-    for key in meanwhile.findings.keys() - before.findings.keys():
-        yield meanwhile.findings[key]
+
+
+def broken(before: Failures, meanwhile: Failures, after: Failures) -> Iterator[Breakage]:
+    """What `breaks` tells of, piece by piece."""
+    for each in meanwhile.failing:
+        if not before.fail(each):
+            yield Breakage(_key("requests", *each.what), each.told, each.whom)
+    for finding in meanwhile.findings.keys() - before.findings.keys():
+        yield Breakage(_key("finding", finding), meanwhile.findings[finding])
     if meanwhile is not after:
         ways, left, kept = (
             {(each.selector, each.port, each.host, each.namespace): each for each in state.served}
@@ -336,30 +364,39 @@ def breaks(before: Failures, meanwhile: Failures, after: Failures) -> Iterator[s
         for way in ways.keys() & kept.keys() - left.keys():
             lost = ways[way]
             what = f"{lost.host} on port {lost.port}"
-            yield f"Gateway {lost.gateway} would not serve {what} meanwhile"
+            told = f"Gateway {lost.gateway} would not serve {what} meanwhile"
+            yield Breakage(_key("lost", lost.gateway, lost.port, lost.host), told)
         return
-    for key in after.unserved.keys() - before.unserved.keys():
-        yield after.unserved[key]
-    yield from dict.fromkeys(_lost(before, after))
+    for name in after.unserved.keys() - before.unserved.keys():
+        yield Breakage(_key("unserved", name), after.unserved[name])
+    yield from _lost(before, after)
 
 
-def _lost(before: Failures, after: Failures) -> Iterator[str]:
+def _key(*parts: object) -> str:
+    return json.dumps(parts, default=str)
+
+
+def _lost(before: Failures, after: Failures) -> Iterator[Breakage]:
     """Hosts that are still meant to be served by gateways, and are not."""
     told = set()
     for lost in before.served - after.served:
         vs = after.bound.get((lost.gateway, lost.host))
         if vs:
             told.add(lost.host)
-            yield (
+            yield Breakage(
+                _key("lost", lost.gateway, lost.port, lost.host),
                 f"{vs} is for {lost.host} on Gateway {lost.gateway}, which would serve it no "
-                f"longer on port {lost.port}"
+                f"longer on port {lost.port}",
             )
     wanted = {host: vs for (_, host), vs in after.bound.items()}
     seen, left = (
         {each.host for each in state.served if each.namespace} for state in (before, after)
     )
     for host in (seen - left - told) & wanted.keys():
-        yield f"{wanted[host]} is for {host}, which no pod of a gateway would serve any longer"
+        yield Breakage(
+            _key("lost", host),
+            f"{wanted[host]} is for {host}, which no pod of a gateway would serve any longer",
+        )
 
 
 def _few(names: Iterable[str]) -> str:

@@ -147,15 +147,16 @@ class Cluster:
         journal: Journal,
         told: Callable[[str], object],
         goes_on: str = FINISH,
+        cures: Sequence[str] | None = None,
     ) -> Run:
-        """Makes the steps one after the other. `told` hears of each; `goes_on` is as in Run.
+        """Makes the steps one after the other. `told` hears of each; see Run for the rest.
 
         Raises Stopped where one fails: those before it are made.
         """
         connection = self.client.connection
         entries = map(_entry, changes.steps)
         where = (connection.context, connection.server)
-        run = new_run(*where, entries, goes_on, self.identity)
+        run = new_run(*where, entries, goes_on, self.identity, cures)
         journal.write(run)
         self._make_rest(run, journal, told)
         return run
@@ -302,7 +303,7 @@ class Cluster:
                 raise Stopped(_left(run, str(error))) from error
             except KeyboardInterrupt:
                 raise Interrupted(_left(run, "interrupted")) from None
-            gone = entry.before is None or (current is None and not _is_missed(entry))
+            gone = entry.before is None or (current is None and not is_missed(entry))
             told(f"{entry.target} is {'gone' if gone else 'as it was'}")
             if not gone and entry.after is None and entry.target.kind == "VirtualService":
                 told(
@@ -355,7 +356,7 @@ class Cluster:
         current = self._current(entry)
         if not is_terminating(current) or entry.before is None:
             return current
-        if not _is_missed(entry):
+        if not is_missed(entry):
             return None
         assert current is not None
         told(f"{entry.target} {being_deleted(current)}, which cannot be cancelled")
@@ -395,7 +396,7 @@ class Cluster:
                 self._delete(entry, current)
             return
         if current is None:
-            if not _is_missed(entry):
+            if not is_missed(entry):
                 return
             current = self._create(entry, entry.before)
         elif not same(current, entry.before):
@@ -642,7 +643,7 @@ def _created_anew(entry: Entry, current: Mapping[str, Any]) -> str:
     return f"{entry.target}: it was deleted and created anew: {who} has changed it since"
 
 
-def _is_missed(entry: Entry) -> bool:
+def is_missed(entry: Entry) -> bool:
     """Whether going back creates an object that is not there: the step deleted it.
 
     Not if somebody had asked for its deletion before.

@@ -88,7 +88,8 @@ class Run:
     """What one command did. `server` is the API server's address.
 
     `cluster` is the uid of its Namespace kube-system, which no other cluster has; "" if it is not
-    known. `goes_on` are the words of `kubectl mesh` that make the steps that are left.
+    known. `goes_on` are the words of `kubectl mesh` that make the steps that are left. `cures` are
+    the keys (see breakage.Breakage) of what failed before it; None where that is not known.
     """
 
     id: str
@@ -98,6 +99,7 @@ class Run:
     entries: list[Entry] = field(default_factory=list)
     goes_on: str = FINISH
     cluster: str = ""
+    cures: Sequence[str] | None = None
 
     @property
     def made(self) -> list[Entry]:
@@ -127,11 +129,12 @@ def new_run(
     entries: Iterable[Entry],
     goes_on: str = FINISH,
     cluster: str = "",
+    cures: Sequence[str] | None = None,
 ) -> Run:
     now = datetime.datetime.now(datetime.timezone.utc)
     name = f"{now:%Y%m%d-%H%M%S-%f}-{secrets.token_hex(2)}"
     started = now.isoformat(timespec="seconds")
-    return Run(name, started, context, server, list(entries), goes_on, cluster)
+    return Run(name, started, context, server, list(entries), goes_on, cluster, cures)
 
 
 def default_folder(environ: Mapping[str, str] = os.environ) -> Path:
@@ -228,6 +231,7 @@ def _written(run: Run) -> Mapping[str, Any]:
         "server": run.server,
         "cluster": run.cluster,
         "goesOn": run.goes_on,
+        "cures": None if run.cures is None else list(run.cures),
         "steps": [
             {
                 "target": vars(each.target),
@@ -257,7 +261,8 @@ def _parsed(value: Any) -> Run:
     entries = [_parsed_entry(step) for step in _part(value, "steps", list)]
     goes_on = RESUME if value.get("goesOn") == RESUME else FINISH
     cluster = _part({"cluster": "", **value}, "cluster", str)
-    return Run(name, started, context, server, entries, goes_on, cluster)
+    cures = _part({"cures": None, **value}, "cures", (list, _NONE))
+    return Run(name, started, context, server, entries, goes_on, cluster, cures)
 
 
 def _parsed_entry(step: Any) -> Entry:

@@ -5,11 +5,31 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from kubectl_mesh.changes.change_set import ChangeSet
+from kubectl_mesh.changes.change_set import ChangeSet, Step
+from kubectl_mesh.changes.deletion import is_terminating
 from kubectl_mesh.mesh.objects import as_resource
 from kubectl_mesh.mesh.resource import Resource
 from kubectl_mesh.mesh.schema import kind_of
 from kubectl_mesh.mesh.snapshot import Snapshot
+
+_RELIED_ON = (
+    "Namespace",
+    "Service",
+    "ServiceEntry",
+    "Gateway",
+    "VirtualService",
+    "DestinationRule",
+    "Sidecar",
+)
+
+
+def staying(snapshot: Snapshot) -> tuple[Snapshot, list[str]]:
+    """The snapshot once what is being deleted is gone, and the names of that; pods come and go."""
+    going = [each for kind in _RELIED_ON for each in snapshot.of(kind) if is_terminating(each.data)]
+    if not going:
+        return snapshot, []
+    steps = [Step(each, each.data, None, (), (), ()) for each in going]
+    return after(snapshot, ChangeSet(tuple(steps))), [str(each) for each in going]
 
 
 def after(snapshot: Snapshot, changes: ChangeSet) -> Snapshot:

@@ -125,7 +125,18 @@ def plan(
         return Plan((), vanishing, ())
     changed = [each for each in wanted if each.live is None or not same(each.live, each.after)]
     planning = _Planning(live, changed, unwanted, server, allow_empty=allow_empty)
-    return planning.plan(allow_broken=allow_broken)
+    found = planning.plan(allow_broken=allow_broken)
+    staying, going = outlook.staying(live)
+    if not going:
+        return found
+    planning = _Planning(staying, changed, unwanted, server, allow_empty=allow_empty)
+    then = planning.plan(allow_broken=allow_broken)
+    once = f", once {', '.join(going)} is gone"
+    refusals, risks = (
+        (*now, *(text + once for text in later if text not in now))
+        for now, later in ((found.refusals, then.refusals), (found.risks, then.risks))
+    )
+    return replace(found, refusals=refusals, risks=risks)
 
 
 def _vanishing(live: Snapshot, wanted: Iterable[Wanted]) -> Iterator[str]:

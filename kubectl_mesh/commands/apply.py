@@ -9,8 +9,8 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from kubectl_mesh.changes.change_set import ChangeSet, Step
-from kubectl_mesh.changes.journal import RESUME, Run
+from kubectl_mesh.changes.change_set import Step
+from kubectl_mesh.changes.journal import RESUME
 from kubectl_mesh.changes.patch import Conflict
 from kubectl_mesh.changes.rollout import Plan
 from kubectl_mesh.commands.changing import (
@@ -18,26 +18,22 @@ from kubectl_mesh.commands.changing import (
     add_force_live_flag,
     agree,
     agree_to,
+    check_consequences,
     connected,
+    cures_of,
     going_on,
     journal_of,
     refuse_owned,
     say,
+    whole_mesh,
 )
-from kubectl_mesh.commands.inputs import (
-    cluster_options,
-    filenames_of,
-    read_manifests,
-    take_snapshot,
-)
-from kubectl_mesh.errors import Forbidden, InputError, UsageError
+from kubectl_mesh.commands.inputs import cluster_options, filenames_of, read_manifests
+from kubectl_mesh.errors import InputError, UsageError
 from kubectl_mesh.flags import add_cluster_flags, add_folder_flags
-from kubectl_mesh.mesh.objects import as_resource
 from kubectl_mesh.mesh.resource import Resource, dotted
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.report.changes import live_diff, paint_diff, target_of
 from kubectl_mesh.report.table import place, wrap
-from kubectl_mesh.routing.scope import KINDS as ROUTING_KINDS
 from kubectl_mesh.sources.context import namespace_on_disk
 from kubectl_mesh.sources.yaml import collector_paused
 from kubectl_mesh.term import COLOR_CHOICES, Paint, emit, safe, use_color, width
@@ -47,9 +43,6 @@ if TYPE_CHECKING:
 
 _KUBECTL = "kubectl"
 """The field manager of `kubectl apply --server-side`: both may be used by turns."""
-
-_ROUTES = ("VirtualService", "DestinationRule")
-"""Kinds of which all have to be seen."""
 
 _EPILOG = """\
 examples:
@@ -158,7 +151,7 @@ def run(args: argparse.Namespace) -> int:
     with connected(args, force_conflicts=args.force_conflicts) as cluster:
         if args.resume is not None:
             return _resume(args, cluster)
-        plan = _plan(args, cluster)
+        live, plan = _plan(args, cluster)
         paint = Paint(use_color(args.color, sys.stdout))
         emit(_shown(args, plan, paint))
         if plan.refusals:
@@ -175,7 +168,7 @@ def run(args: argparse.Namespace) -> int:
             return 1
         agree(args, f"Make {len(changes.steps)} changes?")
         told = say if args.output != "json" else _say_aside
-        found = cluster.apply(changes, journal_of(args), told, RESUME)
+        found = cluster.apply(changes, journal_of(args), told, RESUME, cures_of(live, changes))
     told(f"To undo: kubectl mesh undo {found.id}")
     return 0
 
@@ -202,36 +195,13 @@ def _resume(args: argparse.Namespace, cluster: Cluster) -> int:
     journal, found = going_on(args, cluster, args.resume)
     if found.goes_on != RESUME:
         raise UsageError(f"kubectl mesh {found.goes_on} {found.id} goes on with that one")
-    with collector_paused():
-        broken = list(_broken_by(_live(args), found))
-    if broken and not args.allow_broken:
-        raise Conflict(
-            f"{'; '.join(broken)}: with what is there now it would fail (--allow-broken makes it "
-            f"all the same); nothing is changed; kubectl mesh undo {found.id} goes back"
-        )
+    check_consequences(args, found, back=False)
     agree_to(args, found.left, "Go on with it?")
     cluster.go_on(found, journal, say)
     return 0
 
 
-def _broken_by(live: Snapshot, found: Run) -> Iterator[str]:
-    """What the steps that are left would break, with what is there now."""
-    from kubectl_mesh.changes import outlook
-    from kubectl_mesh.changes.breakage import Failures, breaks
-    from kubectl_mesh.sources.cluster import ClusterOrigin
-
-    steps = []
-    for entry in found.left:
-        target = entry.target
-        named = {"apiVersion": target.api_version, "kind": target.kind}
-        document = {**(entry.after or entry.before or {}), **named}
-        resource = as_resource(document, ClusterOrigin(found.context))
-        steps.append(Step(resource, entry.before, entry.after, (), (), []))
-    then = Failures(outlook.after(live, ChangeSet(tuple(steps))))
-    return breaks(Failures(live), then, then)
-
-
-def _plan(args: argparse.Namespace, cluster: Cluster) -> Plan:
+def _plan(args: argparse.Namespace, cluster: Cluster) -> tuple[Snapshot, Plan]:
     from kubectl_mesh.changes.desired import Desired
     from kubectl_mesh.changes.rollout import plan
 
@@ -251,7 +221,7 @@ def _plan(args: argparse.Namespace, cluster: Cluster) -> Plan:
                 if each.path in known:
                     raise UsageError(f"{each.resource} stands in the manifests: change it there")
             wanted += lost
-        return plan(
+        return live, plan(
             live,
             wanted,
             unwanted,
@@ -263,27 +233,12 @@ def _plan(args: argparse.Namespace, cluster: Cluster) -> Plan:
 
 def _live(args: argparse.Namespace) -> Snapshot:
     """The whole mesh as it is. Raises Forbidden and Conflict where not all routes can be seen."""
-    try:
-        live, _ = take_snapshot(_everything(args), {*ROUTING_KINDS, "Pod"})
-    except Forbidden as error:
-        raise Forbidden(
-            f"{str(error).partition(': name one')[0]}, and apply has to see all routes, and what "
-            "they lead to: `list` on what doctor -A reads"
-        ) from error
-    unseen = [kind for kind, _ in live.coverage.missing if kind in _ROUTES]
-    if unseen:
-        raise Conflict(
-            f"{unseen[0]} objects cannot be listed in all namespaces, and so it is not known which "
-            "subsets are in use; nothing is changed"
-        )
+    from kubectl_mesh.changes.consequences import unseen
+
+    live = whole_mesh(args)
+    if reason := unseen(live):
+        raise Conflict(f"{reason}: it is not known which subsets are in use; nothing is changed")
     return live
-
-
-def _everything(args: argparse.Namespace) -> argparse.Namespace:
-    """The flags, but for the whole cluster and without the manifests."""
-    flags = {**vars(args), "filename": None, "kustomize": None, "all_namespaces": True}
-    flags |= {"recursive": False, "render": None, "strict": False, "mesh_config": None}
-    return argparse.Namespace(**{**flags, "with_cluster": False})
 
 
 def _manifests(args: argparse.Namespace) -> list[Resource]:

@@ -17,12 +17,14 @@ from kubectl_mesh.changes.outlook import resource_of
 from kubectl_mesh.changes.owners import FIELD_MANAGER, owner_of
 from kubectl_mesh.changes.patch import Conflict, same
 from kubectl_mesh.changes.wait_for import DELAY, For
-from kubectl_mesh.commands.inputs import cluster_options, is_on_disk
-from kubectl_mesh.errors import UsageError
+from kubectl_mesh.commands.inputs import cluster_options, is_on_disk, take_snapshot
+from kubectl_mesh.errors import Forbidden, UsageError
 from kubectl_mesh.flags import duration
 from kubectl_mesh.mesh.resource import Resource
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.report.changes import FORMATS, live_diff, paint_diff
+from kubectl_mesh.routing.scope import KINDS as ROUTING_KINDS
+from kubectl_mesh.sources.yaml import collector_paused
 from kubectl_mesh.term import Paint, emit, safe
 
 if TYPE_CHECKING:
@@ -162,8 +164,8 @@ def tell(args: argparse.Namespace, changes: ChangeSet, parts: list[str]) -> None
         print(text, file=sys.stderr)
 
 
-def apply(args: argparse.Namespace, changes: ChangeSet) -> None:
-    """Makes a change set, once the server has tried it and the user agrees."""
+def apply(args: argparse.Namespace, changes: ChangeSet, snapshot: Snapshot) -> None:
+    """Makes a change set to a mesh, once the server has tried it and the user agrees."""
     if not args.force_live:
         refuse_owned(changes)
     if args.dry_run == "client":
@@ -176,8 +178,18 @@ def apply(args: argparse.Namespace, changes: ChangeSet) -> None:
             return
         count = len(changes.steps)
         agree(args, f"Make {count} changes?" if count > 1 else "Make the change?")
-        run = cluster.apply(changes, journal_of(args), say)
+        run = cluster.apply(changes, journal_of(args), say, cures=cures_of(snapshot, changes))
     print(f"To undo: kubectl mesh undo {run.id}")
+
+
+def cures_of(snapshot: Snapshot, changes: ChangeSet) -> Sequence[str]:
+    """What fails before a change set and not after it: to undo that is to have it fail again."""
+    from kubectl_mesh.changes.consequences import cures
+
+    if not {step.resource.kind for step in changes.steps} & set(ROUTING_KINDS):
+        return ()
+    with collector_paused():
+        return cures(snapshot, changes)
 
 
 def refuse_owned(changes: ChangeSet) -> None:
@@ -254,6 +266,58 @@ def check_cluster(cluster: Cluster, found: Run) -> None:
     if doubt:
         said = f"{doubt}: only the uids of its objects can show that it is this one"
         print(f"Warning: {safe(said)}", file=sys.stderr)
+
+
+def whole_mesh(args: argparse.Namespace) -> Snapshot:
+    """The live mesh, with all that decides on routes. Raises Forbidden if nothing can be listed."""
+    flags = {**vars(args), "filename": None, "kustomize": None, "all_namespaces": True}
+    flags |= {"recursive": False, "render": None, "strict": False, "mesh_config": None}
+    flags |= {"with_cluster": False}
+    try:
+        found, _ = take_snapshot(argparse.Namespace(**flags), {*ROUTING_KINDS, "Pod"})
+    except Forbidden as error:
+        raise Forbidden(
+            f"{str(error).partition(': name one')[0]}, and all routes have to be seen, and what "
+            "they lead to: `list` on what doctor -A reads"
+        ) from error
+    return found
+
+
+def check_consequences(args: argparse.Namespace, found: Run, *, back: bool) -> None:
+    """Raises Conflict where the rest of a run, or its undoing, would break what works now.
+
+    And where that cannot be seen, Forbidden if nothing can. With --allow-broken it only says so.
+    """
+    from kubectl_mesh.changes import consequences
+
+    if not consequences.concerns_routes(found):
+        return
+    done, again = ("undone", "undo it") if back else ("finished", "go on")
+    try:
+        with collector_paused():
+            live = whole_mesh(args)
+            unseen = consequences.unseen(live)
+            if unseen:
+                raise Conflict(f"{unseen}: what would fail is not known")
+            for doubt in consequences.doubts(live):
+                print(f"Warning: {safe(doubt)}", file=sys.stderr)
+            phases = consequences.back(found, live) if back else consequences.ahead(found)
+            broken = consequences.broken_by(live, phases, (found.cures or ()) if back else ())
+            if broken:
+                before = back and found.cures is None
+                raise Conflict(
+                    f"{'; '.join(broken)}: with what is there now this would fail once {found.id} "
+                    f"is {done}"
+                    + ("; its journal does not say what failed before it" if before else "")
+                )
+    except (Conflict, Forbidden) as error:
+        if args.allow_broken:
+            print(f"Warning: {safe(str(error))}", file=sys.stderr)
+            return
+        instead = "" if back else f"; kubectl mesh undo {found.id} goes back"
+        raise type(error)(
+            f"{error}; nothing is changed{instead}; {again} all the same with --allow-broken"
+        ) from error
 
 
 def journal_of(args: argparse.Namespace) -> Journal:

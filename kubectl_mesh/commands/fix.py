@@ -156,7 +156,7 @@ def run(args: argparse.Namespace) -> int:
             told.append(_revealed(report.findings, then.findings, paint))
     tell(args, changes, [*told, failures(report, width(), paint)])
     if changes and args.apply:
-        apply(args, changes)
+        apply(args, changes, snapshot)
     elif waiting or (changes and not args.write):
         return 1
     return 3 if any(skip.failed for skip in report.skipped) else 0

@@ -136,7 +136,7 @@ def run(args: argparse.Namespace) -> int:
         write(changes, texts)
         return 0
     if args.apply:
-        apply(args, changes)
+        apply(args, changes, snapshot)
         return 0
     return 1
 

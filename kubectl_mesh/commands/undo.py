@@ -11,6 +11,7 @@ from kubectl_mesh.commands.changing import (
     add_apply_flags,
     agree_to,
     check_cluster,
+    check_consequences,
     connected,
     journal_of,
     say,
@@ -30,7 +31,8 @@ examples:
   {prog} 20261125-012733-482913-ab12 --finish   makes the steps that are not made yet
 
 Where somebody has changed or deleted one of the objects since, nothing is taken back, unless
---force says otherwise.
+--force says otherwise. Where somebody's requests need by now what would go, neither, unless
+--allow-broken does.
 
 exit status:
   0  done
@@ -47,6 +49,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--finish", action="store_true", help="go on instead of going back")
     group.add_argument(
         "--force", action="store_true", help="take back what somebody has changed since, too"
+    )
+    group.add_argument(
+        "--allow-broken",
+        action="store_true",
+        help="go on even if requests will fail that work now, or if that cannot be seen",
     )
     add_apply_flags(group)
     group.add_argument("-v", "--verbose", action="store_true", help="tracebacks of errors")
@@ -85,6 +92,9 @@ def _go(args: argparse.Namespace, cluster: Cluster, found: Run, journal: Journal
         raise UsageError(f"kubectl mesh {found.goes_on} {found.id} goes on with that one")
     if not concerned:
         raise UsageError(f"there is nothing left to do of {found.id}")
+    if not args.finish:
+        cluster.check_undo(found, journal, force=args.force)
+    check_consequences(args, found, back=not args.finish)
     agree_to(args, concerned, "Go on with it?" if args.finish else "Take it back?")
     if args.finish:
         cluster.go_on(found, journal, say)

@@ -616,6 +616,61 @@ def test_what_somebody_needs_since_is_not_taken_away(
     assert shop.routed_to() == "s1"
 
 
+@pytest.mark.parametrize("way", ["all", "part", "object"])
+def test_undo_does_not_take_away_what_somebody_needs_since(
+    shop: Shop, capsys: pytest.CaptureFixture[str], way: str
+) -> None:
+    """A subset; the same of a run that was stopped; a whole DestinationRule."""
+    if way == "object":
+        shop.mesh.server.delete(*FIRST[:2])
+    if way == "part":
+        with shop.bystander.frozen():
+            assert shop.apply(SECOND, "--timeout", "2s") == 3
+    else:
+        assert shop.apply(SECOND) == 0
+    late = virtual_service("late", "late.example.com", to("web", subset="s2"), gateways=["front"])
+    shop.settled([late])
+    before = shop.spec("destinationrule")
+    with shop.mesh.load(shop.clients[-1][0], "late.example.com", rate=100) as load:
+        load.more(10)
+        capsys.readouterr()
+        assert shop.run("undo") == 3
+        said = capsys.readouterr().err
+        assert "VirtualService default/late: spec.http[0]" in said
+        assert "sends to subset s2 of web.default.svc.cluster.local, which is not defined" in said
+        assert "undo it all the same with --allow-broken" in said
+        assert shop.spec("destinationrule") == before
+        load.more(50)
+    assert not failed([load])
+    shop.mesh.server.delete(late)
+    assert shop.run("undo") == 0
+
+
+def test_what_undo_breaks_is_done_if_it_is_allowed(
+    shop: Shop, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = service("more", {"name": "http", "port": 5000}, app="web")
+    assert shop.apply([made]) == 0
+    shop.settled([virtual_service("late", "late.example.com", to("more"), gateways=["front"])])
+    capsys.readouterr()
+    assert shop.run("undo") == 3
+    assert "sends to more.default.svc.cluster.local, which no Service" in capsys.readouterr().err
+    assert shop.run("undo", "--allow-broken") == 0
+    assert "Warning: VirtualService default/late: " in capsys.readouterr().err
+
+
+def test_what_failed_before_a_run_may_fail_once_it_is_undone(shop: Shop) -> None:
+    """For that is what undoing it means; unless somebody else has come to use it."""
+    shop.settled(release("web", {"s1": "v1"}, "s9")[:1])
+    both = destination_rule("web", "web", subset("s1", version="v1"), subset("s9", version="v2"))
+    assert shop.apply([both]) == 0
+    late = virtual_service("late", "late.example.com", to("web", subset="s9"), gateways=["front"])
+    shop.settled([late])
+    assert shop.run("undo") == 3
+    shop.mesh.server.delete(late)
+    assert shop.run("undo") == 0
+
+
 def test_what_is_wrong_in_a_namespace_that_is_to_come(
     shop: Shop, capsys: pytest.CaptureFixture[str]
 ) -> None:
