@@ -11,7 +11,7 @@ import contextlib
 import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import jsonpatch
@@ -24,6 +24,8 @@ from kubectl_mesh.changes.owners import FIELD_MANAGER
 from kubectl_mesh.changes.patch import Conflict, Operation, Target, content, difference, same
 from kubectl_mesh.changes.waiting import Changed, Waiting
 from kubectl_mesh.errors import ClusterError, Forbidden, MeshError, NotInstalled
+from kubectl_mesh.kube.config import POOL_SIZE
+from kubectl_mesh.kube.discovery import Kinds
 from kubectl_mesh.kube.http import ApiError, Client
 from kubectl_mesh.kube.managed_fields import (
     abandoned,
@@ -33,6 +35,7 @@ from kubectl_mesh.kube.managed_fields import (
     is_item,
     without,
 )
+from kubectl_mesh.kube.workers import in_parallel
 from kubectl_mesh.mesh.resource import Path, field_at
 from kubectl_mesh.rules.repair import Then
 from kubectl_mesh.sources.cluster import path_of
@@ -303,9 +306,13 @@ class Cluster:
                 raise Stopped(_left(run, str(error))) from error
             except KeyboardInterrupt:
                 raise Interrupted(_left(run, "interrupted")) from None
-            gone = entry.before is None or (current is None and not is_missed(entry))
-            told(f"{entry.target} is {'gone' if gone else 'as it was'}")
-            if not gone and entry.after is None and entry.target.kind == "VirtualService":
+            if entry.before is None:
+                told(f"{entry.target} is gone")
+            elif current is None and not is_missed(entry):
+                told(f"{entry.target} stays deleted")
+            else:
+                told(f"{entry.target} is as it was")
+            if current is None and is_missed(entry) and entry.target.kind == "VirtualService":
                 told(
                     f"{entry.target} is made anew, and so the youngest: other VirtualServices of "
                     "its hosts come before it, which they may not have before"
@@ -336,7 +343,8 @@ class Cluster:
         known = [each for each in entries if each.state is not State.UNDONE]
         known.sort(key=lambda each: each.state is not State.PLANNED)
         newest = {each.path: each for each in known}
-        current = {path: self._current(each) for path, each in newest.items()}
+        looks = [partial(self._current, each) for each in newest.values()]
+        current = dict(zip(newest, in_parallel(looks, POOL_SIZE), strict=True))
         if any(_is_other(each, current[each.path]) for each in newest.values()):
             recreated = journal.recreated()
             for each in known:
@@ -398,6 +406,7 @@ class Cluster:
         if current is None:
             if not is_missed(entry):
                 return
+            self._check_owners(entry, entry.before)
             current = self._create(entry, entry.before)
         elif not same(current, entry.before):
             back = difference(content(current), content(entry.before))
@@ -405,6 +414,30 @@ class Cluster:
         if entry.after is None and uid_of(current) != uid_of(entry.before):
             entry.recreated = uid_of(current)
         self._give_back(entry, entry.before)
+
+    def _check_owners(self, entry: Entry, before: Mapping[str, Any]) -> None:
+        """Raises Conflict where Kubernetes would delete an object, as all its owners are gone.
+
+        An owner that this user may not get counts as being there.
+        """
+        owners = before["metadata"].get("ownerReferences") or ()
+        if owners and not any(self._is_owned(entry.target.namespace, each) for each in owners):
+            named = ", ".join(f"{each['kind']} {each['name']}" for each in owners)
+            raise Conflict(
+                f"{entry.target} belongs to {named}, which is gone: Kubernetes would delete it "
+                "again; create it without ownerReferences, or its owner first"
+            )
+
+    def _is_owned(self, namespace: str, owner: Mapping[str, Any]) -> bool:
+        kinds = Kinds(self.client)
+        try:
+            path = kinds.path(owner["apiVersion"], owner["kind"], namespace, owner["name"])
+            found = self.client.get(path)
+        except Forbidden:
+            return True
+        except NotInstalled:
+            return False
+        return uid_of(found) == owner.get("uid") and not is_terminating(found)
 
     def _give_back(self, entry: Entry, before: Mapping[str, Any]) -> None:
         """Makes the fields of an object theirs again whose they were before a step.

@@ -149,7 +149,7 @@ def test_somebody_deletes_what_was_to_be_deleted(held: Pair) -> None:
         held.shop.cluster(timeout=20).apply(changes, held.shop.journal, quiet)
     told: list[str] = []
     held.shop.cluster().undo(held.shop.run(), held.shop.journal, told.append, force=False)
-    assert told[0].endswith("/three is gone")
+    assert told[0].endswith("/three stays deleted")
     assert sorted(held.now()) == ["one"]
 
 
@@ -190,6 +190,33 @@ def test_the_garbage_collector_is_waited_for(pair: Pair) -> None:
     with let_go_soon(pair.shop, "three"):
         pair.shop.cluster(timeout=20).undo(pair.shop.run(), pair.shop.journal, quiet, force=False)
     assert pair.now() == pair.before
+
+
+def test_what_its_owner_would_take_along_is_not_created(pair: Pair) -> None:
+    """The garbage collector deletes what belongs to an object that is gone."""
+    one = live(pair.shop, "one")
+    owner = {"apiVersion": one["apiVersion"], "kind": one["kind"], "name": "one"}
+    pair.shop.server.patch(
+        pair.shop.path("three"),
+        [
+            {
+                "op": "add",
+                "path": "/metadata/ownerReferences",
+                "value": [{**owner, "uid": uid_of(one)}],
+            }
+        ],
+    )
+    three = live(pair.shop, "three")
+    changes = ChangeSet((Step(resource(three), three, None, (), (), ["why"]),))
+    pair.shop.cluster().apply(changes, pair.shop.journal, quiet)
+    pair.shop.server.delete(one)
+    with pytest.raises(Stopped, match="three belongs to VirtualService one, which is gone"):
+        pair.shop.cluster().undo(pair.shop.run(), pair.shop.journal, quiet, force=False)
+    assert pair.shop.states() == [State.DONE]
+    pair.shop.server.create([content(one)])
+    with pytest.raises(Stopped, match="which is gone"):
+        pair.shop.cluster().undo(pair.shop.run(), pair.shop.journal, quiet, force=False)
+    assert "three" not in pair.now()
 
 
 def test_what_belongs_to_an_object_goes_with_it(shop: Shop) -> None:
