@@ -95,11 +95,14 @@ def test_a_deletion_that_is_not_finished_is_undone_once_it_is(held: Pair) -> Non
         held.shop.cluster(timeout=0.3).undo(held.shop.run(), held.shop.journal, quiet, force=False)
     assert held.shop.states() == [State.DONE, State.DONE, State.DELETING]
     told: list[str] = []
-    with let_go_soon(held.shop, "three"):
-        held.shop.cluster(timeout=20).undo(
-            held.shop.run(), held.shop.journal, told.append, force=False
-        )
-    assert "which cannot be cancelled" in told[0]
+
+    def hear(text: str) -> None:
+        told.append(text)
+        if "which cannot be cancelled" in text:
+            let_go(held.shop, "three")
+
+    held.shop.cluster(timeout=20).undo(held.shop.run(), held.shop.journal, hear, force=False)
+    assert "three is being deleted (since " in told[0]
     three = live(held.shop, "three")
     assert (is_terminating(three), uid_of(three) == uid) == (False, False)
     assert held.now() == held.before
