@@ -272,7 +272,7 @@ def whole_mesh(args: argparse.Namespace) -> Snapshot:
     """The live mesh, with all that decides on routes. Raises Forbidden if nothing can be listed."""
     flags = {**vars(args), "filename": None, "kustomize": None, "all_namespaces": True}
     flags |= {"recursive": False, "render": None, "strict": False, "mesh_config": None}
-    flags |= {"with_cluster": False}
+    flags |= {"with_cluster": False, "namespace": None}
     try:
         found, _ = take_snapshot(argparse.Namespace(**flags), {*ROUTING_KINDS, "Pod"})
     except Forbidden as error:
