@@ -45,7 +45,8 @@ def render(
         *comparison.undecided,
     ]
     if comparison.sampled and comparison.differences:
-        doubts.append(f"all requests: sampled for regex in {', '.join(sorted(comparison.sampled))}")
+        expressions = ", ".join(sorted(comparison.sampled))
+        doubts.append(f"requests for regex {expressions} were only sampled")
     if doubts:
         heading = paint("NOT COMPARED", "bold", "red")
         parts.append("\n".join([heading, *(f"  {safe(doubt)}" for doubt in doubts)]))
@@ -64,7 +65,11 @@ def _compared(comparison: Comparison) -> str:
     parts = []
     if sidecars:
         seen = _listed(each.namespace for each in sidecars if not each.assumed)
-        known = f"pods seen in {seen}, others assumed" if seen else "assumed: no pods with one seen"
+        known = (
+            f"pods seen in {seen}, others assumed"
+            if seen
+            else "assumed: no pod with a sidecar is seen"
+        )
         parts.append(f"sidecars in every namespace ({known})")
     for assumed, remark in ((False, ""), (True, ", whose pods are assumed")):
         names = {name for each in gateways if each.assumed is assumed for name in each.gateways}

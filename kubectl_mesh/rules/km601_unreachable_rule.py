@@ -286,8 +286,10 @@ send, and regular expressions are compared as the sets of texts that they mean. 
 each gateway, server port and host, and for the mesh, where the rule can hold; a rule that is alive
 at one of them is no finding. On a gateway the VirtualServices of a host are joined, the oldest
 first: a rule that another, older VirtualService covers is a warning, and no finding if that one
-does the same. A warning, too, where the requests reach the same destinations anyway. Rules after a
-catch-all are KM603, and the fight of VirtualServices for a host in the mesh is KM604.
+does the same. A warning, too, where the requests reach the same destinations anyway. A rewrite
+replaces the prefix that matched, so that two rules with the same words may make other paths: the
+finding shows one, and the cure is the other order. Rules after a catch-all are KM603, and the fight
+of VirtualServices for a host in the mesh is KM604.
 
 Of tcp and tls rules, those are found that an earlier match of the same VirtualService covers by
 itself: port, gateways and clients are at least the same, and so are server names as a list.

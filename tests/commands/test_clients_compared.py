@@ -41,7 +41,7 @@ def test_a_change_that_no_seen_pod_meets_is_a_difference(run: Run, cluster: Fake
     status, out, _ = run("compare", "-f", "change.yaml", "-n", "shop")
     assert status == 1
     assert out.endswith(
-        "Compared: sidecars in every namespace (assumed: no pods with one seen)\n\n"
+        "Compared: sidecars in every namespace (assumed: no pod with a sidecar is seen)\n\n"
         "differs (2 classes)\n"
     )
     status, out, _ = run("compare", "-f", "change.yaml", "-n", "shop", "-o", "json")
