@@ -260,7 +260,7 @@ class Failures:
         if self._snapshot.registry.by_host(host):
             return False
         home = namespace_of(host, self._snapshot.config.domain)
-        unknown = self._snapshot.unknown(home, "Service") if home else None
+        unknown = home and (self._snapshot.unknown(home, "Service") or self._snapshot.elsewhere)
         return bool(unknown or self._snapshot.missing("ServiceEntry"))
 
     def _problem(self, cluster: _Cluster, client: Client) -> _Problem | None:

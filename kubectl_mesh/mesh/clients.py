@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
 from kubectl_mesh.mesh.gateways import MESH
@@ -64,29 +64,50 @@ def gateway_namespaces(snapshot: Snapshot, gateway: str) -> list[tuple[str, bool
     return [(snapshot.config.root_namespace, False)]
 
 
+def named_namespaces(
+    snapshot: Snapshot, destination: Destination, service_namespace: str | None
+) -> frozenset[str]:
+    """The namespaces whose clients may get other DestinationRules for a destination than the rest.
+
+    That of the Service is one only if it holds more than the pods of gateways.
+    """
+    named = {destination.virtual_service.namespace}
+    if service_namespace and not _is_for_gateways(snapshot, destination, service_namespace):
+        named.add(service_namespace)
+    for rule in snapshot.destination_rules.covering(destination.host):
+        named |= {rule.namespace, *rule.export.namespaces}
+    return frozenset(named)
+
+
+def _is_for_gateways(snapshot: Snapshot, destination: Destination, namespace: str) -> bool:
+    """Whether a namespace without known clients holds gateways, to which the destination leads."""
+    if snapshot.workloads.by_namespace.get(namespace):
+        return namespace not in snapshot.sidecar_namespaces
+    providers = snapshot.registry.providers(destination.host)
+    if providers:
+        return any(snapshot.gateways.configure(each.selector) for each in providers)
+    through = destination.virtual_service.gateways - {MESH}
+    return snapshot.is_system(namespace) or bool(through and destination.gateways == {MESH})
+
+
 def _mesh_namespaces(
     snapshot: Snapshot, destination: Destination, service_namespace: str | None
 ) -> list[tuple[str, bool]]:
     """The namespaces of sidecars, and whether there certainly are some, the certain ones first."""
-    home = {destination.virtual_service.namespace}
-    if service_namespace:
-        home.add(service_namespace)
-    special = set(home)
-    for rule in snapshot.destination_rules.covering(destination.host):
-        special.add(rule.namespace)
-        special |= rule.export.namespaces
+    named = named_namespaces(snapshot, destination, service_namespace)
     if not snapshot.workloads.all:
-        return [(namespace, namespace in home) for namespace in sorted(special, key=_first(home))]
+        home = {destination.virtual_service.namespace, service_namespace} & named
+        return [(namespace, namespace in home) for namespace in sorted(named, key=_first(home))]
     with_clients = [
-        namespace for namespace in sorted(special) if namespace in snapshot.sidecar_namespaces
+        namespace for namespace in sorted(named) if namespace in snapshot.sidecar_namespaces
     ]
-    other = next((ns for ns in snapshot.sure_sidecar_namespaces if ns not in special), None)
+    other = next((ns for ns in snapshot.sure_sidecar_namespaces if ns not in named), None)
     if other is not None:
         with_clients.append(other)
     found = with_clients or [destination.virtual_service.namespace]
     return [(namespace, True) for namespace in found]
 
 
-def _first(preferred: set[str]) -> Callable[[str], tuple[bool, str]]:
+def _first(preferred: Collection[str | None]) -> Callable[[str], tuple[bool, str]]:
     """A key that sorts the preferred names before the others."""
     return lambda name: (name not in preferred, name)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from kubectl_mesh.mesh.schema import conform
@@ -35,6 +35,8 @@ _NOT_FOR_REQUESTS = frozenset(
     )
 )
 """Fields that change nothing about what becomes of requests."""
+_LOCAL_HOSTS = {"serviceSettings": [{"settings": {"clusterLocal": bool}}]}
+_NETWORKS = {"networks": {"*": {"endpoints": [{"fromRegistry": str}]}}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,8 @@ class MeshConfig:
     `domain` is istiod's, not a field of Istio's MeshConfig; the file given by --mesh-config may
     name it all the same. `registry_only`: sidecars let nothing out to hosts that the registry does
     not know. The three exports are the defaults for resources without exportTo. `unread` holds the
-    fields that nothing is known of here, as texts.
+    fields that nothing is known of here, as texts. `several_clusters` says which setting is for a
+    mesh of several clusters; "" if none is.
     """
 
     root_namespace: str = "istio-system"
@@ -58,6 +61,7 @@ class MeshConfig:
     registry_only: bool = False
     path_normalization: str = "BASE"
     unread: tuple[tuple[str, str], ...] = ()
+    several_clusters: str = ""
 
     @classmethod
     def from_mapping(cls, value: Mapping[str, Any]) -> MeshConfig:
@@ -83,7 +87,29 @@ class MeshConfig:
                 for key, field in sorted(value.items(), key=str)
                 if key not in _SHAPE and key not in _NOT_FOR_REQUESTS
             ),
+            several_clusters="the MeshConfig has serviceSettings with clusterLocal"
+            if _names_local_hosts(value)
+            else "",
         )
+
+    def with_networks(self, value: Mapping[str, Any]) -> MeshConfig:
+        """The same settings beside MeshNetworks, as the key `meshNetworks` has them."""
+        data, _ = conform(dict(value), _NETWORKS)
+        registries = {
+            endpoint.get("fromRegistry")
+            for network in (data.get("networks") or {}).values()
+            for endpoint in (network or {}).get("endpoints") or ()
+        }
+        if len(registries - {None}) < 2:
+            return self
+        return replace(self, several_clusters="the MeshNetworks name several registries")
+
+
+def _names_local_hosts(value: Mapping[str, Any]) -> bool:
+    """Whether hosts are kept to the clusters of their clients, as only several clusters need."""
+    data, _ = conform(dict(value), _LOCAL_HOSTS)
+    settings = (each.get("settings") or {} for each in data.get("serviceSettings") or ())
+    return any("clusterLocal" in each for each in settings)
 
 
 def _normalization(stated: Mapping[str, Any]) -> str:

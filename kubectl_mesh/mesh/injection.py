@@ -15,6 +15,8 @@ INJECT = "sidecar.istio.io/inject"
 PROXY = "istio-proxy"
 TEMPLATES = "inject.istio.io/templates"
 GATEWAY_NAMES = ("gateway.networking.k8s.io/gateway-name", "istio.io/gateway-name")
+_MODES = ("router", "waypoint")
+"""What a gateway's proxy is started as: `proxy router`."""
 NEVER_INJECTED = frozenset(("kube-system", "kube-public", "kube-node-lease", "local-path-storage"))
 
 
@@ -59,10 +61,19 @@ def is_ambient(workload: Workload, namespace_labels: Mapping[str, str] | None) -
 
 
 def is_gateway(workload: Workload) -> bool:
-    """Whether the pod is a gateway's or a waypoint's proxy, and no application."""
-    if "gateway" in workload.annotations.get(TEMPLATES, "") or any(
+    """Whether the pod is a gateway's or a waypoint's proxy, and no application.
+
+    That is: it asks for the injection template of gateways, has their label, or holds a proxy in
+    the mode of gateways or nothing but a proxy.
+    """
+    templates = workload.annotations.get(TEMPLATES, "").split(",")
+    if any(name.strip() == "gateway" for name in templates) or any(
         label in workload.labels for label in GATEWAY_NAMES
     ):
         return True
     containers = workload.pod_spec.get("containers") or ()
-    return bool(containers) and all(found.get("name") == PROXY for found in containers)
+    proxies = [container for container in containers if container.get("name") == PROXY]
+    return bool(proxies) and (
+        len(proxies) == len(containers)
+        or any(mode in (proxy.get("args") or ())[:2] for proxy in proxies for mode in _MODES)
+    )

@@ -163,6 +163,7 @@ _CONTAINER = {
     "name": str,
     "image": str,
     "restartPolicy": str,
+    "args": [str],
     "ports": [{"name": str, "containerPort": int, "protocol": str}],
     "securityContext": {"runAsUser": int},
     "env": [{"name": str, "value": str}],
@@ -214,6 +215,8 @@ _ROUTE = {
     ],
 }
 _LISTENERS = [{"name": str, "hostname": str, "port": int, "protocol": str}]
+_STATEFUL_SET = {**_WORKLOAD, "ordinals": {"start": int}}
+_ROLLOUT = {**_WORKLOAD, "workloadRef": {"apiVersion": str, "kind": str, "name": str}}
 
 ISTIO = "networking.istio.io"
 GATEWAY_API = "gateway.networking.k8s.io"
@@ -288,7 +291,7 @@ KINDS: Mapping[str, Kind] = {
             status={"phase": str, "podIP": str, "conditions": [{"type": str, "status": str}]},
         ),
         _kind("Deployment", "apps", "v1", "deployments", spec=_WORKLOAD),
-        _kind("StatefulSet", "apps", "v1", "statefulsets", spec=_WORKLOAD),
+        _kind("StatefulSet", "apps", "v1", "statefulsets", spec=_STATEFUL_SET),
         _kind("DaemonSet", "apps", "v1", "daemonsets", spec=_WORKLOAD),
         _kind("ReplicaSet", "apps", "v1", "replicasets", spec=_WORKLOAD),
         _kind(

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from kubectl_mesh.mesh import unread
+from kubectl_mesh.mesh.clusters import sign_of_several
 from kubectl_mesh.mesh.config import MeshConfig
 from kubectl_mesh.mesh.destination_rules import DestinationRules
 from kubectl_mesh.mesh.gateways import Gateways
@@ -146,9 +147,38 @@ class Snapshot:
     def unknown_workloads(self, namespace: str) -> str | None:
         """As `unknown`, for pods and everything that makes pods."""
         reason = self.unknown(namespace, *WORKLOAD_KINDS)
-        if reason and not self.coverage.live:
+        if self.coverage.live:
+            return reason
+        if reason:
             return f"the input holds no workload of the namespace {namespace}"
-        return reason
+        for rollout in self.workloads.without_template.get(namespace, ()):
+            reference = rollout.spec["workloadRef"]
+            return (
+                f"{rollout} takes its pods from {reference.get('kind')} {reference.get('name')}, "
+                "which is not in the input"
+            )
+        return None
+
+    @cached_property
+    def elsewhere(self) -> str | None:
+        """Why Services and pods that are not here may be in another cluster of the mesh.
+
+        None where nothing shows that the mesh has several. The objects of Istio are of one cluster.
+        """
+        labelled = (each for kind in ("Namespace", "Service") for each in self.of(kind))
+        sign = sign_of_several(
+            self.config,
+            labelled,
+            self.gateways,
+            self.destination_rules,
+            self.virtual_services,
+            self.workloads,
+        )
+        return (
+            f"{sign}: it may be in another cluster of the mesh, and only one was read"
+            if sign
+            else None
+        )
 
     def namespace_labels(self, namespace: str) -> Mapping[str, str] | None:
         """The labels of a namespace; None where it is not in the snapshot."""
@@ -158,6 +188,13 @@ class Snapshot:
     def has_sidecar(self, workload: Workload) -> bool | None:
         """Whether a pod has a sidecar, or would get one; None where that cannot be told."""
         return has_sidecar(workload, self.namespace_labels(workload.namespace))
+
+    def is_client(self, workload: Workload) -> bool | None:
+        """Whether a pod's own requests meet the rules for the mesh: it has a sidecar.
+
+        The proxy of a gateway has only the rules that are bound to gateways.
+        """
+        return False if is_gateway(workload) else self.has_sidecar(workload)
 
     def is_system(self, namespace: str) -> bool:
         """Whether a namespace is Kubernetes' or Istio's own."""
@@ -200,23 +237,22 @@ class Snapshot:
 
     @cached_property
     def sidecar_namespaces(self) -> frozenset[str]:
-        """The namespaces with a workload that has a sidecar, or may have one."""
+        """The namespaces with a client that has a sidecar, or may have one."""
         return frozenset(
             workload.namespace
             for workload in self.workloads.all
-            if self.has_sidecar(workload) is not False
+            if self.is_client(workload) is not False
         )
 
     @cached_property
     def sure_sidecar_namespaces(self) -> tuple[str, ...]:
-        """The namespaces with a workload that certainly has a sidecar, in order of name."""
+        """The namespaces with a client that certainly has a sidecar, in order of name."""
         return tuple(
             sorted(
                 {
                     workload.namespace
                     for workload in self.workloads.all
-                    if workload.namespace != self.config.root_namespace
-                    and self.has_sidecar(workload)
+                    if workload.namespace != self.config.root_namespace and self.is_client(workload)
                 }
             )
         )

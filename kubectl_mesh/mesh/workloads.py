@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from kubectl_mesh.mesh.added_labels import ADDED, POD_INDEX, POD_NAME
 from kubectl_mesh.mesh.resource import Path, Resource
 
 _TEMPLATE_PATHS: Mapping[str, Path] = {
@@ -28,13 +29,18 @@ _TEMPLATE_PATHS: Mapping[str, Path] = {
 }
 WORKLOAD_KINDS = tuple(_TEMPLATE_PATHS)
 
+_Key = tuple[str, str, str]
+"""Namespace, kind and name of what makes pods."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Workload:
     """A pod, or the template that pods are made from.
 
     `template_path` is the path in `resource` of the mapping that has the pod's metadata and spec;
-    it is empty for a Pod. Labels, annotations and spec are those of the pod.
+    it is empty for a Pod. Labels, annotations and spec are those of the pod. `rollout` is the
+    Rollout that makes pods from this template as well (`workloadRef`). `has_made` tells that pods
+    or ReplicaSets which it made are in the snapshot, too.
     """
 
     resource: Resource
@@ -42,6 +48,8 @@ class Workload:
     labels: Mapping[str, str]
     annotations: Mapping[str, str]
     pod_spec: Mapping[str, Any]
+    rollout: Resource | None = None
+    has_made: bool = False
 
     @property
     def namespace(self) -> str:
@@ -80,6 +88,57 @@ class Workload:
         )
 
     @property
+    def exists(self) -> bool:
+        """Whether this is a pod that was made: nobody but istiod adds labels to it any more."""
+        return self.resource.kind == "Pod" and bool(self.resource.data.get("status"))
+
+    def gets(self, key: str, *, as_endpoint: bool = True) -> bool:
+        """Whether its pods get a label that the template need not have.
+
+        Labels that istiod alone adds count only if `as_endpoint`.
+        """
+        added = ADDED.get(key)
+        if added is None:
+            return False
+        if as_endpoint and added.to_endpoints:
+            return True
+        if self.exists or not added.to_pods:
+            return False
+        kinds = {self.resource.kind, *("Rollout" for _ in (self.rollout,) if self.rollout)}
+        return not added.kinds or bool(added.kinds & kinds)
+
+    def bear(self, labels: Mapping[str, str], *, as_endpoint: bool = True) -> bool | None:
+        """Whether some of its pods have all of `labels`; None where an added one decides."""
+        decided: bool | None = True
+        for key, value in labels.items():
+            if self.labels.get(key) == value:
+                continue
+            if not self.gets(key, as_endpoint=as_endpoint):
+                return False
+            if key in (POD_NAME, POD_INDEX):
+                if not self._counts(key, value):
+                    return False
+            elif ADDED[key].to_endpoints:
+                decided = None
+            elif self.has_made or key in self.labels:
+                return False
+            else:
+                decided = None
+        return decided
+
+    def _counts(self, key: str, value: str) -> bool:
+        """Whether a StatefulSet has a pod of that name or index, as far as `replicas` tells."""
+        if key == POD_NAME:
+            name, _, value = value.rpartition("-")
+            if name != self.resource.name:
+                return False
+        if not (value.isascii() and value.isdigit()) or (value[0] == "0" and value != "0"):
+            return False
+        replicas = self.resource.spec.get("replicas")
+        first = (self.resource.spec.get("ordinals") or {}).get("start") or 0
+        return not replicas or first <= int(value[:10]) < first + replicas
+
+    @property
     def has_finished(self) -> bool:
         """Whether this is a pod that will never serve again."""
         status = self.resource.data.get("status") or {}
@@ -87,7 +146,10 @@ class Workload:
 
     @property
     def is_scaled_to_zero(self) -> bool:
-        return self.resource.kind != "Pod" and self.resource.spec.get("replicas") == 0
+        makers = [each for each in (self.resource, self.rollout) if each]
+        return self.resource.kind != "Pod" and all(
+            each.spec.get("replicas") == 0 for each in makers
+        )
 
     @property
     def pods(self) -> str:
@@ -99,11 +161,40 @@ class Workload:
 
 
 class Workloads:
-    """Every workload of a mesh."""
+    """Every workload of a mesh.
+
+    A Rollout that takes the template of another workload (`workloadRef`) is part of that one; where
+    the snapshot lacks it, the Rollout is in `without_template`.
+    """
 
     def __init__(self, resources: Iterable[Resource]) -> None:
+        found = tuple(resources)
+        present = {_key(resource) for resource in found}
+        made_by = {key for resource in found if (key := _controller(resource))}
+        self._templates: dict[_Key, _Key] = {}
+        rollouts: dict[_Key, Resource] = {}
+        without: dict[str, list[Resource]] = defaultdict(list)
+        for resource in found:
+            template = _template_of(resource)
+            if template is None:
+                continue
+            self._templates[_key(resource)] = template
+            if template in present:
+                rollouts[template] = resource
+            else:
+                without[resource.namespace].append(resource)
+        self.without_template: Mapping[str, Collection[Resource]] = without
         self.all = tuple(
-            workload for resource in resources if not (workload := _workload(resource)).has_finished
+            workload
+            for resource in found
+            if (key := _key(resource)) not in self._templates
+            and not (
+                workload := _workload(
+                    resource,
+                    rollouts.get(key),
+                    has_made=key in made_by or (key in rollouts and _key(rollouts[key]) in made_by),
+                )
+            ).has_finished
         )
 
     @cached_property
@@ -120,18 +211,12 @@ class Workloads:
         return workload
 
     def _owner(self, workload: Workload) -> Workload | None:
-        for reference in workload.resource.metadata.get("ownerReferences") or ():
-            if reference.get("controller"):
-                kind, name = reference.get("kind") or "", reference.get("name") or ""
-                return self._by_name.get((workload.namespace, kind, name))
-        return None
+        key = _controller(workload.resource)
+        return self._by_name.get(self._templates.get(key, key)) if key else None
 
     @cached_property
-    def _by_name(self) -> Mapping[tuple[str, str, str], Workload]:
-        return {
-            (workload.namespace, workload.resource.kind, workload.resource.name): workload
-            for workload in self.all
-        }
+    def _by_name(self) -> Mapping[_Key, Workload]:
+        return {_key(workload.resource): workload for workload in self.all}
 
     @cached_property
     def _by_label(self) -> Mapping[tuple[str, str, str], tuple[Workload, ...]]:
@@ -149,15 +234,33 @@ class Workloads:
         return {namespace: tuple(members) for namespace, members in grouped.items()}
 
     def select(self, namespace: str, labels: Mapping[str, str]) -> tuple[Workload, ...]:
-        """The workloads of a namespace that bear all of `labels`; all of them for no labels."""
+        """The workloads of a namespace whose pods have, or may get, all of `labels`.
+
+        All of them for no labels.
+        """
         if not labels:
             return self.by_namespace.get(namespace, ())
         candidates = min(
             (self._by_label.get((namespace, *label), ()) for label in labels.items()), key=len
         )
-        return tuple(
+        found = tuple(
             workload for workload in candidates if labels.items() <= workload.labels.items()
         )
+        if labels.keys() & ADDED.keys():
+            found += tuple(
+                workload
+                for workload in self._that_may_get(namespace, labels)
+                if not labels.items() <= workload.labels.items()
+                and workload.bear(labels, as_endpoint=False) is not False
+            )
+        return found
+
+    def _that_may_get(self, namespace: str, labels: Mapping[str, str]) -> Iterable[Workload]:
+        if POD_NAME in labels:
+            key = (namespace, "StatefulSet", labels[POD_NAME].rpartition("-")[0])
+            return (self._by_name[key],) if key in self._by_name else ()
+        ordinary = {key: value for key, value in labels.items() if key not in ADDED}
+        return self.select(namespace, ordinary)
 
     @cached_property
     def _anywhere_by_label(self) -> Mapping[tuple[str, str], tuple[Workload, ...]]:
@@ -179,7 +282,27 @@ class Workloads:
         )
 
 
-def _workload(resource: Resource) -> Workload:
+def _key(resource: Resource) -> _Key:
+    return (resource.namespace, resource.kind, resource.name)
+
+
+def _controller(resource: Resource) -> _Key | None:
+    """What made an object."""
+    for reference in resource.metadata.get("ownerReferences") or ():
+        if reference.get("controller"):
+            return (resource.namespace, reference.get("kind") or "", reference.get("name") or "")
+    return None
+
+
+def _template_of(resource: Resource) -> _Key | None:
+    """The other workload whose template a Rollout uses."""
+    reference = resource.spec.get("workloadRef") if resource.kind == "Rollout" else None
+    if not reference:
+        return None
+    return (resource.namespace, reference.get("kind") or "", reference.get("name") or "")
+
+
+def _workload(resource: Resource, rollout: Resource | None, *, has_made: bool) -> Workload:
     path = _TEMPLATE_PATHS[resource.kind]
     template: Any = resource.data
     for step in path:
@@ -191,4 +314,6 @@ def _workload(resource: Resource) -> Workload:
         metadata.get("labels") or {},
         metadata.get("annotations") or {},
         template.get("spec") or {},
+        rollout,
+        has_made,
     )

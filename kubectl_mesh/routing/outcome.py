@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from kubectl_mesh.mesh.added_labels import adders
 from kubectl_mesh.mesh.destination_rules import DestinationRule, Subset
 from kubectl_mesh.mesh.hosts import namespace_of
 from kubectl_mesh.mesh.registry import Service
@@ -56,7 +57,9 @@ def upstream(router: Router, target: Target, namespace: str, labels: Mapping[str
         return Upstream(target, service, lookup.rules, subset, pods, flag, why)
 
     if service is None:
-        unknown = snapshot.unknown(_namespace(router, target.host), "Service", "ServiceEntry")
+        home = namespace_of(target.host, snapshot.config.domain)
+        unknown = snapshot.unknown(home or "", "Service", "ServiceEntry")
+        unknown = unknown or (snapshot.elsewhere if home else None)
         if unknown:
             return found(None, f"{target.host} is taken to exist: {unknown}")
         return found("NC", f"no Service or ServiceEntry that it can see provides {target.host}")
@@ -75,16 +78,14 @@ def upstream(router: Router, target: Target, namespace: str, labels: Mapping[str
     if reason:
         return found(None, f"the pods behind it are not known: {reason}")
     wanted = subset.labels if subset else {}
-    pods = tuple(
-        pod
-        for pod in snapshot.pods_of(service)
-        if not pod.is_scaled_to_zero and wanted.items() <= pod.labels.items()
-    )
-    if not pods:
-        which = "of the subset" if wanted else "that it selects"
-        return found("UH", f"no pod of {service.resource} has the labels {which}", ())
-    return found(None, "", pods)
-
-
-def _namespace(router: Router, host: str) -> str:
-    return namespace_of(host, router.snapshot.config.domain) or ""
+    awake = [pod for pod in snapshot.pods_of(service) if not pod.is_scaled_to_zero]
+    bearing = {pod: pod.bear(wanted) for pod in awake}
+    pods = tuple(pod for pod, bears in bearing.items() if bears)
+    if pods:
+        return found(None, "", pods)
+    if None in bearing.values():
+        return found(None, f"the pods behind it are not known: {adders(wanted)}")
+    if snapshot.elsewhere:
+        return found(None, f"the pods behind it are not known: {snapshot.elsewhere}")
+    which = "of the subset" if wanted else "that it selects"
+    return found("UH", f"no pod of {service.resource} has the labels {which}", ())

@@ -12,11 +12,9 @@ from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field
 
 from kubectl_mesh.mesh.hosts import patterns_for
-from kubectl_mesh.mesh.injection import is_gateway
 from kubectl_mesh.mesh.sidecars import selector_of
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.mesh.virtual_services import VirtualService
-from kubectl_mesh.mesh.workloads import Workload
 from kubectl_mesh.routing.router import Client, GatewayProxy, Router
 
 MAX_COMBINATIONS = 256
@@ -164,13 +162,9 @@ def _classes(
     for snapshot in snapshots:
         for workload in snapshot.workloads.by_namespace.get(namespace, ()):
             satisfied = _satisfied(workload.labels, selectors)
-            if satisfied not in found and _is_client(snapshot, workload):
+            if satisfied not in found and snapshot.is_client(workload) is not False:
                 found[satisfied] = Client(namespace, _telling(workload.labels, selectors))
     return found
-
-
-def _is_client(snapshot: Snapshot, workload: Workload) -> bool:
-    return not is_gateway(workload) and snapshot.has_sidecar(workload) is not False
 
 
 def _telling(labels: Mapping[str, str], selectors: Iterable[Selector]) -> Mapping[str, str]:

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Any
 
+from kubectl_mesh.mesh.added_labels import ADDED, adders, endpoint_has
 from kubectl_mesh.mesh.clients import gateway_namespaces
 from kubectl_mesh.mesh.destination_rules import Subset
 from kubectl_mesh.mesh.gateways import MESH
@@ -41,15 +42,6 @@ _ANY_HOST = Hosts("*", "any.example.org")
 _L4 = ("tcp", "tls")
 _URI = ":uri"
 _Routes = tuple[Route, ...]
-_GENERATED_LABELS = frozenset(
-    (
-        "pod-template-hash",
-        "pod-template-generation",
-        "controller-revision-hash",
-        "statefulset.kubernetes.io/pod-name",
-        "apps.kubernetes.io/pod-index",
-    )
-)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -541,26 +533,28 @@ def select(snapshot: Snapshot, host: str, name: str, client_namespace: str) -> S
         subsets = {subset.name: subset for rule in rules.covering(host) for subset in rule.subsets}
     subset = subsets.get(name)
     siblings = len(subsets) - 1 if subset else 0
-    endpoints = [(str(pod), pod.labels, pod.is_scaled_to_zero) for pod in pods_of(snapshot, host)]
+    endpoints = [(str(pod), pod.labels, pod) for pod in pods_of(snapshot, host)]
+    listed: list[tuple[str, Mapping[str, str], Workload | None]] = [*endpoints]
     for service in snapshot.registry.providers(host):
         where = f"an endpoint of {service.resource}"
-        endpoints += [(where, labels, False) for labels in endpoint_labels(service)]
+        listed += [(where, labels, None) for labels in endpoint_labels(service)]
     if subset is None:
-        versions = {_own_labels(labels) for _, labels, _ in endpoints}
+        versions = {_own_labels(labels) for _, labels, _ in listed}
         if len(versions) == 1 and not (namespace and snapshot.unknown_workloads(namespace)):
             return Selection(Share.ALL, None, 0, f"all pods of {host} are alike")
         return Selection(Share.UNKNOWN, None, 0, f"nothing that is known defines subset {name}")
-    outside = [
-        (where, asleep)
-        for where, labels, asleep in endpoints
-        if not subset.labels.items() <= labels.items()
+    selected = [
+        (where, pods, _all_have(labels, pods, subset.labels)) for where, labels, pods in listed
     ]
-    for where, asleep in outside:
-        if not asleep:
+    outside = [(where, pods) for where, pods, chosen in selected if chosen is False]
+    for where, pods in outside:
+        if not (pods and pods.is_scaled_to_zero):
             return Selection(Share.SOME, subset, siblings, f"subset {name} leaves out {where}")
     reason = snapshot.unknown_workloads(namespace) if namespace else None
-    if not reason and not endpoints:
+    if not reason and not listed:
         reason = f"no pod of {host} is known"
+    if not reason and any(chosen is None for *_, chosen in selected):
+        reason = f"{adders(subset.labels)}: which pods subset {name} selects is not known"
     if reason:
         return Selection(Share.UNKNOWN, subset, siblings, reason)
     if outside:
@@ -569,9 +563,19 @@ def select(snapshot: Snapshot, host: str, name: str, client_namespace: str) -> S
     return Selection(Share.ALL, subset, siblings, f"subset {name} selects all pods of {host}")
 
 
+def _all_have(
+    labels: Mapping[str, str], pods: Workload | None, wanted: Mapping[str, str]
+) -> bool | None:
+    """Whether all pods of a workload, or a listed endpoint, have all labels that are wanted."""
+    if pods is None or wanted.items() <= labels.items():
+        return endpoint_has(labels, wanted)
+    some = pods.bear(wanted)
+    return some and pods.resource.spec.get("replicas") == 1
+
+
 def _own_labels(labels: Mapping[str, str]) -> frozenset[tuple[str, str]]:
     """A pod's labels without those that controllers give to each pod or revision."""
-    return frozenset((key, value) for key, value in labels.items() if key not in _GENERATED_LABELS)
+    return frozenset((key, value) for key, value in labels.items() if key not in ADDED)
 
 
 def pods_of(snapshot: Snapshot, host: str) -> tuple[Workload, ...]:

@@ -20,7 +20,8 @@ class Skipped:
     """Something that was not examined.
 
     `code` is the rule's, or KM900 for a part of the input. `failed` tells that it was asked
-    for and could not be had (unreadable, forbidden); otherwise it is just not in the input.
+    for and could not be had (unreadable, forbidden); otherwise the input, or all of the cluster,
+    does not tell.
     `unread`: objects of kinds that are not followed; `failed` if the input holds no others.
     """
 
@@ -140,7 +141,9 @@ def _findings(
                 else:
                     skipped.setdefault(
                         (rule.code, found.reason),
-                        Skipped(rule.code, found.reason, snapshot.coverage.live),
+                        Skipped(
+                            rule.code, found.reason, snapshot.coverage.live and not found.beyond
+                        ),
                     )
         except Exception as error:
             crashes.append(traceback.format_exc())

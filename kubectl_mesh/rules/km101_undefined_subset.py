@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
 
-from kubectl_mesh.mesh.clients import Client, clients_of
+from kubectl_mesh.mesh.clients import Client, clients_of, named_namespaces
 from kubectl_mesh.mesh.destination_rules import DestinationRule, Lookup
 from kubectl_mesh.mesh.hosts import is_wildcard
 from kubectl_mesh.mesh.resource import dotted
@@ -14,10 +17,12 @@ from kubectl_mesh.mesh.virtual_services import Destination
 from kubectl_mesh.mesh.workloads import WORKLOAD_KINDS
 from kubectl_mesh.routing.ways_in import service_namespace
 from kubectl_mesh.rules.repair import Edit, Repair
-from kubectl_mesh.rules.rule import LISTED, Finding, Rule, Severity, Skip
+from kubectl_mesh.rules.rule import LISTED, Finding, Rule, Severity, Skip, listed
 
 _COMPARED = 200
 """Of how many subsets at most one is sought that a misspelt name may mean."""
+_NAMED = 5
+"""So many namespaces, or Gateways, whose clients lack a subset are named."""
 
 
 def check(snapshot: Snapshot) -> Iterator[Finding | Skip]:
@@ -81,6 +86,19 @@ def _unread(snapshot: Snapshot, host: str, client: Client, lookup: Lookup) -> st
     return None
 
 
+@dataclass(frozen=True)
+class _Cause:
+    """Why some clients do not have a subset, what cures it, and the rule to which it can be added.
+
+    `everybody` tells that the cause is one for all clients.
+    """
+
+    why: str
+    cure: str
+    rule: DestinationRule | None = None
+    everybody: bool = False
+
+
 def _finding(
     snapshot: Snapshot,
     destination: Destination,
@@ -88,70 +106,124 @@ def _finding(
     without: list[tuple[Client, Lookup]],
     with_it: bool,
 ) -> Finding:
-    rules = snapshot.destination_rules
-    covering = list(rules.covering(destination.host))
-    client, lookup = without[0]
+    covering = list(snapshot.destination_rules.covering(destination.host))
     provided = bool(snapshot.registry.providers(destination.host))
-    defined = next(rules.defining(destination.host, subset), None)
-    defining = defined.rule if defined else None
+    clients = [client for client, _ in without]
     evidence = [
         f"{rule.resource} defines {_names(rule)} of {rule.host}" for rule in covering[:LISTED]
     ]
     if covering[LISTED:]:
         evidence.append(f"{len(covering) - LISTED} more DestinationRules are for the host")
-    certain = client.certain and (provided or bool(covering) or snapshot.coverage.live)
-    who = ""
-    repairs: list[Repair] = []
-    if not covering:
-        why = f"no DestinationRule is for {destination.host}"
-        if not certain:
-            why = f"the input holds no DestinationRule for {destination.host}"
-        cure = "create a DestinationRule that defines it"
-    elif defining is None:
-        target = (lookup.rules or tuple(covering))[0]
-        why = f"{target.resource} does not define it"
-        names = lookup.subsets if len(lookup.subsets) <= _COMPARED else ()
-        close = difflib.get_close_matches(subset, names, n=1)
-        if close:
-            why += f" (did you mean {close[0]}?)"
-            repairs.append(_renamed(destination, close[0]))
-        repairs += _defined(snapshot, destination, target, subset)
-        cure = f"add it to {target.resource}"
-    elif lookup.rules:
-        hiding = lookup.rules[0]
-        who = f" for {client}"
-        why = f"they get {hiding.resource}, which hides {defining.resource}"
-        cure = f"add the subset to {hiding.resource}, or delete that rule"
-        repairs += _defined(snapshot, destination, hiding, subset)
-    else:
-        who = f" for {client}"
-        why = f"{defining.resource}, which defines it, is not visible there"
-        cure = f"add {client.namespace} to its exportTo"
-        if defining.export.reaches(client.namespace):
-            why += (
-                " (only rules of the client's, the Service's and the root namespace are looked at)"
-            )
-            cure = "move it to the namespace of the Service"
-    if not client.certain and client.gateway:
-        evidence.append(
-            f"no pod of Gateway {client.gateway} is in the input: "
-            f"taken to run in namespace {client.namespace}"
-        )
-    elif not client.certain:
-        evidence.append(f"whether namespace {client.namespace} has any client is not known")
+    known = provided or bool(covering) or snapshot.coverage.live
+    certain = known and any(client.certain for client in clients)
+    causes: dict[_Cause, list[Client]] = defaultdict(list)
+    for client, lookup in without:
+        cause = _cause(snapshot, destination, subset, client, lookup)
+        causes[cause].append(client)
+    told = [
+        cause.why if cause.everybody else f"for {_whom(snapshot, destination, those)}: {cause.why}"
+        for cause, those in islice(causes.items(), 3)
+    ]
+    more = f"; {len(causes) - 3} more causes for other clients" if len(causes) > 3 else ""
+    everybody = next(iter(causes)).everybody
+    repairs: dict[str, Repair] = {}
+    for cause in causes:
+        if cause.rule is not None:
+            if cause.everybody and (close := _close(without[0][1], subset)):
+                repairs[close] = _renamed(destination, close)
+            for repair in _defined(snapshot, destination, cause.rule, subset):
+                repairs.setdefault(str(cause.rule.resource), repair)
+    evidence += [
+        f"no pod of Gateway {client.gateway} is in the input: "
+        f"taken to run in namespace {client.namespace}"
+        if client.gateway
+        else f"whether namespace {client.namespace} has any client is not known"
+        for client in clients
+        if not client.certain
+    ]
     resource = destination.virtual_service.resource
     return RULE.finding(
         resource,
         (*destination.path, "subset"),
         f"{dotted(destination.path)} sends to subset {subset} of {destination.host}, "
-        f"which is not defined{who}: {why}",
-        traffic=traffic_without_cluster(destination, client if with_it else None),
-        next=f"{cure}; wait until proxies have it, and only then route to it",
+        f"which is not defined{': ' if everybody else ' '}{'; '.join(told)}{more}",
+        traffic=traffic_without_cluster(
+            destination, _whom(snapshot, destination, clients) if with_it else ""
+        ),
+        next=f"{next(iter(causes)).cure}; wait until proxies have it, and only then route to it",
         severity=Severity.ERROR if certain else Severity.WARNING,
-        evidence=tuple(evidence),
+        evidence=listed(dict.fromkeys(evidence)),
         related=tuple(rule.resource.id for rule in covering[:LISTED]),
-        repairs=tuple(repairs),
+        repairs=tuple(repairs.values()),
     )
+
+
+def _cause(
+    snapshot: Snapshot, destination: Destination, subset: str, client: Client, lookup: Lookup
+) -> _Cause:
+    rules = snapshot.destination_rules
+    host = destination.host
+    covering = next(rules.covering(host), None)
+    if covering is None:
+        why = f"no DestinationRule is for {host}"
+        known = snapshot.registry.providers(host) or snapshot.coverage.live
+        if not (known and client.certain):
+            why = f"the input holds no DestinationRule for {host}"
+        return _Cause(why, "create a DestinationRule that defines it", everybody=True)
+    defined = next(rules.defining(host, subset), None)
+    if defined is None:
+        target = lookup.rules[0] if lookup.rules else covering
+        why = f"{target.resource} does not define it"
+        if close := _close(lookup, subset):
+            why += f" (did you mean {close}?)"
+        return _Cause(why, f"add it to {target.resource}", target, everybody=True)
+    if lookup.rules:
+        hiding = lookup.rules[0]
+        return _Cause(
+            f"they get {hiding.resource}, which hides {defined.rule.resource}",
+            f"add the subset to {hiding.resource}, or delete that rule",
+            hiding,
+        )
+    why = f"{defined.rule.resource}, which defines it, is not visible there"
+    if not defined.rule.export.reaches(client.namespace):
+        return _Cause(why, "add the namespace of these clients to its exportTo")
+    why += " (only rules of the client's, the Service's and the root namespace are looked at)"
+    return _Cause(why, "move it to the namespace of the Service")
+
+
+def _close(lookup: Lookup, subset: str) -> str | None:
+    """A subset of those that clients have whose name is close to one that they have not."""
+    names = lookup.subsets if len(lookup.subsets) <= _COMPARED else ()
+    return next(iter(difflib.get_close_matches(subset, names, n=1)), None)
+
+
+def _whom(snapshot: Snapshot, destination: Destination, clients: Sequence[Client]) -> str:
+    """Clients in words: the first namespaces and Gateways, and how many more there are."""
+    home = service_namespace(snapshot, destination.host)
+    named = named_namespaces(snapshot, destination, home)
+    inside = [client.namespace for client in clients if not client.gateway]
+    if any(namespace not in named for namespace in inside):
+        inside += [
+            namespace
+            for namespace in snapshot.sure_sidecar_namespaces
+            if namespace not in named
+            and any(
+                root.on_mesh and root.export.reaches(namespace)
+                for root in snapshot.virtual_services.roots_of(destination.virtual_service)
+            )
+        ]
+    inside = list(dict.fromkeys(inside))
+    texts = [str(client) for client in clients if client.gateway]
+    if inside:
+        word = "namespace" if len(inside) == 1 else "namespaces"
+        texts.insert(0, f"clients in {word} {_first_of(inside)}")
+    return _first_of(texts)
+
+
+def _first_of(names: Sequence[str]) -> str:
+    if len(names) > _NAMED:
+        return f"{', '.join(names[:_NAMED])} and {len(names) - _NAMED} more"
+    return " and ".join([", ".join(names[:-1]), names[-1]] if names[1:] else names)
 
 
 def _renamed(destination: Destination, subset: str) -> Repair:
@@ -205,7 +277,7 @@ def _names(rule: DestinationRule) -> str:
     return f"{', '.join(names) or 'no subset'}{more}"
 
 
-def traffic_without_cluster(destination: Destination, only: Client | None = None) -> str:
+def traffic_without_cluster(destination: Destination, only: str = "") -> str:
     """What happens to requests of a rule, of all clients or of some, that lead to no cluster."""
     whose = f" of {only}" if only else ""
     if destination.role == "mirror":

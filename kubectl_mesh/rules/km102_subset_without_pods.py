@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import cache, partial
 
+from kubectl_mesh.mesh.added_labels import ADDED, adders, endpoint_has
 from kubectl_mesh.mesh.destination_rules import Subset
 from kubectl_mesh.mesh.hosts import is_wildcard
 from kubectl_mesh.mesh.registry import Service, endpoint_labels
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.mesh.virtual_services import Destination
-from kubectl_mesh.mesh.workloads import WORKLOAD_KINDS
-from kubectl_mesh.rules.rule import Finding, Rule, Severity, Skip
+from kubectl_mesh.mesh.workloads import WORKLOAD_KINDS, Workload
+from kubectl_mesh.rules.rule import Finding, Rule, Severity, Skip, undecided
 
 
 def check(snapshot: Snapshot) -> Iterator[Finding | Skip]:
@@ -26,30 +27,51 @@ def check(snapshot: Snapshot) -> Iterator[Finding | Skip]:
         if not is_wildcard(rule.host):
             for subset in rule.subsets:
                 user = used.get((rule.host, subset.name))
-                yield from _check(subset, rule.host, endpoints_of(rule.host), user)
+                yield from _check(snapshot, subset, rule.host, endpoints_of(rule.host), user)
     for (host, name), destination in used.items():
         for subset in snapshot.destination_rules.defining(host, name):
             if is_wildcard(subset.rule.host):
-                yield from _check(subset, host, endpoints_of(host), destination)
+                yield from _check(snapshot, subset, host, endpoints_of(host), destination)
+
+
+_QUESTION = "whether subsets select pods"
+_Pods = Workload | None
+"""What an endpoint is a pod of; None where a ServiceEntry or a WorkloadEntry lists it."""
 
 
 class _Endpoints:
-    """The labels of each endpoint of a host."""
+    """The labels of each endpoint of a host. Pods that are alike count once."""
 
-    def __init__(self, endpoints: Iterable[Mapping[str, str]]) -> None:
-        self._all = {frozenset(labels.items()): labels for labels in endpoints}
-        self._by_label: dict[tuple[str, str], list[Mapping[str, str]]] = defaultdict(list)
-        for labels in self._all.values():
-            for label in labels.items():
-                self._by_label[label].append(labels)
+    def __init__(self, endpoints: Iterable[tuple[Mapping[str, str], _Pods]]) -> None:
+        self._all: dict[object, tuple[Mapping[str, str], _Pods]] = {}
+        for labels, pods in endpoints:
+            nature = pods if pods and not pods.exists else bool(pods)
+            self._all.setdefault((frozenset(labels.items()), nature), (labels, pods))
+        self._by_label: dict[tuple[str, str], list[tuple[Mapping[str, str], _Pods]]]
+        self._by_label = defaultdict(list)
+        for endpoint in self._all.values():
+            for label in endpoint[0].items():
+                self._by_label[label].append(endpoint)
         self.differing = cache(self._differing)
 
-    def have(self, wanted: Mapping[str, str]) -> bool:
-        """Whether an endpoint bears all labels that are wanted."""
-        if not wanted:
-            return bool(self._all)
-        candidates = min((self._by_label.get(label, []) for label in wanted.items()), key=len)
-        return any(wanted.items() <= labels.items() for labels in candidates)
+    def have(self, wanted: Mapping[str, str]) -> bool | None:
+        """Whether an endpoint has all labels that are wanted; None where an added one decides."""
+        if any(wanted.items() <= labels.items() for labels, _ in self._with(wanted)):
+            return True
+        ordinary = {key: value for key, value in wanted.items() if key not in ADDED}
+        if len(ordinary) == len(wanted):
+            return False
+        found = {
+            pods.bear(wanted) if pods else endpoint_has(labels, wanted)
+            for labels, pods in self._with(ordinary)
+        }
+        return True if True in found else None if None in found else False
+
+    def _with(self, labels: Mapping[str, str]) -> Collection[tuple[Mapping[str, str], _Pods]]:
+        """The endpoints among which are all that have some labels."""
+        if not labels:
+            return self._all.values()
+        return min((self._by_label.get(label, []) for label in labels.items()), key=len)
 
     def _differing(self, keys: tuple[str, ...]) -> list[str]:
         """What the endpoints have for some labels, in order, each only once."""
@@ -57,7 +79,7 @@ class _Endpoints:
             {
                 ",".join(f"{key}={labels[key]}" for key in keys if key in labels)
                 or f"no label {' or '.join(keys)}"
-                for labels in self._all.values()
+                for labels, _ in self._all.values()
             }
         )
 
@@ -67,31 +89,48 @@ class _Endpoints:
 
 def _endpoints(snapshot: Snapshot, host: str) -> _Endpoints | Skip:
     """The endpoints of a host; a Skip where they are not known."""
-    endpoints: list[Mapping[str, str]] = []
+    endpoints: list[tuple[Mapping[str, str], _Pods]] = []
     for service in snapshot.registry.providers(host):
         if service.selector and (reason := snapshot.unknown_workloads(service.namespace)):
-            return Skip(f"whether subsets select pods: {reason}")
+            return Skip(f"{_QUESTION}: {reason}")
         endpoints += _endpoint_labels(snapshot, service)
     return _Endpoints(endpoints)
 
 
 def _check(
-    subset: Subset, host: str, endpoints: _Endpoints | Skip, user: Destination | None
+    snapshot: Snapshot,
+    subset: Subset,
+    host: str,
+    endpoints: _Endpoints | Skip,
+    user: Destination | None,
 ) -> Iterator[Finding | Skip]:
     if isinstance(endpoints, Skip):
         yield endpoints
-    elif endpoints and not endpoints.have(subset.labels):
-        yield _finding(subset, host, endpoints, user)
+    elif endpoints:
+        selects = endpoints.have(subset.labels)
+        if selects is None:
+            yield Skip(
+                f"whether subsets of {host} select pods: {adders(subset.labels)}, and which values "
+                "they have is not known",
+                beyond=True,
+            )
+        elif not selects:
+            of_pods = any(service.selector for service in snapshot.registry.providers(host))
+            skip = undecided(snapshot, _QUESTION, None) if of_pods else None
+            yield skip or _finding(subset, host, endpoints, user)
 
 
-def _endpoint_labels(snapshot: Snapshot, service: Service) -> Iterator[Mapping[str, str]]:
-    yield from endpoint_labels(service)
+def _endpoint_labels(
+    snapshot: Snapshot, service: Service
+) -> Iterator[tuple[Mapping[str, str], _Pods]]:
+    for labels in endpoint_labels(service):
+        yield labels, None
     if service.selector:
-        for workload in snapshot.workloads.select(service.namespace, service.selector):
-            yield workload.labels
+        for workload in snapshot.pods_of(service):
+            yield workload.labels, workload
         if not service.is_kubernetes:
             for entry in snapshot.workload_entries(service.namespace, service.selector):
-                yield entry.spec.get("labels") or entry.labels
+                yield entry.spec.get("labels") or entry.labels, None
 
 
 def _finding(subset: Subset, host: str, endpoints: _Endpoints, user: Destination | None) -> Finding:
@@ -128,6 +167,11 @@ A subset is the part of a host's pods that bear certain labels **besides** those
 selector. Where no pod does, Envoy has a cluster without endpoints, and requests routed to it get
 **503** with the response flag `UH`.
 
+Labels that somebody else adds to pods or endpoints count as they are added: Kubernetes names the
+pods of a StatefulSet, istiod adds the node's zone and the cluster, Argo Rollouts the hash of a
+version. Where only such a label decides, and its value is not in the input, nothing is said; nor
+is it in a mesh of several clusters, where the pods may be in another one.
+
 Templates of Deployments and other workloads count as pods, so that a subset whose pods are just
 being started gives no finding. It is an error where some route, mirror or delegate names the
 subset, and no more than worth knowing where none does: a subset that is there before its pods is
@@ -139,7 +183,7 @@ labels, or give the pods the label (in the workload's template, which restarts t
 no route name the subset.""",
     reference="https://istio.io/latest/docs/reference/config/networking/destination-rule/#Subset",
     needs=("DestinationRule", "Service", *WORKLOAD_KINDS),
-    uses=("VirtualService", "ServiceEntry", "WorkloadEntry"),
+    uses=("VirtualService", "ServiceEntry", "WorkloadEntry", "Gateway", "Namespace"),
     equivalents=("KIA0203",),
     check=check,
     bad="""\

@@ -9,8 +9,9 @@ from kubectl_mesh.mesh.resource import dotted
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.mesh.virtual_services import Destination
 from kubectl_mesh.mesh.visibility import Export
+from kubectl_mesh.mesh.workloads import WORKLOAD_KINDS
 from kubectl_mesh.rules.km101_undefined_subset import traffic_without_cluster
-from kubectl_mesh.rules.rule import Finding, Rule, Severity, Skip
+from kubectl_mesh.rules.rule import Finding, Rule, Severity, Skip, undecided
 
 
 def check(snapshot: Snapshot) -> Iterator[Finding | Skip]:
@@ -60,8 +61,8 @@ def absent(snapshot: Snapshot, host: str, namespace: str, export: Export) -> str
         reason = snapshot.unknown(home, "Service")
         if not reason and not snapshot.coverage.live and snapshot.is_system(home):
             reason = f"the input may hold only a part of the system namespace {home}"
-        if reason:
-            return Skip(f"whether {host} exists: {reason}")
+        if skip := undecided(snapshot, f"whether {host} exists", reason):
+            return skip
         others = snapshot.registry.by_name.get(labels[0], ())
         if others:
             return f"; there is one in namespace {others[0].namespace}: write {others[0].host}"
@@ -101,13 +102,15 @@ A name without a dot is a Service of the **VirtualService's own** namespace. A n
 taken as it stands: `reviews.prod` is not `reviews.prod.svc.cluster.local`. With manifests alone
 the rule speaks only where the input holds at least one Service of the namespace that the host
 names, and never of namespaces of Kubernetes and of Istio, which no one keeps as a whole; of a host
-outside the cluster only where it holds a ServiceEntry, and then as a warning.""",
+outside the cluster only where it holds a ServiceEntry, and then as a warning. It cannot decide
+about Services where the mesh has several clusters, as the Service may be in another one.""",
     fix="""\
 Write Services of other namespaces in full (`reviews.prod.svc.cluster.local`). For a host outside
 the cluster create a ServiceEntry.""",
     reference="https://istio.io/latest/docs/reference/config/networking/virtual-service/"
     "#Destination",
     needs=("VirtualService", "Service", "ServiceEntry"),
+    uses=("DestinationRule", "Gateway", "Namespace", *WORKLOAD_KINDS),
     equivalents=("IST0101", "KIA1101"),
     check=check,
     bad="""\

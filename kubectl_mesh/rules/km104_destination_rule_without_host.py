@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from kubectl_mesh.mesh.snapshot import Snapshot
+from kubectl_mesh.mesh.workloads import WORKLOAD_KINDS
 from kubectl_mesh.rules.km103_unknown_host import absent
 from kubectl_mesh.rules.rule import Finding, Rule, Severity, Skip
 
@@ -40,6 +41,7 @@ is gone for good.""",
     reference="https://istio.io/latest/docs/reference/config/networking/destination-rule/"
     "#DestinationRule",
     needs=("DestinationRule", "Service", "ServiceEntry"),
+    uses=("VirtualService", "Gateway", "Namespace", *WORKLOAD_KINDS),
     equivalents=("KIA0202",),
     check=check,
     bad="""\

@@ -25,7 +25,6 @@ from kubectl_mesh.rules.rule import Finding, Rule, Severity, Skip
 
 def check(snapshot: Snapshot) -> Iterator[Finding | Skip]:
     seen: set[tuple[VirtualService, str]] = set()
-    gateway_pods = _gateway_pods(snapshot)
     on_mesh_for = snapshot.virtual_services.on_mesh_for
     for way_in in gateway_rules(snapshot):
         for to in way_in.rule.routes:
@@ -40,7 +39,7 @@ def check(snapshot: Snapshot) -> Iterator[Finding | Skip]:
                 reason = snapshot.unknown_workloads(namespace) if namespace else None
                 if reason:
                     yield Skip(reason)
-            caller = _caller(snapshot, to.host, gateway_pods)
+            caller = _caller(snapshot, to.host)
             if selection.share is Share.SOME and caller:
                 yield _finding(snapshot, way_in, to, selection.why, caller)
 
@@ -61,26 +60,14 @@ def _holds_inside(rule: HttpRule) -> bool:
     )
 
 
-def _gateway_pods(snapshot: Snapshot) -> frozenset[Workload]:
-    selectors = {tuple(sorted(gateway.selector.items())) for gateway in snapshot.gateways.all}
-    return frozenset(
-        workload
-        for selector in selectors
-        if selector
-        for workload in snapshot.workloads.select_anywhere(dict(selector))
-    )
-
-
-def _caller(snapshot: Snapshot, host: str, gateway_pods: frozenset[Workload]) -> Workload | None:
+def _caller(snapshot: Snapshot, host: str) -> Workload | None:
     """A workload whose sidecar would apply rules to calls for a host; None if there is none."""
     own = frozenset(pods_of(snapshot, host))
     return next(
         (
             workload
             for workload in snapshot.workloads.all
-            if workload not in gateway_pods
-            and workload not in own
-            and snapshot.has_sidecar(workload) is not False
+            if workload not in own and snapshot.is_client(workload) is not False
         ),
         None,
     )

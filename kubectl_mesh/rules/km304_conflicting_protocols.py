@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from functools import cache
 from itertools import islice
 
-from kubectl_mesh.mesh.injection import is_gateway
 from kubectl_mesh.mesh.ports import family
 from kubectl_mesh.mesh.registry import Port, Service
 from kubectl_mesh.mesh.snapshot import PodGroup, Snapshot
@@ -23,11 +22,7 @@ def check(snapshot: Snapshot) -> Iterator[Finding]:
     alike: dict[tuple[object, ...], list[Workload]] = defaultdict(list)
     for workload in snapshot.workloads.owners:
         groups = snapshot.groups_by_workload.get(workload, ())
-        if (
-            uses_of(groups)
-            and snapshot.has_sidecar(workload) is not False
-            and not is_gateway(workload)
-        ):
+        if uses_of(groups) and snapshot.is_client(workload) is not False:
             alike[groups, tuple(workload.declared_ports)].append(workload)
     clashes: dict[tuple[Use, Use], list[tuple[list[Workload], int]]] = defaultdict(list)
     for workloads in alike.values():

@@ -13,10 +13,11 @@ BATCH = frozenset(("Job", "CronJob"))
 
 
 def check(snapshot: Snapshot) -> Iterator[Finding | Skip]:
+    selected = {snapshot.workloads.maker(workload) for workload in snapshot.groups_by_workload}
     for workload in snapshot.workloads.owners:
         if (
             workload.resource.kind in BATCH
-            or workload in snapshot.groups_by_workload
+            or workload in selected
             or snapshot.is_system(workload.namespace)
             or is_gateway(workload)
             or not snapshot.has_sidecar(workload)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 
+from kubectl_mesh.mesh.added_labels import ADDED
 from kubectl_mesh.mesh.destination_rules import DestinationRule
 from kubectl_mesh.mesh.resource import field_at
 from kubectl_mesh.mesh.snapshot import Snapshot
@@ -23,6 +24,8 @@ def check(snapshot: Snapshot) -> Iterator[Finding]:
         for service in snapshot.registry.providers(rule.host):
             for workload in snapshot.pods_of(service) if everywhere else ():
                 for key in everywhere - workload.labels.keys():
+                    if workload.gets(key):
+                        continue
                     lacking[snapshot.workloads.maker(workload), key].append(rule)
     for (workload, key), rules in lacking.items():
         yield _finding(snapshot, workload, key, list(dict.fromkeys(rules)))
@@ -44,14 +47,17 @@ def _finding(
     else:
         traffic = "none is lost yet: no route names a subset; one that does will pass them by"
     names = sorted({subset.name for rule in rules for subset in rule.subsets})
+    narrow = "narrow the Service's selector if the pods are not meant to serve it"
+    added = ADDED.get(key)
     return RULE.finding(
         workload.resource,
         (*workload.template_path, "metadata", "labels"),
         f"{workload.pods} lack the label {key}, so they are in no subset of "
         f"{', '.join(hosts)} ({', '.join(names)})",
         traffic=traffic,
-        next=f"add the label {key} to the pod template, or narrow the Service's selector if the "
-        "pods are not meant to serve it",
+        next=f"{narrow}: {added.by} adds the label {key}, but not to these"
+        if added
+        else f"add the label {key} to the pod template, or {narrow}",
         severity=Severity.WARNING if users else Severity.INFO,
         related=tuple(resource.id for resource in (*(rule.resource for rule in rules), *users)),
         repairs=tuple(
@@ -70,7 +76,7 @@ def _finding(
                     "" if workload.resource.kind == "Pod" else ", and pods are replaced by new ones"
                 ),
             )
-            for value, name in _values(key, rules).items()
+            for value, name in (_values(key, rules) if added is None else {}).items()
             if key not in _template_labels(workload)
         ),
     )
@@ -105,7 +111,8 @@ to the whole host.
 
 Said of a label that every subset of the host asks for. A pod that has the label with a value of no
 subset is taken to be meant so. For information only while no route names a subset of the host.
-Labels that nothing selects on may be absent.""",
+Labels that nothing selects on may be absent, and so may those that Kubernetes, istiod or Argo
+Rollouts add to these pods.""",
     fix="Give the pod template the labels `app` and `version`, and roll the workload out again.",
     reference="https://istio.io/latest/docs/ops/deployment/application-requirements/",
     needs=("DestinationRule", "Service"),

@@ -14,10 +14,10 @@ from kubectl_mesh.mesh.injection import (
 )
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.mesh.workloads import WORKLOAD_KINDS, Workload
-from kubectl_mesh.rules.rule import Finding, Rule, Severity
+from kubectl_mesh.rules.rule import Finding, Rule, Severity, Skip, undecided
 
 
-def check(snapshot: Snapshot) -> Iterator[Finding]:
+def check(snapshot: Snapshot) -> Iterator[Finding | Skip]:
     yield from _pods_without(snapshot)
     yield from _namespaces_without(snapshot)
 
@@ -54,11 +54,10 @@ def _pods_without(snapshot: Snapshot) -> Iterator[Finding]:
         )
 
 
-def _namespaces_without(snapshot: Snapshot) -> Iterator[Finding]:
+def _namespaces_without(snapshot: Snapshot) -> Iterator[Finding | Skip]:
     """Namespaces with mesh rules that no proxy applies, if all namespaces were looked at."""
     if snapshot.coverage.namespaces is not None or any(
-        snapshot.has_sidecar(workload) is not False and not is_gateway(workload)
-        for workload in snapshot.workloads.all
+        snapshot.is_client(workload) is not False for workload in snapshot.workloads.all
     ):
         return
     bound: dict[str, list[str]] = defaultdict(list)
@@ -77,6 +76,9 @@ def _namespaces_without(snapshot: Snapshot) -> Iterator[Finding]:
         if namespace_wants_sidecars(namespace.labels) or any(
             is_ambient(workload, namespace.labels) for workload in applications
         ):
+            continue
+        if skip := undecided(snapshot, "whether any client has a sidecar", None):
+            yield skip
             continue
         shown = ", ".join(names[:3]) + (" ..." if names[3:] else "")
         yield RULE.finding(
@@ -110,7 +112,7 @@ Label the namespace (`istio-injection=enabled`, or `istio.io/rev=<revision>`), a
 workloads: `kubectl rollout restart deployment -n <namespace>`.""",
     reference="https://istio.io/latest/docs/setup/additional-setup/sidecar-injection/",
     needs=("Namespace",),
-    uses=("VirtualService", *WORKLOAD_KINDS),
+    uses=("VirtualService", "DestinationRule", "Gateway", "Service", *WORKLOAD_KINDS),
     equivalents=("IST0102", "IST0103"),
     check=check,
     bad="""\

@@ -8,7 +8,7 @@ from kubectl_mesh.mesh.registry import Service
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.mesh.virtual_services import Destination
 from kubectl_mesh.mesh.workloads import WORKLOAD_KINDS
-from kubectl_mesh.rules.rule import Finding, Rule, Severity, Skip
+from kubectl_mesh.rules.rule import Finding, Rule, Severity, Skip, undecided
 
 
 def check(snapshot: Snapshot) -> Iterator[Finding | Skip]:
@@ -16,10 +16,12 @@ def check(snapshot: Snapshot) -> Iterator[Finding | Skip]:
         selector = service.selector
         if not selector or snapshot.is_system(service.namespace) or snapshot.pods_of(service):
             continue
-        if reason := snapshot.unknown_workloads(service.namespace):
-            yield Skip(f"whether Services select pods: {reason}")
-        elif not any(snapshot.workload_entries(service.namespace, selector)):
-            yield _finding(snapshot, service)
+        if any(snapshot.workload_entries(service.namespace, selector)):
+            continue
+        unknown = snapshot.unknown_workloads(service.namespace)
+        yield undecided(snapshot, "whether Services select pods", unknown) or _finding(
+            snapshot, service
+        )
 
 
 def _finding(snapshot: Snapshot, service: Service) -> Finding:
@@ -73,14 +75,23 @@ with the response flag `UH`. An **error** where a VirtualService routes to the S
 
 A selector is compared with the pods and the pod templates of every kind of workload in the
 Service's namespace, so a workload that is scaled to zero or still rolling out counts. With
-manifests alone the rule speaks only where the input holds at least one workload of the namespace.
+manifests alone the rule speaks only where the input holds at least one workload of the namespace,
+and in a mesh of several clusters it cannot decide: the pods may be in another one.
 Silent for Services without selector, whose endpoints somebody else writes, for ExternalName
 Services, and for namespaces of Kubernetes and of Istio.""",
     fix="Let the selector and the labels of the pod template agree.",
     reference="https://kubernetes.io/docs/tasks/debug/debug-application/debug-service/"
     "#does-the-service-have-any-endpointslices",
     needs=("Service",),
-    uses=("VirtualService", "ServiceEntry", "WorkloadEntry", *WORKLOAD_KINDS),
+    uses=(
+        "VirtualService",
+        "DestinationRule",
+        "ServiceEntry",
+        "WorkloadEntry",
+        "Gateway",
+        "Namespace",
+        *WORKLOAD_KINDS,
+    ),
     check=check,
     bad="""\
 apiVersion: v1

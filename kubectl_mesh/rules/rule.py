@@ -68,9 +68,26 @@ def listed(texts: Iterable[str]) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Skip:
-    """Something that a rule could not decide, and why."""
+    """Something that a rule could not decide, and why.
+
+    `beyond` tells that the answer is in no object of this cluster, even if all of it was read.
+    """
 
     reason: str
+    beyond: bool = False
+
+
+def undecided(snapshot: Snapshot, what: str, unknown: str | None) -> Skip | None:
+    """A Skip where something may be there that was not seen; None where it does not exist.
+
+    It is a Service or pods: `unknown` says why they may be in this cluster, as Snapshot.unknown
+    does. `what` is the question that is left.
+    """
+    if unknown:
+        return Skip(f"{what}: {unknown}")
+    if snapshot.elsewhere:
+        return Skip(f"{what}: {snapshot.elsewhere}", beyond=True)
+    return None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from kubectl_mesh.errors import InputError
@@ -13,6 +13,7 @@ from kubectl_mesh.sources.yaml import read_documents
 
 CONFIG_MAP = "istio"
 KEY = "mesh"
+NETWORKS = "meshNetworks"
 
 
 def read_mesh_config(file: str) -> MeshConfig:
@@ -55,12 +56,13 @@ def find_mesh_config(resources: Iterable[Resource]) -> MeshConfig:
     ]
     found.sort(key=lambda resource: resource.namespace != "istio-system")
     for resource in found:
-        text = (resource.data.get("data") or {}).get(KEY)
-        if text:
+        data = resource.data.get("data") or {}
+        if text := data.get(KEY):
             try:
-                return _parse(text, resource.origin.name, resource.namespace)
+                config = _parse(text, resource.origin.name, resource.namespace)
             except InputError:
-                return MeshConfig(root_namespace=resource.namespace)
+                config = MeshConfig(root_namespace=resource.namespace)
+            return config.with_networks(_networks(data.get(NETWORKS) or ""))
     return MeshConfig()
 
 
@@ -73,3 +75,11 @@ def _parse(text: str, file: str, root_namespace: str = "istio-system") -> MeshCo
     if not isinstance(value, dict):
         raise InputError("a MeshConfig must be a mapping", file)
     return MeshConfig.from_mapping({"rootNamespace": root_namespace, **value})
+
+
+def _networks(text: str) -> Mapping[str, Any]:
+    """The MeshNetworks of a text; none where it cannot be read."""
+    for document in read_documents(text, NETWORKS):
+        if not isinstance(document, InputError) and isinstance(document.value, dict):
+            return document.value
+    return {}

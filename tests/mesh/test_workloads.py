@@ -169,6 +169,11 @@ def test_wants_sidecar(snapshot_of, labels, namespace, wanted) -> None:
         ("{name: a, annotations: {inject.istio.io/templates: gateway}}", "{name: x}", True),
         ("{name: a, labels: {gateway.networking.k8s.io/gateway-name: g}}", "{name: x}", True),
         ("{name: a}", "", False),
+        ("{name: a, annotations: {inject.istio.io/templates: 'grpc-agent,gateway'}}", "", True),
+        ("{name: a, annotations: {inject.istio.io/templates: no-gateway}}", "{name: x}", False),
+        ("{name: a}", "{name: istio-proxy, args: [proxy, router]}, {name: helper}", True),
+        ("{name: a}", "{name: istio-proxy, args: [proxy, sidecar]}, {name: router}", False),
+        ("{name: a}", "{name: app, args: [proxy, router]}", False),
     ],
 )
 def test_is_gateway(snapshot_of, metadata, containers, expected) -> None:

@@ -1,0 +1,74 @@
+"""Of the clients that lack a subset all are named, with what each of them gets instead."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from kubectl_mesh.mesh.snapshot import Snapshot
+from kubectl_mesh.rules.km101_undefined_subset import RULE
+from kubectl_mesh.rules.rule import Finding
+from kubectl_mesh.sources.files import load
+
+ROUTED = """
+apiVersion: v1
+kind: Service
+metadata: {name: till, namespace: shop}
+spec: {selector: {app: till}, ports: [{name: http, port: 8080}]}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: till, namespace: sales}
+spec:
+  hosts: [till.shop.svc.cluster.local]
+  http: [{route: [{destination: {host: till.shop.svc.cluster.local, subset: v1}}]}]
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: till, namespace: sales}
+spec: {host: till.shop.svc.cluster.local, subsets: [{name: v1, labels: {app: till}}]}
+"""
+HIDING = """
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: limits, namespace: %s}
+spec:
+  host: till.shop.svc.cluster.local
+  trafficPolicy: {connectionPool: {http: {http2MaxRequests: 5}}}
+"""
+CLIENT = """
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: till, namespace: %s, labels: {app: till, sidecar.istio.io/inject: "true"}}
+spec: {containers: [{name: till}]}
+"""
+
+
+def only_finding(tmp_path: Path, text: str) -> Finding:
+    file = tmp_path / "manifest.yaml"
+    file.write_text(text)
+    resources, _ = load([str(file)])
+    [found] = RULE.check(Snapshot(resources))
+    assert isinstance(found, Finding)
+    return found
+
+
+def test_all_namespaces_that_lack_it_are_named(tmp_path: Path) -> None:
+    clients = "".join(CLIENT % name for name in ("sales", "shop", "a", "b"))
+    found = only_finding(tmp_path, ROUTED + clients)
+    assert "not defined for clients in namespaces shop, a and b: " in found.message
+    assert found.traffic.startswith("requests of clients in namespaces shop, a and b that meet")
+
+
+def test_many_are_counted(tmp_path: Path) -> None:
+    clients = "".join(CLIENT % name for name in ("sales", *(f"n{n}" for n in range(9))))
+    found = only_finding(tmp_path, ROUTED + clients)
+    assert "for clients in namespaces n0, n1, n2, n3, n4 and 4 more: " in found.message
+
+
+def test_each_cause_is_told_with_those_whom_it_meets(tmp_path: Path) -> None:
+    clients = "".join(CLIENT % name for name in ("sales", "shop", "a", "b"))
+    found = only_finding(tmp_path, ROUTED + HIDING % "a" + clients)
+    assert "for clients in namespaces shop and b: DestinationRule sales/till, whi" in found.message
+    assert "for clients in namespace a: they get DestinationRule a/limits, whi" in found.message
