@@ -19,10 +19,11 @@ from kubectl_mesh.mesh.injection import NEVER_INJECTED, has_sidecar, is_gateway
 from kubectl_mesh.mesh.nginx_pods import NginxPod, nginx_pods
 from kubectl_mesh.mesh.registry import Registry, Service
 from kubectl_mesh.mesh.resource import Resource, ResourceId, Unreadable
-from kubectl_mesh.mesh.schema import kind_of
+from kubectl_mesh.mesh.schema import KUBERNETES_GATEWAY, kind_of
 from kubectl_mesh.mesh.sidecars import Sidecars
 from kubectl_mesh.mesh.unread import Unread
 from kubectl_mesh.mesh.virtual_services import VirtualServices
+from kubectl_mesh.mesh.waypoints import Waypoint, chosen_waypoint, serves_services
 from kubectl_mesh.mesh.workloads import WORKLOAD_KINDS, Workload, Workloads
 
 
@@ -158,6 +159,20 @@ class Snapshot:
                 "which is not in the input"
             )
         return None
+
+    def waypoints_of(self, host: str) -> Iterator[Waypoint]:
+        """The waypoints before the Services of a host; one that was not seen is taken to exist."""
+        for service in self.registry.providers(host):
+            labels = self.namespace_labels(service.namespace) or {}
+            found = chosen_waypoint(service.resource, labels)
+            if found is None:
+                continue
+            gateway = self.get(KUBERNETES_GATEWAY, found.namespace, found.name)
+            if serves_services(gateway) if gateway else self._may_exist(found):
+                yield found
+
+    def _may_exist(self, waypoint: Waypoint) -> bool:
+        return self.unknown(waypoint.namespace, KUBERNETES_GATEWAY) is not None
 
     @cached_property
     def elsewhere(self) -> str | None:

@@ -18,7 +18,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from typing import Any
 
 from kubectl_mesh.mesh.added_labels import ADDED, adders, endpoint_has
@@ -145,6 +145,7 @@ class RulesMissed:
         self._comparison = _comparison(snapshot)
         self._wanted = wanted
         self._chosen = cache(self._choose)
+        self._met_at_waypoint = cache(partial(rules_met_at_waypoint, snapshot))
         self._spent: Counter[VirtualService] = Counter()
 
     def by(self, way_in: GatewayRule, to: Destination) -> Iterator[MeshRule | NotCompared]:
@@ -152,7 +153,8 @@ class RulesMissed:
 
         The callers looked at are those of the Service's namespace, of the VirtualService's and of
         any other; what is exported to further namespaces only is meant for these. A VirtualService
-        that is bound to both ways in is never put beside itself. A rule that sends calls for the
+        that is bound to both ways in is never put beside itself, nor is one that requests meet
+        afterwards, at a waypoint to which gateways send. A rule that sends calls for the
         host somewhere else, where `way_in` takes the same host in, is the one that brings requests
         to an egress gateway: they have met it already.
         """
@@ -168,6 +170,8 @@ class RulesMissed:
         for (inside, *_), entry in pairs.items():
             winner = inside.winner
             if winner is root or winner in given_up:
+                continue
+            if winner.namespace in self._met_at_waypoint(to.host):
                 continue
             chosen = self._chosen(inside, to.host, takes_host)
             arriving = self._comparison.arriving(entry) if chosen else Conditions()
@@ -361,6 +365,8 @@ def bypasses(snapshot: Snapshot) -> Iterator[Bypass | NotCompared]:
         serving = _serving(snapshot, root, http=False)
         for path, _ in _connection_rules(root):
             for to in _without_subset(root.routes_of(path)):
+                if rules_met_at_waypoint(snapshot, to.host):
+                    continue
                 gateways = tuple(name for name in serving if name in to.gateways)
                 connections = tuple(dict.fromkeys(_connections_missed(snapshot, root, to)))
                 if gateways and connections:
@@ -432,6 +438,12 @@ def service_namespace(snapshot: Snapshot, host: str) -> str | None:
     """The namespace of what provides a host, or the one that its name tells."""
     providers = snapshot.registry.providers(host)
     return providers[0].namespace if providers else namespace_of(host, snapshot.config.domain)
+
+
+def rules_met_at_waypoint(snapshot: Snapshot, host: str) -> frozenset[str]:
+    """The namespaces whose rules for a host requests from gateways meet at its waypoint."""
+    found = (each.rules_of for each in snapshot.waypoints_of(host) if each.from_gateways)
+    return frozenset().union(*found)
 
 
 def absent_gateways(snapshot: Snapshot, gateways: tuple[str, ...]) -> list[str]:

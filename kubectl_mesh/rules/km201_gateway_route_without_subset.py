@@ -10,6 +10,7 @@ from typing import Any
 from kubectl_mesh.mesh.clients import gateway_namespaces
 from kubectl_mesh.mesh.hosts import namespace_of
 from kubectl_mesh.mesh.resource import dotted, field_at
+from kubectl_mesh.mesh.schema import KUBERNETES_GATEWAY
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.mesh.virtual_services import Destination
 from kubectl_mesh.mesh.workloads import WORKLOAD_KINDS
@@ -271,7 +272,9 @@ gateway's route and, as it arrives at the service, the mesh's. The rule stays si
 - every server of the gateway only redirects to https;
 - the gateway's rule names a subset of the host itself;
 - the mesh's rules are for chosen callers only (`sourceLabels`, `sourceNamespace`, `exportTo`);
-- one VirtualService is bound to both the gateway and the mesh.
+- one VirtualService is bound to both the gateway and the mesh;
+- the gateway sends to the waypoint of the Service (`istio.io/ingress-use-waypoint`), which has the
+  mesh's rules.
 
 What a rewrite or a change of headers leaves is taken to be anything, and so are claims of tokens.
 Skipped where matches are too many or too intricate. Routes of tcp and tls rules are compared as
@@ -287,7 +290,16 @@ of its hosts on all of its gateways.""",
     reference="https://istio.io/latest/docs/ops/common-problems/network-issues/"
     "#route-rules-have-no-effect-on-ingress-gateway-requests",
     needs=("VirtualService",),
-    uses=("DestinationRule", "Gateway", "Service", "ServiceEntry", "Sidecar", *WORKLOAD_KINDS),
+    uses=(
+        "DestinationRule",
+        "Gateway",
+        "Service",
+        "ServiceEntry",
+        "Sidecar",
+        "Namespace",
+        KUBERNETES_GATEWAY,
+        *WORKLOAD_KINDS,
+    ),
     equivalents=("IST0140",),
     check=check,
     bad=_SHARED

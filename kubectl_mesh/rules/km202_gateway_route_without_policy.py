@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kubectl_mesh.mesh.resource import Path, ResourceId, dotted
+from kubectl_mesh.mesh.schema import KUBERNETES_GATEWAY
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.mesh.virtual_services import Destination
 from kubectl_mesh.mesh.workloads import WORKLOAD_KINDS
@@ -269,7 +270,15 @@ rightly different: a fault for tests inside the mesh, a shorter timeout between 
     reference="https://istio.io/latest/docs/ops/common-problems/network-issues/"
     "#route-rules-have-no-effect-on-ingress-gateway-requests",
     needs=("VirtualService",),
-    uses=("Gateway", "Service", "ServiceEntry", "Sidecar", *WORKLOAD_KINDS),
+    uses=(
+        "Gateway",
+        "Service",
+        "ServiceEntry",
+        "Sidecar",
+        "Namespace",
+        KUBERNETES_GATEWAY,
+        *WORKLOAD_KINDS,
+    ),
     check=check,
     bad=_SHARED
     + """\

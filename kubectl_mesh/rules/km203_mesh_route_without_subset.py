@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from kubectl_mesh.mesh.gateways import MESH
 from kubectl_mesh.mesh.resource import dotted
+from kubectl_mesh.mesh.schema import KUBERNETES_GATEWAY
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.mesh.virtual_services import Destination, VirtualService
 from kubectl_mesh.mesh.workloads import WORKLOAD_KINDS, Workload
@@ -17,6 +18,7 @@ from kubectl_mesh.routing.ways_in import (
     absent_gateways,
     gateway_rules,
     pods_of,
+    rules_met_at_waypoint,
     select,
     service_namespace,
 )
@@ -32,6 +34,8 @@ def check(snapshot: Snapshot) -> Iterator[Finding | Skip]:
                 continue
             seen.add((way_in.root, to.host))
             if any(_decides(snapshot, vs, to.host) for vs in on_mesh_for(to.host)):
+                continue
+            if rules_met_at_waypoint(snapshot, to.host):
                 continue
             selection = select(snapshot, to.host, to.subset, way_in.root.namespace)
             if selection.share is Share.UNKNOWN and selection.siblings:
@@ -188,7 +192,14 @@ with the hosts of both, to `mesh` and to the gateway.""",
     reference="https://istio.io/latest/docs/ops/common-problems/network-issues/"
     "#route-rules-have-no-effect-on-ingress-gateway-requests",
     needs=("VirtualService", "DestinationRule"),
-    uses=("Gateway", "Service", "ServiceEntry", "Namespace", *WORKLOAD_KINDS),
+    uses=(
+        "Gateway",
+        "Service",
+        "ServiceEntry",
+        "Namespace",
+        KUBERNETES_GATEWAY,
+        *WORKLOAD_KINDS,
+    ),
     check=check,
     bad=_SHARED,
     good=_SHARED

@@ -42,9 +42,21 @@ def _check(
                 yield _dead_host(vs, ("spec", "hosts", index), host, list(gateways.values()))
         if not somewhere:
             return
+    dead = {gateway.id for path, gateway in gateways.items() if not admitted[path]}
+    nowhere = all_known and len(dead) == len(gateways)
+    meant = {name for names in _alone(vs) if names <= dead for name in names}
     for path, gateway in gateways.items():
-        if not admitted[path]:
-            yield _dead_binding(vs, path, gateway)
+        if gateway.id in (dead if nowhere else meant):
+            yield _dead_binding(vs, path, gateway, is_whole=nowhere)
+
+
+def _alone(vs: VirtualService) -> Iterator[frozenset[str]]:
+    """The Gateways of each match that is for some of them alone."""
+    for protocol in ("http", "tcp", "tls"):
+        for rule in vs.resource.spec.get(protocol) or ():
+            for match in rule.get("match") or ():
+                if names := match.get("gateways"):
+                    yield frozenset(resolve_gateway(name, vs.namespace) for name in names)
 
 
 def _dead_host(vs: VirtualService, path: Path, host: str, gateways: list[Gateway]) -> Finding:
@@ -62,19 +74,18 @@ def _dead_host(vs: VirtualService, path: Path, host: str, gateways: list[Gateway
     )
 
 
-def _dead_binding(vs: VirtualService, path: Path, gateway: Gateway) -> Finding:
+def _dead_binding(vs: VirtualService, path: Path, gateway: Gateway, *, is_whole: bool) -> Finding:
     hosts = ", ".join(vs.hosts[:_SHOWN])
-    elsewhere = "inside the mesh" if vs.on_mesh else "on its other gateways"
+    lost = "these rules; they hold inside the mesh only" if is_whole else "the rules that name it"
     return RULE.finding(
         vs.resource,
         path,
         f"{dotted(path)} binds to Gateway {gateway.id}, no server of which admits a host of this "
         f"VirtualService ({hosts})",
-        traffic=f"no request that comes in through Gateway {gateway.id} meets these rules; they "
-        f"hold {elsewhere} only",
+        traffic=f"no request that comes in through Gateway {gateway.id} meets {lost}",
         next="add the host to be served to a server of the Gateway and to spec.hosts, or take the "
         "Gateway out of spec.gateways",
-        severity=Severity.ERROR if vs.on_mesh else Severity.WARNING,
+        severity=Severity.ERROR if is_whole else Severity.WARNING,
         evidence=(_admits(gateway),),
         related=(gateway.resource.id,),
     )
@@ -124,10 +135,11 @@ name, wildcards on either side included. A server's host may be limited to Virtu
 namespace (`ns/host`, `./host` for the Gateway's own). Where nothing is left, the VirtualService has
 no part in that server, without a word.
 
-Reported are a host that none of the bound Gateways admits, and a Gateway that admits none of the
-hosts: a warning where another Gateway does. A VirtualService that is bound to `mesh` too may name
-hosts for the mesh only, so there each Gateway must admit at least one. Nothing is said of hosts
-while a bound Gateway is unknown.""",
+Reported is a host that none of the bound Gateways admits. A VirtualService that is bound to `mesh`
+too may name hosts for the mesh only, so there one of the Gateways must admit at least one host. A
+Gateway that serves none of the hosts beside one that does is no fault, unless rules are for it
+alone (`match.gateways`): these hold nowhere, a warning. Nothing is said of hosts while a bound
+Gateway is unknown.""",
     fix="""\
 Add the host to `hosts` of a server of the Gateway, or correct it in the VirtualService. Mind the
 namespace before the `/` of a server's host.""",

@@ -10,8 +10,11 @@ from itertools import islice
 from kubectl_mesh.mesh.gateways import MESH
 from kubectl_mesh.mesh.hosts import is_wildcard
 from kubectl_mesh.mesh.resource import dotted
+from kubectl_mesh.mesh.schema import KUBERNETES_GATEWAY
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.mesh.virtual_services import VirtualService, as_seen_from
+from kubectl_mesh.mesh.waypoints import Waypoint
+from kubectl_mesh.mesh.workloads import WORKLOAD_KINDS
 from kubectl_mesh.routing.matching import Undecidable
 from kubectl_mesh.routing.reach import alike, path_of, ports_of
 from kubectl_mesh.routing.regions import Hosts, Search, TooMany
@@ -43,12 +46,31 @@ class _Clients:
 
 @dataclass(frozen=True, eq=False)
 class _Defeat:
-    """That some clients get the rules of `winner`, and not `routes` of another."""
+    """That some clients get the rules of `winner`, and not `routes` of another.
+
+    `rivals` are all that have rules for them, in order, with their routes; the first one wins.
+    """
 
     clients: _Clients
-    winner: VirtualService
-    winning: tuple[Route, ...]
-    routes: tuple[Route, ...]
+    rivals: Sequence[tuple[VirtualService, tuple[Route, ...]]]
+    place: int
+
+    @property
+    def winner(self) -> VirtualService:
+        return self.rivals[0][0]
+
+    @property
+    def winning(self) -> tuple[Route, ...]:
+        return self.rivals[0][1]
+
+    @property
+    def routes(self) -> tuple[Route, ...]:
+        return self.rivals[self.place][1]
+
+    @property
+    def earlier(self) -> tuple[Route, ...]:
+        """The routes of all that come before, which a waypoint has before `routes`."""
+        return tuple(route for _, those in self.rivals[: self.place] for route in those)
 
 
 @dataclass(frozen=True)
@@ -74,10 +96,22 @@ def check(snapshot: Snapshot) -> Iterator[Finding | Skip]:
         if len(clients) > MAX_CLIENTS:
             yield Skip(f"who gets which rules for {host}: they tell too many clients apart")
             continue
+        waypoint = _only_way(snapshot, host)
         for loser, defeats in _defeats(router, host, claimants, clients).items():
+            if waypoint and {loser.namespace, defeats[0].winner.namespace} <= waypoint.rules_of:
+                yield from _joined(Search(how), host, waypoint, loser, defeats)
+                continue
             outcomes = _outcomes(Search(how), host, defeats[0])
             everybody = len(defeats) == len(clients)
             yield _finding(host, loser, defeats, outcomes, everybody=everybody)
+
+
+def _only_way(snapshot: Snapshot, host: str) -> Waypoint | None:
+    """The waypoint whose rules for a host all callers meet, as none is known to have a sidecar."""
+    waypoint = next(snapshot.waypoints_of(host), None)
+    if waypoint and any(snapshot.is_client(workload) for workload in snapshot.workloads.all):
+        return None
+    return waypoint
 
 
 def _clients(router: Router, host: str, claimants: Sequence[VirtualService]) -> Iterator[_Clients]:
@@ -113,9 +147,56 @@ def _defeats(
         if is_wildcard(host) and told and not told[0][1]:
             continue
         rivals = [(vs, routes) for vs, routes in told if routes]
-        for loser, routes in rivals[1:]:
-            found[loser].append(_Defeat(each, *rivals[0], routes))
+        for place in range(1, len(rivals)):
+            found[rivals[place][0]].append(_Defeat(each, rivals, place))
     return found
+
+
+def _joined(
+    search: Search,
+    host: str,
+    waypoint: Waypoint,
+    loser: VirtualService,
+    defeats: Sequence[_Defeat],
+) -> Iterator[Finding]:
+    """A finding if a waypoint joins the rules behind others that leave some nothing."""
+    first = defeats[0]
+    taken = [
+        outcome
+        for outcome in _outcomes(search, host, first)
+        if _always_taken(search, host, first, outcome.route)
+    ]
+    if not taken:
+        return
+    index = loser.hosts.index(host)
+    takers = dict.fromkeys(
+        route.virtual_service
+        for each in taken
+        if (route := Table("virtual-service", host, first.earlier).first(each.request))
+        and route.virtual_service
+    )
+    names = " and ".join(listed(str(taker.resource) for taker in takers))
+    yield RULE.finding(
+        loser.resource,
+        ("spec", "hosts", index),
+        f"spec.hosts[{index}] claims {host}, as does {names}: waypoint {waypoint} joins the rules, "
+        "the older first, and those take all that "
+        f"{', '.join(dotted(path_of(each.route)) for each in taken)} is for",
+        traffic=f"requests take the other's rules: {_asked(taken[0].request)}, for one",
+        next=f"put these rules into {names}, before the rule that takes their requests",
+        related=tuple(taker.resource.id for taker in takers),
+    )
+
+
+def _always_taken(search: Search, host: str, defeat: _Defeat, route: Route) -> bool:
+    """Whether earlier rules take every request that a route, by itself, would get."""
+    number = defeat.routes.index(route)
+    before = [each.conditions for each in (*defeat.earlier, *defeat.routes[:number])]
+    hosts = Hosts("*", host.replace("*", "any", 1))
+    try:
+        return search.example([route.conditions], before, hosts, defeat.clients.port or 80) is None
+    except (TooMany, Undecidable):
+        return False
 
 
 def _finding(
@@ -269,6 +350,10 @@ passed over: VirtualServices that share a host by client or port are no finding.
 which one has the more specific host, nor tcp and tls rules, of which all count. For each of the
 first rules that lose, a request that it is for is traced through the rules that win.
 
+A waypoint joins the VirtualServices of the Service's namespace and of its own, the older first (in
+Istio since 2026). Where no client is known to have a sidecar, only those rules of theirs are
+reported that earlier ones leave nothing.
+
 A warning where the winner does the same with those requests, or where it wins by being exported to
 fewer namespaces, as a namespace's own rules are meant to; then just worth knowing if no request
 gets 404.""",
@@ -276,7 +361,14 @@ gets 404.""",
     reference="https://istio.io/latest/docs/ops/best-practices/traffic-management/"
     "#split-virtual-services",
     needs=("VirtualService",),
-    uses=("Service", "ServiceEntry", "Sidecar"),
+    uses=(
+        "Service",
+        "ServiceEntry",
+        "Sidecar",
+        "Namespace",
+        KUBERNETES_GATEWAY,
+        *WORKLOAD_KINDS,
+    ),
     equivalents=("IST0109", "KIA1106"),
     check=check,
     bad=SHARED + _ALL + _SECOND + _CART,
