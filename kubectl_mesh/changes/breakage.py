@@ -260,7 +260,8 @@ class Failures:
         if self._snapshot.registry.by_host(host):
             return False
         home = namespace_of(host, self._snapshot.config.domain)
-        unknown = home and (self._snapshot.unknown(home, "Service") or self._snapshot.elsewhere)
+        unknown = self._snapshot.unknown(home, "Service") if home else None
+        unknown = unknown or self._snapshot.provided_elsewhere(host)
         return bool(unknown or self._snapshot.missing("ServiceEntry"))
 
     def _problem(self, cluster: _Cluster, client: Client) -> _Problem | None:

@@ -191,14 +191,19 @@ _WORKLOAD = {
     "template": _TEMPLATE,
 }
 _ROUTED_BY = {"name": str, "routes": [str]}
+_LABELS = {"labels": _STRINGS}
 _ROLLOUT = {
     **_WORKLOAD,
+    "workloadRef": {"apiVersion": str, "kind": str, "name": str},
     "strategy": {
         "canary": {
+            "canaryMetadata": _LABELS,
+            "stableMetadata": _LABELS,
             "trafficRouting": {
                 "istio": {"virtualService": _ROUTED_BY, "virtualServices": [_ROUTED_BY]}
-            }
-        }
+            },
+        },
+        "blueGreen": {"activeMetadata": _LABELS, "previewMetadata": _LABELS},
     },
 }
 _REFERENCE = {"group": str, "kind": str, "namespace": str, "name": str}
@@ -216,7 +221,7 @@ _ROUTE = {
 }
 _LISTENERS = [{"name": str, "hostname": str, "port": int, "protocol": str}]
 _STATEFUL_SET = {**_WORKLOAD, "ordinals": {"start": int}}
-_ROLLOUT = {**_WORKLOAD, "workloadRef": {"apiVersion": str, "kind": str, "name": str}}
+_CANARY = {"targetRef": {"kind": str, "name": str}, "service": {"name": str}}
 
 ISTIO = "networking.istio.io"
 GATEWAY_API = "gateway.networking.k8s.io"
@@ -310,6 +315,7 @@ KINDS: Mapping[str, Kind] = {
             spec={"jobTemplate": {"spec": {"template": _TEMPLATE}}},
         ),
         _kind("Rollout", "argoproj.io", "v1alpha1", "rollouts", spec=_ROLLOUT),
+        _kind("Canary", "flagger.app", "v1beta1", "canaries", spec=_CANARY),
         _kind("HTTPRoute", GATEWAY_API, "v1 v1beta1 v1alpha2", "httproutes", spec=_ROUTE),
         _kind("GRPCRoute", GATEWAY_API, "v1 v1alpha2", "grpcroutes", spec=_ROUTE),
         _kind("TLSRoute", GATEWAY_API, "v1 v1alpha3 v1alpha2", "tlsroutes", spec=_ROUTE),

@@ -11,10 +11,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from kubectl_mesh.mesh import unread
+from kubectl_mesh.mesh.canaries import Canaries
 from kubectl_mesh.mesh.clusters import sign_of_several
 from kubectl_mesh.mesh.config import MeshConfig
 from kubectl_mesh.mesh.destination_rules import DestinationRules
 from kubectl_mesh.mesh.gateways import Gateways
+from kubectl_mesh.mesh.hosts import namespace_of
 from kubectl_mesh.mesh.injection import NEVER_INJECTED, has_sidecar, is_gateway
 from kubectl_mesh.mesh.nginx_pods import NginxPod, nginx_pods
 from kubectl_mesh.mesh.registry import Registry, Service
@@ -160,6 +162,14 @@ class Snapshot:
             )
         return None
 
+    def provided_elsewhere(self, host: str) -> str | None:
+        """Why a Service that is not here may provide a host: another cluster's, or Flagger's."""
+        home = namespace_of(host, self.config.domain)
+        if home is None:
+            return None
+        canary = self.canaries.making("Service", home, host.partition(".")[0])
+        return f"Flagger makes the Service of {canary}" if canary else self.elsewhere
+
     def waypoints_of(self, host: str) -> Iterator[Waypoint]:
         """The waypoints before the Services of a host; one that was not seen is taken to exist."""
         for service in self.registry.providers(host):
@@ -189,11 +199,7 @@ class Snapshot:
             self.virtual_services,
             self.workloads,
         )
-        return (
-            f"{sign}: it may be in another cluster of the mesh, and only one was read"
-            if sign
-            else None
-        )
+        return f"{sign}: the mesh has other clusters, which were not read" if sign else None
 
     def namespace_labels(self, namespace: str) -> Mapping[str, str] | None:
         """The labels of a namespace; None where it is not in the snapshot."""
@@ -305,6 +311,10 @@ class Snapshot:
     @cached_property
     def unread(self) -> Unread:
         return Unread(resource for kind in unread.KINDS for resource in self.of(kind))
+
+    @cached_property
+    def canaries(self) -> Canaries:
+        return Canaries(self.of("Canary"))
 
     @cached_property
     def sidecars(self) -> Sidecars:

@@ -39,7 +39,8 @@ class Workload:
 
     `template_path` is the path in `resource` of the mapping that has the pod's metadata and spec;
     it is empty for a Pod. Labels, annotations and spec are those of the pod. `rollout` is the
-    Rollout that makes pods from this template as well (`workloadRef`). `has_made` tells that pods
+    Rollout that makes pods from this template as well (`workloadRef`). `by_version` are labels that
+    a Rollout adds to the pods of one version or the other. `has_made` tells that pods
     or ReplicaSets which it made are in the snapshot, too.
     """
 
@@ -49,6 +50,7 @@ class Workload:
     annotations: Mapping[str, str]
     pod_spec: Mapping[str, Any]
     rollout: Resource | None = None
+    by_version: tuple[Mapping[str, str], ...] = ()
     has_made: bool = False
 
     @property
@@ -97,6 +99,8 @@ class Workload:
 
         Labels that istiod alone adds count only if `as_endpoint`.
         """
+        if any(key in labels for labels in self.by_version):
+            return True
         added = ADDED.get(key)
         if added is None:
             return False
@@ -113,7 +117,9 @@ class Workload:
         for key, value in labels.items():
             if self.labels.get(key) == value:
                 continue
-            if not self.gets(key, as_endpoint=as_endpoint):
+            if any(each.get(key) == value for each in self.by_version):
+                continue
+            if key not in ADDED or not self.gets(key, as_endpoint=as_endpoint):
                 return False
             if key in (POD_NAME, POD_INDEX):
                 if not self._counts(key, value):
@@ -246,7 +252,7 @@ class Workloads:
         found = tuple(
             workload for workload in candidates if labels.items() <= workload.labels.items()
         )
-        if labels.keys() & ADDED.keys():
+        if labels.keys() & ADDED.keys() or self._with_versions:
             found += tuple(
                 workload
                 for workload in self._that_may_get(namespace, labels)
@@ -259,8 +265,19 @@ class Workloads:
         if POD_NAME in labels:
             key = (namespace, "StatefulSet", labels[POD_NAME].rpartition("-")[0])
             return (self._by_name[key],) if key in self._by_name else ()
+        by_version = self._with_versions.get(namespace, ())
         ordinary = {key: value for key, value in labels.items() if key not in ADDED}
-        return self.select(namespace, ordinary)
+        if len(ordinary) == len(labels):
+            return by_version
+        return dict.fromkeys((*self.select(namespace, ordinary), *by_version))
+
+    @cached_property
+    def _with_versions(self) -> Mapping[str, tuple[Workload, ...]]:
+        grouped: dict[str, list[Workload]] = defaultdict(list)
+        for workload in self.all:
+            if workload.by_version:
+                grouped[workload.namespace].append(workload)
+        return {namespace: tuple(members) for namespace, members in grouped.items()}
 
     @cached_property
     def _anywhere_by_label(self) -> Mapping[tuple[str, str], tuple[Workload, ...]]:
@@ -315,5 +332,18 @@ def _workload(resource: Resource, rollout: Resource | None, *, has_made: bool) -
         metadata.get("annotations") or {},
         template.get("spec") or {},
         rollout,
+        tuple(_by_version(rollout or resource)),
         has_made,
     )
+
+
+def _by_version(rollout: Resource) -> Iterator[Mapping[str, str]]:
+    """The labels of the metadata that a Rollout gives to the pods of a version."""
+    strategy = rollout.spec.get("strategy") or {} if rollout.kind == "Rollout" else {}
+    for way, fields in (
+        ("canary", ("stableMetadata", "canaryMetadata")),
+        ("blueGreen", ("activeMetadata", "previewMetadata")),
+    ):
+        for field in fields:
+            if labels := ((strategy.get(way) or {}).get(field) or {}).get("labels"):
+                yield labels

@@ -59,8 +59,7 @@ def upstream(router: Router, target: Target, namespace: str, labels: Mapping[str
     if service is None:
         home = namespace_of(target.host, snapshot.config.domain)
         unknown = snapshot.unknown(home or "", "Service", "ServiceEntry")
-        unknown = unknown or (snapshot.elsewhere if home else None)
-        if unknown:
+        if unknown := unknown or snapshot.provided_elsewhere(target.host):
             return found(None, f"{target.host} is taken to exist: {unknown}")
         return found("NC", f"no Service or ServiceEntry that it can see provides {target.host}")
     if service.port(target.port) is None:

@@ -52,6 +52,7 @@ class _Endpoints:
         for endpoint in self._all.values():
             for label in endpoint[0].items():
                 self._by_label[label].append(endpoint)
+        self._by_version = [each for each in self._all.values() if each[1] and each[1].by_version]
         self.differing = cache(self._differing)
 
     def have(self, wanted: Mapping[str, str]) -> bool | None:
@@ -59,11 +60,10 @@ class _Endpoints:
         if any(wanted.items() <= labels.items() for labels, _ in self._with(wanted)):
             return True
         ordinary = {key: value for key, value in wanted.items() if key not in ADDED}
-        if len(ordinary) == len(wanted):
-            return False
+        candidates = self._with(ordinary) if len(ordinary) < len(wanted) else ()
         found = {
             pods.bear(wanted) if pods else endpoint_has(labels, wanted)
-            for labels, pods in self._with(ordinary)
+            for labels, pods in (*candidates, *self._by_version)
         }
         return True if True in found else None if None in found else False
 

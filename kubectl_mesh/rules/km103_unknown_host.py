@@ -58,6 +58,8 @@ def absent(snapshot: Snapshot, host: str, namespace: str, export: Export) -> str
     if home is not None:
         if host == f"kubernetes.default.svc.{domain}":
             return None
+        if snapshot.canaries.making("Service", home, labels[0]):
+            return None
         reason = snapshot.unknown(home, "Service")
         if not reason and not snapshot.coverage.live and snapshot.is_system(home):
             reason = f"the input may hold only a part of the system namespace {home}"
@@ -102,15 +104,16 @@ A name without a dot is a Service of the **VirtualService's own** namespace. A n
 taken as it stands: `reviews.prod` is not `reviews.prod.svc.cluster.local`. With manifests alone
 the rule speaks only where the input holds at least one Service of the namespace that the host
 names, and never of namespaces of Kubernetes and of Istio, which no one keeps as a whole; of a host
-outside the cluster only where it holds a ServiceEntry, and then as a warning. It cannot decide
-about Services where the mesh has several clusters, as the Service may be in another one.""",
+outside the cluster only where it holds a ServiceEntry, and then as a warning. A Service that
+Flagger makes of a Canary counts. Where the mesh has several clusters it cannot decide about
+Services, as one may be in another cluster.""",
     fix="""\
 Write Services of other namespaces in full (`reviews.prod.svc.cluster.local`). For a host outside
 the cluster create a ServiceEntry.""",
     reference="https://istio.io/latest/docs/reference/config/networking/virtual-service/"
     "#Destination",
     needs=("VirtualService", "Service", "ServiceEntry"),
-    uses=("DestinationRule", "Gateway", "Namespace", *WORKLOAD_KINDS),
+    uses=("DestinationRule", "Gateway", "Namespace", "Canary", *WORKLOAD_KINDS),
     equivalents=("IST0101", "KIA1101"),
     check=check,
     bad="""\

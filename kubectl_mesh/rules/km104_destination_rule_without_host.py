@@ -41,7 +41,7 @@ is gone for good.""",
     reference="https://istio.io/latest/docs/reference/config/networking/destination-rule/"
     "#DestinationRule",
     needs=("DestinationRule", "Service", "ServiceEntry"),
-    uses=("VirtualService", "Gateway", "Namespace", *WORKLOAD_KINDS),
+    uses=("VirtualService", "Gateway", "Namespace", "Canary", *WORKLOAD_KINDS),
     equivalents=("KIA0202",),
     check=check,
     bad="""\

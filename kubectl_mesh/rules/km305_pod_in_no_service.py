@@ -18,6 +18,7 @@ def check(snapshot: Snapshot) -> Iterator[Finding | Skip]:
         if (
             workload.resource.kind in BATCH
             or workload in selected
+            or snapshot.canaries.of_target(workload.resource)
             or snapshot.is_system(workload.namespace)
             or is_gateway(workload)
             or not snapshot.has_sidecar(workload)
@@ -65,11 +66,11 @@ information only.
 Said of pods that certainly have or get a sidecar, where the Services of their namespace are known:
 with manifests alone, where the input holds one of them, or the Namespace itself. Jobs, CronJobs,
 gateways and namespaces of Kubernetes and of Istio do not count; a ServiceEntry with a
-workloadSelector counts as a Service.""",
+workloadSelector counts as a Service, and so does what Flagger makes for the target of a Canary.""",
     fix="Create a Service whose selector the pods' labels meet.",
     reference="https://istio.io/latest/docs/ops/deployment/application-requirements/",
     needs=("Service",),
-    uses=("ServiceEntry", "Namespace", *WORKLOAD_KINDS),
+    uses=("ServiceEntry", "Namespace", "Canary", *WORKLOAD_KINDS),
     equivalents=("IST0117",),
     check=check,
     bad="""\

@@ -35,6 +35,8 @@ def _check_root(
     delegate = snapshot.virtual_services.by_name.get(key)
     named = f"VirtualService {'/'.join(key)}"
     if delegate is None:
+        if snapshot.canaries.making("VirtualService", *key):
+            return
         if reason := snapshot.unknown(key[0], "VirtualService"):
             yield Skip(f"whether the delegate {named} exists: {reason}")
             return
@@ -169,6 +171,7 @@ delegate's rule that holds under one of several rules that name it is no finding
     fix="Correct the name, the exportTo or the match, as told.",
     reference="https://istio.io/latest/docs/reference/config/networking/virtual-service/#Delegate",
     needs=("VirtualService",),
+    uses=("Canary",),
     check=check,
     bad=_SHARED.replace("prefix: /cart/items", "prefix: /items"),
     good=_SHARED,

@@ -63,7 +63,9 @@ __all__ = [
 
 MAX_ROUNDS = 8
 MAX_NAMESPACES = 100
-OPTIONAL_KINDS = frozenset(("MeshPolicy", "Rollout", "WorkloadEntry", "Sidecar", *unread.KINDS))
+OPTIONAL_KINDS = frozenset(
+    ("MeshPolicy", "Rollout", "Canary", "WorkloadEntry", "Sidecar", *unread.KINDS)
+)
 """Kinds that many clusters do not serve: then there are none, and nothing is missing."""
 
 _IDENTITY = (("metadata",), ("metadata", "name"), ("metadata", "namespace"))
