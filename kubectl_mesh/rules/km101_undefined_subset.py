@@ -90,11 +90,12 @@ def _unread(snapshot: Snapshot, host: str, client: Client, lookup: Lookup) -> st
 class _Cause:
     """Why some clients do not have a subset, what cures it, and the rule to which it can be added.
 
-    `everybody` tells that the cause is one for all clients.
+    Without `cure` it is to export the rule to them. `everybody` tells that the cause is one for all
+    clients.
     """
 
     why: str
-    cure: str
+    cure: str = ""
     rule: DestinationRule | None = None
     everybody: bool = False
 
@@ -125,7 +126,9 @@ def _finding(
         for cause, those in islice(causes.items(), 3)
     ]
     more = f"; {len(causes) - 3} more causes for other clients" if len(causes) > 3 else ""
-    everybody = next(iter(causes)).everybody
+    first, meets_first = next(iter(causes.items()))
+    where = _first_of(list(dict.fromkeys(client.namespace for client in meets_first)))
+    cure = first.cure or f"add {where} to its exportTo"
     repairs: dict[str, Repair] = {}
     for cause in causes:
         if cause.rule is not None:
@@ -146,11 +149,11 @@ def _finding(
         resource,
         (*destination.path, "subset"),
         f"{dotted(destination.path)} sends to subset {subset} of {destination.host}, "
-        f"which is not defined{': ' if everybody else ' '}{'; '.join(told)}{more}",
+        f"which is not defined{': ' if first.everybody else ' '}{'; '.join(told)}{more}",
         traffic=traffic_without_cluster(
             destination, _whom(snapshot, destination, clients) if with_it else ""
         ),
-        next=f"{next(iter(causes)).cure}; wait until proxies have it, and only then route to it",
+        next=f"{cure}; wait until proxies have it, and only then route to it",
         severity=Severity.ERROR if certain else Severity.WARNING,
         evidence=listed(dict.fromkeys(evidence)),
         related=tuple(rule.resource.id for rule in covering[:LISTED]),
@@ -186,7 +189,7 @@ def _cause(
         )
     why = f"{defined.rule.resource}, which defines it, is not visible there"
     if not defined.rule.export.reaches(client.namespace):
-        return _Cause(why, "add the namespace of these clients to its exportTo")
+        return _Cause(why)
     why += " (only rules of the client's, the Service's and the root namespace are looked at)"
     return _Cause(why, "move it to the namespace of the Service")
 
