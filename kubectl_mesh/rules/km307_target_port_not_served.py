@@ -19,7 +19,7 @@ def check(snapshot: Snapshot) -> Iterator[Finding]:
         for service in group.services if pods else ():
             if service.is_kubernetes and not snapshot.is_system(service.namespace):
                 for port in service.ports:
-                    yield from _check(service, port, pods, lacking)
+                    yield from _check(snapshot, service, port, pods, lacking)
 
 
 def _lacking(pods: list[Workload], target: int | str, layer4: str) -> list[Workload]:
@@ -30,6 +30,7 @@ def _lacking(pods: list[Workload], target: int | str, layer4: str) -> list[Workl
 
 
 def _check(
+    snapshot: Snapshot,
     service: Service,
     port: Port,
     pods: list[Workload],
@@ -40,7 +41,8 @@ def _check(
     without = lacking(target, layer4)
     if isinstance(target, str):
         if without:
-            yield _named(service, port, target, pods, without)
+            nowhere = len(without) == len(pods) and not snapshot.elsewhere
+            yield _named(service, port, target, without, nowhere=nowhere)
     elif without:
         yield _numbered(service, port, layer4, pods)
 
@@ -70,16 +72,14 @@ def _with_protocol(number: int | str, layer4: str) -> str:
 
 
 def _named(
-    service: Service, port: Port, target: str, pods: list[Workload], without: list[Workload]
+    service: Service, port: Port, target: str, without: list[Workload], *, nowhere: bool
 ) -> Finding:
-    nowhere = len(without) == len(pods)
+    who = f"no container of {without[0]}" + (
+        f" {'or' if nowhere else 'and'} {len(without) - 1} more" if without[1:] else ""
+    )
     if nowhere:
-        who = f"no container of {pods[0]}" + (f" or {len(pods) - 1} more" if pods[1:] else "")
         traffic = "the port has no endpoint: requests get 503 (response flag UH)"
     else:
-        who = f"no container of {without[0]}" + (
-            f" and {len(without) - 1} more" if without[1:] else ""
-        )
         traffic = "those pods are no endpoints of the port; the others take all of it"
     cure = f"name the container port {target}, or set targetPort to its number"
     if target.isdecimal():
@@ -131,7 +131,14 @@ Silent where the pods are not in the input or declare no ports, and for gateways
     fix="Let `targetPort` name or number a port on which the application listens.",
     reference="https://kubernetes.io/docs/concepts/services-networking/service/#field-spec-ports",
     needs=("Service",),
-    uses=("ServiceEntry", *WORKLOAD_KINDS),
+    uses=(
+        "ServiceEntry",
+        "VirtualService",
+        "DestinationRule",
+        "Gateway",
+        "Namespace",
+        *WORKLOAD_KINDS,
+    ),
     equivalents=("KIA0701",),
     check=check,
     bad="""\
