@@ -20,6 +20,7 @@ from .given import (
     destination_rule,
     exact,
     gateway,
+    istio,
     pod,
     prefix,
     proxy,
@@ -28,6 +29,7 @@ from .given import (
     server,
     service,
     snapshot,
+    thing,
     to,
     virtual_service,
 )
@@ -78,6 +80,48 @@ def test_what_becomes_of_a_request(
     objects: tuple[Object, ...], expected: tuple[str, int | None, str | None]
 ) -> None:
     assert outcome(trace("http://web/", *objects)) == expected
+
+
+def subset_of(**labels: str) -> Object:
+    names = {name.replace("__", "/").replace("_", "-"): value for name, value in labels.items()}
+    subsets = [{"name": "s", "labels": names}]
+    return istio("DestinationRule", "web", {"host": "web", "subsets": subsets})
+
+
+def stateful_set(replicas: int) -> Object:
+    return {**deployment("web", replicas=replicas), "kind": "StatefulSet"}
+
+
+@pytest.mark.parametrize(
+    ("labels", "pods", "flag", "known"),
+    [
+        ({"topology.kubernetes.io__zone": "a"}, deployment("web"), None, False),
+        ({"app": "other", "topology.kubernetes.io__zone": "a"}, deployment("web"), "UH", True),
+        ({"pod_template_hash": "1"}, deployment("web"), None, False),
+        ({"rollouts_pod_template_hash": "1"}, deployment("web"), "UH", True),
+        ({"statefulset.kubernetes.io__pod_name": "web-1"}, stateful_set(2), None, True),
+        ({"statefulset.kubernetes.io__pod_name": "web-2"}, stateful_set(2), "UH", True),
+    ],
+)
+def test_labels_that_no_template_decides(labels, pods, flag, known) -> None:
+    rule = subset_of(**labels)
+    found = trace(
+        "http://web/", WEB, pods, rule, virtual_service("v", ["web"], to("web", subset="s"))
+    )
+    assert found.effect.flag == flag
+    [upstream] = found.effect.upstreams
+    assert (upstream.pods is not None) is known
+
+
+NETWORK = thing("v1", "Namespace", "a", {}, labels={"topology.istio.io/network": "n"})
+
+
+@pytest.mark.parametrize("rule", [to("web", subset="v3"), to("elsewhere")])
+def test_what_another_cluster_may_have_does_not_fail(rule) -> None:
+    rules = destination_rule("web", "web", "v1", "v3")
+    mesh = (WEB, rules, *PODS, virtual_service("v", ["web"], rule))
+    assert trace("http://web/", *mesh).effect.flag in ("UH", "NC")
+    assert trace("http://web/", *mesh, NETWORK).effect.flag is None
 
 
 def test_an_unknown_host_where_nothing_unknown_is_let_out() -> None:
