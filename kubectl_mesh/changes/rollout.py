@@ -20,6 +20,7 @@ from kubectl_mesh.changes.deletion import being_deleted, is_terminating
 from kubectl_mesh.changes.meanwhile import astray, in_step
 from kubectl_mesh.changes.patch import Operation, operations_of, same
 from kubectl_mesh.changes.turns import gaps, in_turn
+from kubectl_mesh.mesh.added_labels import of_pods
 from kubectl_mesh.mesh.hosts import fqdn
 from kubectl_mesh.mesh.resource import Resource, field_at
 from kubectl_mesh.mesh.snapshot import Snapshot
@@ -355,7 +356,7 @@ class _Planning:
                 if service.is_kubernetes and service.selector:
                     yield Ready(
                         service.namespace,
-                        {**service.selector, **labels},
+                        {**service.selector, **of_pods(labels)},
                         f"subset {_name(subset)} of {host}",
                     )
 

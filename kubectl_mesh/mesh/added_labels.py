@@ -60,6 +60,15 @@ ADDED: Mapping[str, Added] = {
 }
 
 
+def of_pods(labels: Mapping[str, str]) -> Mapping[str, str]:
+    """The labels that pods themselves have, less those that istiod adds to endpoints."""
+    return {
+        key: value
+        for key, value in labels.items()
+        if key not in ADDED or not ADDED[key].to_endpoints
+    }
+
+
 def endpoint_has(labels: Mapping[str, str], wanted: Mapping[str, str]) -> bool | None:
     """Whether an endpoint that is listed with `labels` has others; None where istiod adds them."""
     missing = [key for key, value in wanted.items() if labels.get(key) != value]

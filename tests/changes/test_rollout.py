@@ -203,6 +203,13 @@ def test_a_new_subset_needs_a_pod() -> None:
     assert (found.refusals, len(found.phases[1].steps[0].ready)) == ((), 1)
 
 
+def test_labels_that_istiod_adds_are_not_asked_of_pods() -> None:
+    labels = {"version": "v1", "topology.kubernetes.io/zone": "a", "topology.istio.io/cluster": "c"}
+    found = planned([rule(subsets=[{"name": "a", "labels": labels}])])
+    [step] = found.changes.steps
+    assert [need.labels for need in step.ready] == [{"app": "web", "version": "v1"}]
+
+
 def test_other_labels_under_the_same_name_are_a_risk() -> None:
     other = rule("v1")
     other["spec"]["subsets"][0]["labels"] = {"version": "v2"}
