@@ -57,6 +57,8 @@ def _hint(snapshot: Snapshot, service: Service) -> str:
     for key, value in sorted(selector.items()) if len(selector) > 1 else ():
         rest = {other: wanted for other, wanted in selector.items() if other != key}
         for workload in snapshot.workloads.select(service.namespace, rest)[:1]:
+            if workload.gets(key):
+                continue
             found = workload.labels.get(key)
             return (
                 f" ({workload} has {f'{key}={found}' if found else f'no {key}'} for {key}={value})"

@@ -52,3 +52,41 @@ def test_a_subset_is_undefined_only_if_no_rule_that_was_not_read_can_define_it(
     assert [(skip.reason, skip.failed) for skip in report.skipped] == (
         [] if is_found else [("forbidden", True)]
     )
+
+
+SPLIT = """---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: web, namespace: shop}
+spec: {host: web, subsets: [{name: v1, labels: {%s}}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: web, namespace: shop, labels: {app: web}}
+spec: {containers: [{name: web}]}
+status: {phase: Running}
+"""
+NETWORK = """---
+apiVersion: v1
+kind: Namespace
+metadata: {name: shop, labels: {topology.istio.io/network: net-1}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("label", "more", "is_found"),
+    [
+        ("version: v1", "", True),
+        ("version: v1", NETWORK, False),
+        ("topology.kubernetes.io/zone: a", "", False),
+    ],
+)
+def test_what_no_object_of_the_cluster_tells_is_no_failure_to_read_it(
+    tmp_path: Path, label: str, more: str, is_found: bool
+) -> None:
+    file = tmp_path / "shop.yaml"
+    file.write_text(SERVICE + SPLIT % label + more)
+    resources, _ = load([str(file)])
+    report = examine(Snapshot(resources, coverage=Coverage(live=True)), [BY_CODE["KM102"]])
+    assert [found.rule.code for found in report.findings] == ["KM102"] * is_found
+    assert [skip.failed for skip in report.skipped] == [False] * (not is_found)
