@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from kubectl_mesh.mesh.config import MeshConfig
 from kubectl_mesh.mesh.destination_rules import DestinationRules
 from kubectl_mesh.mesh.gateways import Gateways
+from kubectl_mesh.mesh.injection import PROXY
 from kubectl_mesh.mesh.resource import Resource
 from kubectl_mesh.mesh.virtual_services import VirtualServices
 from kubectl_mesh.mesh.workloads import Workloads
@@ -20,8 +21,11 @@ NETWORK = "topology.istio.io/network"
 _EAST_WEST = ("istio", "eastwestgateway")
 _SINGLE = ("", "Kubernetes")
 """What istiod calls the cluster where nobody named it."""
-_VARIABLES = frozenset(("CLUSTER_ID", "ISTIO_META_CLUSTER_ID"))
-_NETWORK_VARIABLES = frozenset(("ISTIO_META_NETWORK", "ISTIO_META_REQUESTED_NETWORK_VIEW"))
+_VARIABLES = {
+    PROXY: ("ISTIO_META_CLUSTER_ID", "ISTIO_META_NETWORK", "ISTIO_META_REQUESTED_NETWORK_VIEW"),
+    "discovery": ("CLUSTER_ID",),
+}
+"""By container, the variables that name a cluster or a network: the proxies' and istiod's."""
 
 
 def sign_of_several(
@@ -78,9 +82,8 @@ def _of_workloads(workloads: Workloads) -> Iterator[str]:
         if _EAST_WEST in workload.labels.items():
             yield f"{workload} is an east-west gateway"
         for _, container in workload.containers:
-            for variable in container.get("env") or ():
+            names = _VARIABLES.get(container.get("name") or "", ())
+            for variable in container.get("env") or () if names else ():
                 name, value = variable.get("name"), variable.get("value") or ""
-                if (name in _VARIABLES and value not in _SINGLE) or (
-                    name in _NETWORK_VARIABLES and value
-                ):
+                if name in names and value not in _SINGLE:
                     yield f"{workload} has {name}={value}"

@@ -110,8 +110,8 @@ def _check(
         selects = endpoints.have(subset.labels)
         if selects is None:
             yield Skip(
-                f"whether subsets of {host} select pods: {adders(subset.labels)}, and which values "
-                "they have is not known",
+                f"whether subsets of {host} select pods: {adders(subset.labels)}, with values "
+                "that are not known",
                 beyond=True,
             )
         elif not selects:
