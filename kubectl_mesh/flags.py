@@ -131,4 +131,9 @@ def add_output_flags(
         default="auto",
         help="auto: on a terminal, unless NO_COLOR is set",
     )
-    group.add_argument("-v", "--verbose", action="store_true", help="tracebacks of errors")
+    group.add_argument(
+        "-v",
+        "--verbose",
+        action="store_true",
+        help="list the files that are skipped; print tracebacks of errors",
+    )

@@ -5,13 +5,13 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kubectl_mesh.changes.atomic import replace_file
 from kubectl_mesh.changes.change_set import ChangeSet, Step
 from kubectl_mesh.changes.patch import operations_of
-from kubectl_mesh.changes.sources import at_sources, check_effects
+from kubectl_mesh.changes.sources import at_sources, check_effects, including
 from kubectl_mesh.changes.text import NotEditable, edited, item, removed
 from kubectl_mesh.errors import InputError, MeshError
 from kubectl_mesh.mesh.resource import Path as FieldPath
@@ -25,12 +25,14 @@ from kubectl_mesh.sources.yaml import Document, read_documents
 class FileChange:
     """A file as it is, and as it is to be; both with lines that end with a newline alone.
 
-    `after` is None where nothing is left of it, so that it is to go.
+    `after` is None where nothing is left of it, so that it is to go. `roots` are the kustomizations
+    that include it.
     """
 
     file: str
     before: str
     after: str | None
+    roots: Sequence[str] = ()
 
 
 def file_changes(changes: ChangeSet) -> list[FileChange]:
@@ -44,7 +46,7 @@ def file_changes(changes: ChangeSet) -> list[FileChange]:
         by_file.setdefault(step.resource.origin.name, []).append(step)
     found = [_changed(file, steps) for file, steps in by_file.items()]
     check_effects(changes, {each.file: each.after or "" for each in found})
-    return found
+    return [replace(each, roots=including(changes, each.file)) for each in found]
 
 
 def _changed(file: str, steps: Sequence[Step]) -> FileChange:

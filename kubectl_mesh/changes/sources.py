@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -127,6 +127,13 @@ def _step(found: _Source) -> Step:
         operations=operations,
         edits=found.edits,
     )
+
+
+def including(changes: ChangeSet, file: str) -> Sequence[str]:
+    """The roots of the input that a file is part of."""
+    origins = (step.resource.origin for step in changes.steps)
+    first = next((each for each in origins if isinstance(each, RenderedOrigin)), None)
+    return first.root.including(os.path.realpath(file)) if first else ()
 
 
 def check_effects(changes: ChangeSet, texts: Mapping[str, str]) -> None:

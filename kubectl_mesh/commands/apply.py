@@ -137,7 +137,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_force_live_flag(how)
     add_apply_flags(how, _KUBECTL)
     how.add_argument("--color", choices=COLOR_CHOICES, default="auto")
-    how.add_argument("-v", "--verbose", action="store_true", help="tracebacks of errors")
+    how.add_argument(
+        "-v",
+        "--verbose",
+        action="store_true",
+        help="list the files that are skipped; print tracebacks of errors",
+    )
     add_cluster_flags(parser)
 
 

@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
-from kubectl_mesh.commands.inputs import read_manifests, take_snapshot
+from kubectl_mesh.commands.inputs import is_on_disk, read_manifests, take_snapshot
 from kubectl_mesh.errors import InputError, UsageError
 from kubectl_mesh.flags import (
     add_cluster_flags,
@@ -95,7 +95,7 @@ def _states(args: argparse.Namespace) -> tuple[Snapshot, Snapshot]:
 
     Raises UsageError where it does not name two, ClusterError where no cluster answers.
     """
-    if args.filename or args.kustomize:
+    if is_on_disk(args):
         if args.states:
             raise UsageError("-f compares with the cluster: leave BEFORE and AFTER out, or -f")
         args.with_cluster = True

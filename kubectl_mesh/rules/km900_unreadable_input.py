@@ -23,6 +23,10 @@ A file that is missing, empty, binary or too large, a document that is no YAML o
 object. It is listed with file, line and column among what was skipped; all other documents are
 examined. Where nothing else is found the exit status is 3.
 
+In a folder only a broken manifest is an error. Files that are not meant to be manifests are skipped
+and counted; `--strict` makes them errors. A kustomization that could not be rendered is an error,
+too, with the reason that kustomize gives. A Helm chart is named with the command that renders it.
+
 YAML is read as kubectl reads it: a key that stands twice is refused, as are tags. The commonest
 slip is a key that is indented into the list above it:
 

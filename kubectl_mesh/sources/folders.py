@@ -40,10 +40,11 @@ class Folder:
     unreadable: list[Unreadable] = field(default_factory=list)
 
 
-def look_through(folder: str, *, recursive: bool) -> Folder:
+def look_through(folder: str, *, recursive: bool, raw: bool = False) -> Folder:
     """The .yaml, .yml and .json files of a folder, those of folders below it if `recursive`.
 
-    What belongs to a chart, the templates and charts below it included, is left out.
+    Unless `raw`, kustomizations and charts are told from other folders, and what belongs to a
+    chart, the templates and charts below it included, is left out.
     """
     found = Folder()
 
@@ -51,10 +52,10 @@ def look_through(folder: str, *, recursive: bool) -> Folder:
         found.unreadable.append(Unreadable(str(error.filename), error.strerror or str(error)))
 
     for here, below, names in os.walk(folder, onerror=failed):
-        is_chart = CHART in names
+        is_chart = CHART in names and not raw
         if is_chart:
             found.charts.append(here)
-        if any(os.path.isfile(os.path.join(here, name)) for name in KUSTOMIZATION):
+        if not raw and any(os.path.isfile(os.path.join(here, name)) for name in KUSTOMIZATION):
             found.kustomizations.append(here)
         for name in sorted(below) if recursive else ():
             if os.path.islink(os.path.join(here, name)):

@@ -153,6 +153,12 @@ class Kustomizations:
                 reached |= {inner.folder for inner in self.closure(each).order}
         return tuple(root for root in roots if not root.is_component)
 
+    @property
+    def unused(self) -> Iterator[Kustomization]:
+        """The components that are part of no root."""
+        reached = {inner.folder for root in self.roots for inner in self.closure(root).order}
+        return (each for each in self.all if each.folder not in reached)
+
     def _included(self, outer: Kustomization) -> Iterator[Kustomization]:
         for _, entry in outer.entries:
             path = os.path.join(outer.folder, entry)

@@ -49,6 +49,10 @@ class Patch:
     locate: Callable[[Path], Position]
     origin: FileOrigin | None
 
+    @property
+    def selects_by_labels(self) -> bool:
+        return bool({"labelSelector", "annotationSelector"} & (self.target or {}).keys())
+
     def concerns(self, names: Sequence[str], kind: str) -> bool:
         if self.target is not None:
             wanted = (self.target.get("kind"), self.target.get("name"))
@@ -97,11 +101,11 @@ def counterpart(value: Any, rendered: Any, path: Path) -> Path:
     """
     found: list[str | int] = []
     for step in path:
-        rendered = field_at(rendered, (step,))
+        around, rendered = rendered, field_at(rendered, (step,))
         if isinstance(step, int):
             if not isinstance(value, list):
                 break
-            number = _item_like(value, rendered, step)
+            number = _item_like(value, around, step)
             if number is None:
                 break
             step = number
@@ -112,7 +116,8 @@ def counterpart(value: Any, rendered: Any, path: Path) -> Path:
     return tuple(found)
 
 
-def _item_like(items: Sequence[Any], wanted: Any, index: int) -> int | None:
+def _item_like(items: Sequence[Any], rendered: Any, index: int) -> int | None:
+    wanted = field_at(rendered, (index,))
     equal = [number for number, item in enumerate(items) if item == wanted]
     if equal:
         return index if index in equal else equal[0]
@@ -120,7 +125,7 @@ def _item_like(items: Sequence[Any], wanted: Any, index: int) -> int | None:
     if name is not ABSENT:
         named = [number for number, item in enumerate(items) if field_at(item, ("name",)) == name]
         return named[0] if len(named) == 1 else None
-    return index if index < len(items) else None
+    return index if isinstance(rendered, list) and len(rendered) == len(items) else None
 
 
 def _fits(pattern: Any, names: Sequence[str]) -> bool:
@@ -168,11 +173,16 @@ class RenderedOrigin:
         return self.source.origin.locate(place) if len(place) == len(path) else None
 
     def writer(self, path: Path, value: Any) -> tuple[Patch, Path] | None:
-        """The last patch that writes `value` to the field at `path`, and where in it."""
+        """The last patch that writes `value` to the field at `path`, and where in it.
+
+        Labels may have kept a patch from this object: it is the writer only if the source is not.
+        """
+        place = counterpart(self.source.raw, self.rendered, path) if self.source else ()
+        in_source = self.source is not None and field_at(self.source.raw, place) == value
         for patch in reversed(self.patches):
-            place = patch.place_of(path, value, self.rendered)
-            if place is not None:
-                return patch, place
+            found = patch.place_of(path, value, self.rendered)
+            if found is not None and not (patch.selects_by_labels and in_source):
+                return patch, found
         return None
 
 
@@ -181,6 +191,10 @@ class Root(Protocol):
 
     @property
     def name(self) -> str: ...
+
+    def including(self, file: str) -> Sequence[str]:
+        """The roots of the input that include a file, by its real path."""
+        ...
 
     def effects(self, texts: Mapping[str, str]) -> Iterator[Effect]:
         """What other texts of some files, by their real path, would make of all roots with them."""

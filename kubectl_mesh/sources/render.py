@@ -35,6 +35,10 @@ class Root:
     top: Kustomization
     closure: Closure
 
+    def including(self, file: str) -> Sequence[str]:
+        """As origins.Root has it."""
+        return self.renderer.including(file)
+
     def effects(self, texts: Mapping[str, str]) -> Iterator[Effect]:
         """As origins.Root has it."""
         return self.renderer.effects(texts)
@@ -84,6 +88,10 @@ class Renderer:
                 self._not_rendered(root.name, f"kustomize says: {rendered.failure}")
             else:
                 self._add_root(root, rendered)
+
+    def including(self, file: str) -> Sequence[str]:
+        """The roots that were rendered and include a file, by its real path."""
+        return [root.name for root in self._rendered if file in root.closure.files]
 
     def effects(self, texts: Mapping[str, str]) -> Iterator[Effect]:
         """What other texts of some files, by their real path, would make of all roots with them.

@@ -104,15 +104,15 @@ class _Reader:
         self._seen: set[str] = set()
 
     def take(self, filenames: Sequence[str], recursive: bool) -> None:
+        renders = NEVER not in self.render
         folders = {
-            name: look_through(name, recursive=recursive)
+            name: look_through(name, recursive=recursive, raw=not renders)
             for name in filenames
             if name != files.STDIN and os.path.isdir(name)
         }
         self._given += [(os.path.realpath(name), name) for name in folders]
-        renders = NEVER not in self.render
         kustomizations = Kustomizations(
-            each for folder in folders.values() if renders for each in folder.kustomizations
+            each for folder in folders.values() for each in folder.kustomizations
         )
         closures = {each.folder: kustomizations.closure(each) for each in kustomizations.all}
         owned = {file for closure in closures.values() for file in closure.files}
@@ -127,12 +127,13 @@ class _Reader:
                 found, broken = files.load([name], namespace=self.namespace, nameless=self.nameless)
                 self.plain += found
                 self.unreadable += broken
-        if renders:
-            roots = kustomizations.roots
-            self.renderer.kustomizations([(root, closures[root.folder]) for root in roots])
-            all_charts = [each for folder in folders.values() for each in folder.charts]
-            found_charts = charts.read(all_charts)
-            self.renderer.charts(found_charts, really=HELM in self.render)
+        roots = kustomizations.roots
+        self.renderer.kustomizations([(root, closures[root.folder]) for root in roots])
+        for component in kustomizations.unused:
+            reason = "not examined: a component that no kustomization of the input includes"
+            self.unreadable.append(Unreadable(self._shown(component.folder), reason, failed=False))
+        found_charts = charts.read(each for folder in folders.values() for each in folder.charts)
+        self.renderer.charts(found_charts, really=HELM in self.render)
 
     def _take_folder(
         self,

@@ -17,8 +17,11 @@ from kubectl_mesh.cli import main
 from kubectl_mesh.rules import BY_CODE
 
 from . import build
+from .apiserver import ApiServer
 from .conftest import built
 
+ISTIO = "networking.istio.io/v1beta1"
+"""Istio 1.22 has no v1 yet."""
 REPOSITORIES = Path(__file__).parent.parent / "repositories"
 
 Run = Callable[..., tuple[int, str, str]]
@@ -316,3 +319,96 @@ def test_route_and_compare_take_one_root(run: Run) -> None:
     assert "base/routing.yaml:29:5" in out
     status, out, _ = run("compare", overlays / "production", overlays / "production")
     assert (status, out.splitlines()[0]) == (0, "the same for every request")
+
+
+def test_apply_k_applies_what_kubectl_would(
+    run: Run,
+    copied: Callable[[str], Path],
+    apiserver: ApiServer,
+    namespace: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PATH", f"{os.environ['PATH']}:{os.defpath}")  # kubectl diff runs diff
+    root = copied("kustomize") / "overlays" / "production"
+    file = root / "kustomization.yaml"
+    file.write_text(file.read_text().replace("namespace: production", f"namespace: {namespace}"))
+    for each in root.parents[1].glob("*/**/*.yaml"):
+        each.write_text(each.read_text().replace("networking.istio.io/v1\n", f"{ISTIO}\n"))
+    words = ("apply", "-k", root, "--kubeconfig", apiserver.kubeconfig)
+    rest = ("--yes", "--wait-for", "delay=0s", "--allow-empty", "--journal", tmp_path / "journal")
+    status, out, err = run(*words, *rest)
+    assert status == 0, out + err
+    rendered = apiserver.kubectl("kustomize", str(root)).stdout
+    for document in filter(None, rendered.split("---\n")):
+        done = apiserver.kubectl("diff", "--server-side", "-f", "-", input=document, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+    status, out, _ = run(*words, *rest)
+    assert (status, out.splitlines()[0]) == (0, "Nothing to change.")
+
+
+FAULTY = "    - destination: {host: helloworld}\n"
+MENDED = "    - destination: {host: helloworld, subset: v1}\n"
+PATCH = (
+    "apiVersion: networking.istio.io/v1beta1\nkind: VirtualService\nmetadata: {name: myapp}\n"
+    "spec:\n  http:\n  - route:\n    # to all versions\n" + FAULTY
+)
+
+
+@pytest.fixture
+def overlaid(tmp_path: Path) -> Callable[..., Path]:
+    """A base with a fault that can be repaired, and an overlay for each name and text."""
+
+    def make(**overlays: str) -> Path:
+        example = Path(__file__).parents[2] / "examples/2-rules-without-effect-on-ingress.yaml"
+        text = example.read_text().replace(", namespace: greetings", "")
+        text = text.replace("helloworld.greetings.svc.cluster.local", "helloworld")
+        assert FAULTY in text
+        overlays = {"base": "resources: [all.yaml]\n", **overlays}
+        for name, kustomization in overlays.items():
+            (tmp_path / name).mkdir()
+            head = "" if name == "base" else f"namespace: {name}\nresources: [../base]\n"
+            (tmp_path / name / "kustomization.yaml").write_text(head + kustomization)
+            (tmp_path / name / "patch.yaml").write_text(PATCH)
+        (tmp_path / "base/all.yaml").write_text(text)
+        return tmp_path
+
+    return make
+
+
+def files(folder: Path) -> dict[str, str]:
+    return {
+        str(file.relative_to(folder)): file.read_text() for file in sorted(folder.glob("*/*.yaml"))
+    }
+
+
+def test_fix_edits_the_patch_that_wrote_the_field(run: Run, overlaid: Callable[..., Path]) -> None:
+    folder = overlaid(dev="patches: [{path: patch.yaml}]\n")
+    before = files(folder)
+    assert run("fix", "-k", folder / "dev", "--write")[0] == 0
+    text = before["dev/patch.yaml"].replace(FAULTY, MENDED)
+    assert files(folder) == {**before, "dev/patch.yaml": text}
+    assert run("doctor", "-k", folder / "dev")[0] == 0
+
+
+def test_fix_leaves_the_text_of_a_kustomization(run: Run, overlaid: Callable[..., Path]) -> None:
+    operation = (
+        "{op: replace, path: /spec/http/0/route, value: [{destination: {host: helloworld}}]}"
+    )
+    inline = f"patches:\n- target: {{name: myapp}}\n  patch: |-\n    - {operation}\n"
+    folder = overlaid(dev=inline)
+    before = files(folder)
+    _, out, err = run("fix", "-k", folder / "dev", "--write")
+    assert "a patch in the text of" in " ".join(err.split())
+    assert "BY HAND" in out
+    assert files(folder) == before
+
+
+def test_fix_edits_the_value_of_a_json_patch(run: Run, overlaid: Callable[..., Path]) -> None:
+    folder = overlaid(dev="patches: [{path: operations.yaml, target: {name: myapp}}]\n")
+    file = folder / "dev/operations.yaml"
+    text = "# the route\n- op: replace\n  path: /spec/http/0/route\n  value:\n" + FAULTY
+    file.write_text(text)
+    assert run("fix", "-k", folder / "dev", "--write")[0] == 0
+    assert file.read_text() == text.replace(FAULTY, MENDED)
+    assert run("doctor", "-k", folder / "dev")[0] == 0

@@ -167,6 +167,7 @@ def test_a_chart_is_named_with_what_renders_it_and_is_not_read(tmp_path: Path) -
     (named,) = found.unreadable
     assert not named.failed
     assert f"helm template shop '{chart}' | kubectl mesh doctor -f -" in named.reason
+    assert "static" in names(read(tmp_path, render=["never"]))
 
 
 def test_a_kustomization_file_by_itself_is_an_error_that_names_k(tmp_path: Path) -> None:
@@ -319,3 +320,12 @@ def test_what_takes_too_long_or_prints_too_much_is_ended(
     write(tmp_path / "a", kustomization_yaml=KUSTOMIZATION, service_yaml=SERVICE.format(name="a"))
     (unreadable,) = read(tmp_path / "a").unreadable
     assert ("it takes longer" if limit == "SECONDS" else "it prints more") in unreadable.reason
+
+
+def test_a_component_that_nothing_includes_is_named(tmp_path: Path) -> None:
+    write(tmp_path, kustomization_yaml=f"kind: Component\n{KUSTOMIZATION}", service_yaml="a: 1\n")
+    found = read(tmp_path)
+    (unreadable,) = found.unreadable
+    assert "a component that no kustomization" in unreadable.reason
+    assert not unreadable.failed
+    assert found.roots == []
