@@ -10,12 +10,23 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 from kubectl_mesh.mesh.config import MeshConfig
 from kubectl_mesh.mesh.hosts import HostMap
 from kubectl_mesh.mesh.ports import HTTP_PROTOCOLS, SNIFFED, entry_protocol, protocol_of
-from kubectl_mesh.mesh.resource import Path, Resource
+from kubectl_mesh.mesh.resource import Path, Resource, ResourceId
 from kubectl_mesh.mesh.visibility import Export, export_of
+
+_OF_SERVICES: Mapping[str, Any] = {
+    "publishNotReadyAddresses": False,
+    "internalTrafficPolicy": "Cluster",
+    "trafficDistribution": None,
+}
+"""The settings of a Service, with what the API server fills in."""
+_OF_ENTRIES: Mapping[str, Any] = {"resolution": "NONE", "location": "MESH_EXTERNAL"}
+"""What Istio takes a ServiceEntry for that does not say it."""
+_APART = ("hosts", "addresses", "ports", "exportTo", "workloadSelector")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +85,31 @@ class Service:
     def is_headless(self) -> bool:
         return self.is_kubernetes and self.resource.spec.get("clusterIP") == "None"
 
+    @property
+    def cluster_ip(self) -> str | None:
+        """The address at which a Kubernetes Service is called; None where it has none."""
+        found: str | None = self.resource.spec.get("clusterIP") if self.is_kubernetes else None
+        return found if found and found != "None" else None
+
+    @property
+    def external_name(self) -> str | None:
+        """The name that a Service of type ExternalName stands for."""
+        return self.resource.spec.get("externalName") if self.is_external_name else None
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """What counts of it besides its pods, addresses and ports; defaults are left out."""
+        spec = self.resource.spec
+        if self.is_kubernetes:
+            defaults = _OF_SERVICES
+            found = {key: spec.get(key) for key in defaults} | {"externalName": self.external_name}
+        else:
+            defaults = _OF_ENTRIES
+            found = {key: value for key, value in spec.items() if key not in _APART}
+        return {
+            key: value for key, value in found.items() if value not in (None, [], defaults.get(key))
+        }
+
     def port(self, number: int) -> Port | None:
         return next((port for port in self.ports if port.number == number), None)
 
@@ -112,6 +148,14 @@ class Registry:
             grouped[service.namespace].append(service)
         return {namespace: tuple(members) for namespace, members in grouped.items()}
 
+    @cached_property
+    def by_resource(self) -> Mapping[ResourceId, tuple[Service, ...]]:
+        """What each Service or ServiceEntry provides."""
+        grouped: dict[ResourceId, list[Service]] = defaultdict(list)
+        for service in (*self.services, *self.entries):
+            grouped[service.resource.id].append(service)
+        return {key: tuple(members) for key, members in grouped.items()}
+
     def by_host(self, host: str) -> Sequence[Service]:
         """What provides this very host, a wildcard only if it is written as one."""
         return self._by_host.by_pattern.get(host, ())
@@ -119,11 +163,7 @@ class Registry:
     @cached_property
     def by_address(self) -> Mapping[str, Service]:
         """The Kubernetes Services by their ClusterIP."""
-        return {
-            address: service
-            for service in self.services
-            if (address := service.resource.spec.get("clusterIP")) and address != "None"
-        }
+        return {address: service for service in self.services if (address := service.cluster_ip)}
 
     def on_port(self, number: int) -> Sequence[Service]:
         """What has a port of this number."""

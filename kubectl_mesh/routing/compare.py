@@ -354,9 +354,8 @@ class Comparing:
                         found[name] = None
                     found[f"{name}.{service.namespace}"] = None
                     found[f"{name}.{service.namespace}.svc"] = None
-                    address = service.resource.spec.get("clusterIP") or "None"
-                    if address != "None":
-                        found[address] = None
+                    if service.cluster_ip:
+                        found[service.cluster_ip] = None
         return list(found)
 
     def _gateways(self, scope: Scope) -> None:

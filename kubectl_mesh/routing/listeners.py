@@ -323,11 +323,9 @@ def _tied(services: Iterable[Service], client: Client, port: int) -> str:
 
 def addresses_of(service: Service) -> list[str]:
     """The addresses and subnets at which a host is called; empty where none are known."""
-    spec = service.resource.spec
     if not service.is_kubernetes:
-        return [_written(each) for each in spec.get("addresses") or ()]
-    address = spec.get("clusterIP")
-    return [_written(address)] if address and address != "None" else []
+        return [_written(each) for each in service.resource.spec.get("addresses") or ()]
+    return [_written(service.cluster_ip)] if service.cluster_ip else []
 
 
 def _written(text: str) -> str:

@@ -43,7 +43,15 @@ def _content(snapshot: Snapshot, resource: Resource | None) -> Any:
     if resource.kind in WORKLOAD_KINDS:
         found = [each for each in snapshot.workloads.all if each.resource is resource]
         return [(each.labels, each.is_scaled_to_zero) for each in found]
-    return resource.spec, resource.annotations.get("networking.istio.io/exportTo"), resource.age_key
+    if resource.kind == "Service":
+        return [
+            (
+                *(each.ports, each.selector, each.export, each.settings),
+                *(each.cluster_ip, each.is_headless),
+            )
+            for each in snapshot.registry.by_resource[resource.id]
+        ]
+    return resource.spec, resource.age_key
 
 
 @dataclass
@@ -185,12 +193,7 @@ def _add_destination_rule(scope: Scope, snapshot: Snapshot, resource: Resource) 
 
 def _add_service(scope: Scope, snapshot: Snapshot, resource: Resource) -> None:
     registry = snapshot.registry
-    provided = [
-        service
-        for service in (registry.services if resource.kind == "Service" else registry.entries)
-        if service.resource is resource
-    ]
-    for service in provided:
+    for service in registry.by_resource.get(resource.id, ()):
         scope.upstreams.add(service.host)
         scope.hosts.add(service.host)
         if service.is_headless:

@@ -291,29 +291,10 @@ def _upstream(router: Router, target: Target, caller: Caller) -> dict[str, Any]:
     return where
 
 
-_OF_SERVICES: Mapping[str, Any] = {
-    "publishNotReadyAddresses": False,
-    "internalTrafficPolicy": "Cluster",
-    "trafficDistribution": None,
-}
-"""What counts of a Service besides its pods and ports, with what the API server fills in."""
-_OF_ENTRIES: Mapping[str, Any] = {"resolution": "NONE", "location": "MESH_EXTERNAL"}
-_NOT_OF_UPSTREAMS = ("hosts", "addresses", "ports", "exportTo", "workloadSelector")
-
-
 def _behind(service: Service, number: int) -> list[Any]:
-    """What stands behind a port of a host, whether defaults are written out or not."""
-    spec, port = service.resource.spec, service.port(number)
-    if service.is_kubernetes:
-        defaults = _OF_SERVICES
-        own = {field: spec.get(field) for field in defaults}
-        if service.is_external_name:
-            own["externalName"] = spec.get("externalName")
-    else:
-        defaults = _OF_ENTRIES
-        own = _without(spec, *_NOT_OF_UPSTREAMS)
-    own = {key: value for key, value in own.items() if value not in (None, [], defaults.get(key))}
-    return [service.selector, port and [port.target, port.protocol], own]
+    """What stands behind a port of a host."""
+    port = service.port(number)
+    return [service.selector, port and [port.target, port.protocol], service.settings]
 
 
 def _mirrors(

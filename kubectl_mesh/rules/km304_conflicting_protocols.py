@@ -70,7 +70,9 @@ def _finding(first: Use, second: Use, places: list[tuple[list[Workload], int]]) 
     there = "the same Service" if other is service else str(service.resource)
     born = [each.resource.metadata.get("creationTimestamp") for each in (service, other)]
     which = "if it is created first, or with the other"
-    if born[0]:
+    if other is service:
+        which = "which stands first"
+    elif born[0]:
         which = "which comes first by name" if born[0] == born[1] else "which is the older"
     kinds = (_kind(port), _kind(losing))
     if kinds[0] == "tcp":

@@ -97,7 +97,7 @@ def _named(
 
 
 def _numbered(service: Service, port: Port, layer4: str, pods: list[Workload]) -> Finding:
-    explicit = "targetPort" in service.resource.spec["ports"][port.path[-1]]
+    explicit = port.target != port.number  # the API server writes it out where they are equal
     return RULE.finding(
         service.resource,
         (*port.path, "targetPort") if explicit else port.path,

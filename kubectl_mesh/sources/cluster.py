@@ -70,6 +70,8 @@ OPTIONAL_KINDS = frozenset(
 
 _IDENTITY = (("metadata",), ("metadata", "name"), ("metadata", "namespace"))
 """Fields without which it is not known which object one is."""
+_NGINX_ENDS = ";"
+"""Every directive of nginx ends with it: files without one have no bearing on it."""
 _USER = re.compile(r'User ("[^"]*")')
 
 Progress = Callable[[str, int], object]
@@ -115,8 +117,8 @@ def load(
     """Reads the kinds (names of schema.KINDS) in the namespaces (None: all) and what they refer to.
 
     `hosts` are names that clients in the namespaces call, which count as referred to.
-    Of ConfigMaps, those without nginx configuration are read without their data; if the kind is
-    not chosen, `istio` is the only one. What `manifests`, which are to be laid over the cluster,
+    Of ConfigMaps without nginx configuration the texts are not kept; if the kind is not chosen,
+    `istio` is the only one. What `manifests`, which are to be laid over the cluster,
     refer to is read as well. `config` is used for the cluster's own MeshConfig.
 
     What is forbidden or not served becomes `coverage.missing`. Raises ClusterError where the
@@ -235,11 +237,14 @@ def _lightened(item: dict[str, Any], kind: Kind) -> dict[str, Any]:
         annotations = metadata.get("annotations")
         if not kind.is_whole and isinstance(annotations, dict):
             annotations.pop(LAST_APPLIED, None)
-        if kind.name == "ConfigMap" and metadata.get("name") != CONFIG_MAP:
-            texts = item.get("data")
-            values = texts.values() if isinstance(texts, dict) else ()
-            if not any("proxy_" in str(value) for value in values):
-                item.pop("data", None)
+        texts = item.get("data")
+        if (
+            kind.name == "ConfigMap"
+            and metadata.get("name") != CONFIG_MAP
+            and isinstance(texts, dict)
+            and not any(_NGINX_ENDS in str(text) for text in texts.values())
+        ):
+            item["data"] = dict.fromkeys(texts, "")
     return item
 
 

@@ -151,7 +151,7 @@ def filled_in(shape: Any) -> Any:
         return {"k": filled_in(shape["*"])} if "*" in shape else {**named, "other": {"a": [1]}}
     if isinstance(shape, list):
         return [filled_in(shape[0])]
-    return {str: "proxy_x", int: 1, bool: True}[shape[0] if isinstance(shape, tuple) else shape]
+    return {str: "x;", int: 1, bool: True}[shape[0] if isinstance(shape, tuple) else shape]
 
 
 def test_secrets_are_never_asked_for(live: Cluster) -> None:
@@ -285,13 +285,20 @@ def test_config_maps(live: Cluster) -> None:
     nginx = {"default.conf": "proxy_pass http://x;", "gzip.conf": "gzip on;"}
     live.add(
         thing("ConfigMap", "nginx", data=nginx),
+        thing("ConfigMap", "main", data={"nginx.conf": "include /etc/nginx/sites/*.conf;"}),
         thing("ConfigMap", "big", data={"a": "b" * 1000}),
         thing("ConfigMap", "odd", data=7),
     )
     only = live.load(["Service"])
     assert names(only, "ConfigMap") == ["istio-system/istio"]
     every = {found.name: found.data.get("data") for found in live.load(["ConfigMap"]).resources}
-    assert every == {"nginx": nginx, "big": None, "odd": None, "istio": {"mesh": "{}"}}
+    assert every == {
+        "nginx": nginx,
+        "main": {"nginx.conf": "include /etc/nginx/sites/*.conf;"},
+        "big": {"a": ""},
+        "odd": None,
+        "istio": {"mesh": "{}"},
+    }
 
 
 def test_the_settings_of_the_mesh_are_found_in_any_namespace(live: Cluster) -> None:
