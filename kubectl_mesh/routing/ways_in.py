@@ -27,8 +27,9 @@ from kubectl_mesh.mesh.destination_rules import Subset
 from kubectl_mesh.mesh.gateways import MESH
 from kubectl_mesh.mesh.hosts import covers, namespace_of
 from kubectl_mesh.mesh.registry import endpoint_labels
-from kubectl_mesh.mesh.resource import Path
+from kubectl_mesh.mesh.resource import Path, Resource
 from kubectl_mesh.mesh.snapshot import Snapshot
+from kubectl_mesh.mesh.unread import REASON
 from kubectl_mesh.mesh.virtual_services import Destination, VirtualService
 from kubectl_mesh.mesh.workloads import Workload
 from kubectl_mesh.routing.matching import Conditions, StringMatch
@@ -117,16 +118,20 @@ def _identity(routes: _Routes) -> _Identity:
 
 @dataclass(frozen=True, slots=True)
 class NotCompared:
-    """Two VirtualServices whose rules could not be put beside each other, and why."""
+    """Two VirtualServices whose rules could not be put beside each other, and why.
+
+    `unread` tells that an object which is not followed may decide.
+    """
 
     root: VirtualService
     winner: VirtualService
     why: str
+    unread: bool = False
 
     def __str__(self) -> str:
         return (
             f"what requests miss that meet {self.root.resource} and not {self.winner.resource}: "
-            f"their matches are too {self.why} to be compared"
+            f"{self.why}"
         )
 
 
@@ -185,7 +190,11 @@ class RulesMissed:
                         met[winner].add(route.rule)
             except TooMany:
                 spent = self._spent[winner] > self.EFFORT
-                given_up[winner] = "many" if spent else "intricate"
+                kind = "many" if spent else "intricate"
+                given_up[winner] = f"their matches are too {kind} to be compared"
+        if met and (unread := unread_rule(self._comparison.router.snapshot, to.host)):
+            yield NotCompared(root, next(iter(met)), unread, unread=True)
+            return
         for winner, rules in met.items():
             for rule in self._comparison.router.rules(winner):
                 if rule in rules:
@@ -369,8 +378,12 @@ def bypasses(snapshot: Snapshot) -> Iterator[Bypass | NotCompared]:
                     continue
                 gateways = tuple(name for name in serving if name in to.gateways)
                 connections = tuple(dict.fromkeys(_connections_missed(snapshot, root, to)))
-                if gateways and connections:
-                    yield Bypass(root, gateways, to, connections)
+                if not gateways or not connections:
+                    continue
+                if unread := unread_rule(snapshot, to.host):
+                    yield NotCompared(root, connections[0][0], unread, unread=True)
+                    continue
+                yield Bypass(root, gateways, to, connections)
 
 
 def _without_subset(routes: tuple[Destination, ...]) -> Iterator[Destination]:
@@ -438,6 +451,23 @@ def service_namespace(snapshot: Snapshot, host: str) -> str | None:
     """The namespace of what provides a host, or the one that its name tells."""
     providers = snapshot.registry.providers(host)
     return providers[0].namespace if providers else namespace_of(host, snapshot.config.domain)
+
+
+def unread_rule(snapshot: Snapshot, host: str) -> str | None:
+    """Why it is not known what sidecars do with requests for a host; None where it is."""
+    route = _routes_of_services(snapshot).get(host)
+    return f"{route} may rule {host} in the mesh, and {REASON}" if route else None
+
+
+@lru_cache(maxsize=1)
+def _routes_of_services(snapshot: Snapshot) -> Mapping[str, Resource]:
+    """A route of the Kubernetes Gateway API for each host whose Service is the parent of one."""
+    return {
+        f"{parent.name}.{parent.namespace}.svc.{snapshot.config.domain}": route.resource
+        for route in snapshot.unread.routes
+        for parent in route.parents
+        if parent.is_service
+    }
 
 
 def rules_met_at_waypoint(snapshot: Snapshot, host: str) -> frozenset[str]:

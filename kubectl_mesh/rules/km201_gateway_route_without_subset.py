@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
 
+from kubectl_mesh.mesh import unread
 from kubectl_mesh.mesh.clients import gateway_namespaces
 from kubectl_mesh.mesh.hosts import namespace_of
 from kubectl_mesh.mesh.resource import dotted, field_at
-from kubectl_mesh.mesh.schema import KUBERNETES_GATEWAY
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.mesh.virtual_services import Destination
 from kubectl_mesh.mesh.workloads import WORKLOAD_KINDS
@@ -55,7 +55,7 @@ def check(snapshot: Snapshot) -> Iterator[Finding | Skip]:
     selected = cache(partial(select, snapshot))
     for bypass in bypasses(snapshot):
         if isinstance(bypass, NotCompared):
-            yield Skip(str(bypass))
+            yield Skip(str(bypass), beyond=bypass.unread)
             continue
         choices = [
             _Choice(to, selected(to.host, to.subset or "", vs.namespace))
@@ -277,8 +277,8 @@ gateway's route and, as it arrives at the service, the mesh's. The rule stays si
   mesh's rules.
 
 What a rewrite or a change of headers leaves is taken to be anything, and so are claims of tokens.
-Skipped where matches are too many or too intricate. Routes of tcp and tls rules are compared as
-well, by port alone.
+Skipped where matches are too many or too intricate, or where a route of the Kubernetes Gateway API
+may rule the Service in the mesh. Routes of tcp and tls rules are compared as well, by port alone.
 
 Where the pods are not in the input and a single subset is defined, or the other version is scaled
 to zero, the finding is a warning.""",
@@ -297,7 +297,7 @@ of its hosts on all of its gateways.""",
         "ServiceEntry",
         "Sidecar",
         "Namespace",
-        KUBERNETES_GATEWAY,
+        *unread.KINDS,
         *WORKLOAD_KINDS,
     ),
     equivalents=("IST0140",),

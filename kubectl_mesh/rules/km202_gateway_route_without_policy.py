@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from kubectl_mesh.mesh import unread
 from kubectl_mesh.mesh.resource import Path, ResourceId, dotted
-from kubectl_mesh.mesh.schema import KUBERNETES_GATEWAY
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.mesh.virtual_services import Destination
 from kubectl_mesh.mesh.workloads import WORKLOAD_KINDS
@@ -73,7 +73,7 @@ def check(snapshot: Snapshot) -> Iterator[Finding | Skip]:
         for to in way_in.rule.routes:
             for inside in rules_missed.by(way_in, to):
                 if isinstance(inside, NotCompared):
-                    yield Skip(str(inside))
+                    yield Skip(str(inside), beyond=inside.unread)
                     continue
                 missed = _compare(way_in.rule, inside, to)
                 if missed.settings or missed.chosen:
@@ -276,7 +276,7 @@ rightly different: a fault for tests inside the mesh, a shorter timeout between 
         "ServiceEntry",
         "Sidecar",
         "Namespace",
-        KUBERNETES_GATEWAY,
+        *unread.KINDS,
         *WORKLOAD_KINDS,
     ),
     check=check,

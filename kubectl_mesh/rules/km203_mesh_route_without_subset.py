@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from kubectl_mesh.mesh import unread
 from kubectl_mesh.mesh.gateways import MESH
 from kubectl_mesh.mesh.resource import dotted
-from kubectl_mesh.mesh.schema import KUBERNETES_GATEWAY
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.mesh.virtual_services import Destination, VirtualService
 from kubectl_mesh.mesh.workloads import WORKLOAD_KINDS, Workload
@@ -21,6 +21,7 @@ from kubectl_mesh.routing.ways_in import (
     rules_met_at_waypoint,
     select,
     service_namespace,
+    unread_rule,
 )
 from kubectl_mesh.rules.rule import Finding, Rule, Severity, Skip
 
@@ -45,6 +46,9 @@ def check(snapshot: Snapshot) -> Iterator[Finding | Skip]:
                     yield Skip(reason)
             caller = _caller(snapshot, to.host)
             if selection.share is Share.SOME and caller:
+                if why := unread_rule(snapshot, to.host):
+                    yield Skip(why, beyond=True)
+                    continue
                 yield _finding(snapshot, way_in, to, selection.why, caller)
 
 
@@ -197,7 +201,7 @@ with the hosts of both, to `mesh` and to the gateway.""",
         "Service",
         "ServiceEntry",
         "Namespace",
-        KUBERNETES_GATEWAY,
+        *unread.KINDS,
         *WORKLOAD_KINDS,
     ),
     check=check,
