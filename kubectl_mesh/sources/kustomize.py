@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -130,6 +130,7 @@ class Kustomizations:
 
     def __init__(self, folders: Iterable[str]) -> None:
         self._read: dict[str, Kustomization | None] = {}
+        self._inner: dict[Kustomization, Sequence[Kustomization]] = {}
         found = (self.of(os.path.realpath(folder)) for folder in folders)
         self.all = tuple(dict.fromkeys(each for each in found if each))
 
@@ -159,7 +160,12 @@ class Kustomizations:
         reached = {inner.folder for root in self.roots for inner in self.closure(root).order}
         return (each for each in self.all if each.folder not in reached)
 
-    def _included(self, outer: Kustomization) -> Iterator[Kustomization]:
+    def _included(self, outer: Kustomization) -> Sequence[Kustomization]:
+        if outer not in self._inner:
+            self._inner[outer] = tuple(self._find_included(outer))
+        return self._inner[outer]
+
+    def _find_included(self, outer: Kustomization) -> Iterator[Kustomization]:
         for _, entry in outer.entries:
             path = os.path.join(outer.folder, entry)
             if not is_remote(outer.folder, entry) and os.path.isdir(path):
