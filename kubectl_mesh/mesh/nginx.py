@@ -813,6 +813,17 @@ def default_http_version(image: str) -> tuple[Literal["1.0", "1.1"] | None, str]
     return "1.1", f"nginx {said} proxies with HTTP/1.1 by default, as all since 1.29.7"
 
 
+def is_official_image(image: str) -> bool:
+    """Whether it is an image of nginx's own makers on Docker Hub.
+
+    Its nginx.conf sets no proxy_set_header, and includes /etc/nginx/conf.d/*.conf.
+    """
+    path = image.partition("@")[0].partition(":")[0]
+    for registry in ("docker.io/", "index.docker.io/"):
+        path = path.removeprefix(registry)
+    return path in ("nginx", "library/nginx", "nginxinc/nginx-unprivileged")
+
+
 def _image_path_and_tag(image: str) -> tuple[str, str]:
     """The repository without registry, and the tag or ""."""
     reference = image.partition("@")[0]

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kubectl_mesh.mesh.nginx import NginxConfig, is_nginx_image, read
+from kubectl_mesh.mesh.nginx import NginxConfig, is_nginx_image, is_official_image, read
 from kubectl_mesh.mesh.resource import Resource
 from kubectl_mesh.mesh.workloads import Workload
 
@@ -19,6 +19,7 @@ Files = dict[str, tuple[Resource, str]]
 """Files by their name in the container, each with its ConfigMap and key."""
 
 _MARK = "proxy_pass"
+_MAIN = "/etc/nginx/nginx.conf"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,13 +28,15 @@ class NginxPod:
 
     `workload` is None for a ConfigMap that nothing in the snapshot mounts; `image` is None there,
     and where it cannot be told which container reads the files. The keys in `config` are names of
-    `files`.
+    `files`. With `stock_main` the nginx.conf is the one of nginx's official image, so that nothing
+    outside of `files` sets a header.
     """
 
     workload: Workload | None
     image: str | None
     config: NginxConfig
     files: Mapping[str, tuple[Resource, str]]
+    stock_main: bool = False
 
 
 def nginx_pods(
@@ -52,7 +55,9 @@ def nginx_pods(
     wanted = set(unread)
     configs: dict[tuple[tuple[str, int, str], ...], NginxConfig | None] = {}
 
-    def pod(workload: Workload | None, image: str | None, files: Files) -> Iterator[NginxPod]:
+    def pod(
+        workload: Workload | None, image: str | None, files: Files, *, stock_main: bool = False
+    ) -> Iterator[NginxPod]:
         """At most one; workloads that read the same files have them parsed once."""
         same = tuple((name, id(config_map), key) for name, (config_map, key) in files.items())
         if same not in configs:
@@ -62,18 +67,18 @@ def nginx_pods(
             configs[same] = read(texts)
         config = configs[same]
         if config:
-            yield NginxPod(workload, image, config, files)
+            yield NginxPod(workload, image, config, files, stock_main)
 
     for workload in workloads:
         if workload.namespace not in namespaces:
             continue
-        for image, files in _readers(workload, by_namespace[workload.namespace]):
+        for image, files, stock_main in _readers(workload, by_namespace[workload.namespace]):
             seen = {id(config_map) for config_map, _ in files.values()}
             if wanted.isdisjoint(seen):
                 continue
             for identity in seen:
                 unread.pop(identity, None)
-            yield from pod(workload, image, files)
+            yield from pod(workload, image, files, stock_main=stock_main)
     for config_map in unread.values():
         yield from pod(None, None, {key: (config_map, key) for key in _data(config_map)})
 
@@ -85,8 +90,10 @@ def _data(config_map: Resource) -> Mapping[str, str | None]:
 
 def _readers(
     workload: Workload, config_maps: Mapping[str, Resource]
-) -> list[tuple[str | None, Files]]:
+) -> list[tuple[str | None, Files, bool]]:
     """The containers of a pod that may read its ConfigMaps: their images and what they see.
+
+    And whether they have the nginx.conf of nginx's official image.
 
     Of several that mount one, those whose image is nginx's count. Where none does, an init
     container may hand the files on, and the container is not known unless there is one nginx.
@@ -100,7 +107,7 @@ def _readers(
         return []
     containers = [container for _, container in workload.containers]
     readers = [
-        (container.get("image"), files)
+        (container.get("image"), files, _has_stock_main(container))
         for container in containers
         if (files := _mounted(container, volumes))
     ]
@@ -110,8 +117,21 @@ def _readers(
             _add(handed_on, files)
         images = {container.get("image") or "" for container in containers}
         named = [image for image in sorted(images) if is_nginx_image(image)]
-        return [(named[0] if len(named) == 1 else None, handed_on)]
+        return [(named[0] if len(named) == 1 else None, handed_on, False)]
     return [reader for reader in readers if is_nginx_image(reader[0] or "")] or readers
+
+
+def _has_stock_main(container: Mapping[str, Any]) -> bool:
+    """Whether nginx reads the nginx.conf of the official image: nothing is mounted over it."""
+    if not is_official_image(container.get("image") or "") or container.get("command"):
+        return False
+    if any("-c" in str(argument) for argument in container.get("args") or ()):
+        return False
+    mounts = container.get("volumeMounts") or ()
+    return all(
+        not f"{_MAIN}/".startswith((mount.get("mountPath") or "").rstrip("/") + "/")
+        for mount in mounts
+    )
 
 
 def _volume(volume: Mapping[str, Any], config_maps: Mapping[str, Resource]) -> Files:

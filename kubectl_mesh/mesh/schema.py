@@ -163,6 +163,7 @@ _CONTAINER = {
     "name": str,
     "image": str,
     "restartPolicy": str,
+    "command": [str],
     "args": [str],
     "ports": [{"name": str, "containerPort": int, "protocol": str}],
     "securityContext": {"runAsUser": int},

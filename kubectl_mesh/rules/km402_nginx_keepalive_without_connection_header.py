@@ -27,7 +27,7 @@ def check(snapshot: Snapshot) -> Iterator[Finding]:
     readers = readers_of(snapshot.nginx_pods)
     for (read, key, _, name), (config_map, pod, proxies) in found.items():
         lines = [proxies[line] for line in sorted(proxies)]
-        repair = repair_of(pod, lines, readers[read])
+        repair = repair_of(pod, lines, readers[read], blind=True)
         yield _finding(config_map, key, name, lines, repair)
 
 
@@ -85,7 +85,10 @@ def _where(proxy: Proxy) -> str:
             f"after {_line(last, proxy)} ({last.level}): further in, it would switch off the "
             f"{lines} of proxy_set_header there"
         )
-    return f"beside the proxy_pass in line {proxy.line}"
+    beside = f"beside the proxy_pass in line {proxy.line}"
+    if proxy.outer_seen:
+        return beside
+    return f"{beside}; if an http block around it sets headers, repeat them there"
 
 
 def _line(header: Header, proxy: Proxy) -> str:

@@ -95,25 +95,25 @@ def _repairs(
     if not turned_off or None in turned_off or (pilot is None and snapshot.coverage.live):
         return
     edits = [edit for edit in turned_off if edit]
-    restarted = (*_ANNOTATIONS, "mesh.kubectl.dev/mtls")
+    off = f"turn mTLS off in {' and '.join(str(edit.resource) for edit in edits)}"
+    affects: tuple[str, ...] = ()
+    if pilot:
+        restarted = (*_ANNOTATIONS, "mesh.kubectl.dev/mtls")
+        edits.append(Edit(pilot, restarted, "off", then=Then.ROLLED_OUT))
+        off += ", restart istio-pilot"
+    else:
+        affects = (
+            f"istio-pilot is not in the input: restart it before {citadel} is scaled to 0, with "
+            f"kubectl -n {citadel.namespace} rollout restart deployment/istio-pilot",
+        )
     yield Repair(
         "mtls-off",
-        f"turn mTLS off in {' and '.join(str(edit.resource) for edit in edits)}"
-        + (f", restart istio-pilot, scale {citadel} to 0" if pilot else ""),
-        (
-            *edits,
-            *((Edit(pilot, restarted, "off", then=Then.ROLLED_OUT), stopped) if pilot else ()),
-        ),
+        f"{off}, scale {citadel} to 0",
+        (*edits, stopped),
         unsafe="all pods of the mesh talk to each other in plain text: whoever can listen on "
         "the network reads it, and AuthorizationPolicies for principals no longer hold",
         flag=ACCEPT_MTLS_OFF,
-        affects=()
-        if pilot
-        else (
-            "istio-pilot is not in the input: restart it, with "
-            f"kubectl -n {citadel.namespace} rollout restart deployment/istio-pilot; then run it "
-            "again, and citadel is scaled to 0, which is what ends the restarts",
-        ),
+        affects=affects,
     )
 
 

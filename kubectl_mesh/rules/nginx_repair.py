@@ -3,7 +3,8 @@
 `proxy_http_version 1.1;` and `proxy_set_header Connection "";` go before the proxy_pass that lacks
 them, or in place of what says otherwise. A block inherits `proxy_set_header` only if it has none of
 its own: the header goes beside those that are in force, and is left out where some may be in force
-that cannot be seen. What comes out is read again, and has to mean what was meant.
+that cannot be seen, unless the user accepts that. What comes out is read again, and has to mean
+what was meant.
 """
 
 from __future__ import annotations
@@ -45,35 +46,80 @@ def restart_of(readers: Iterable[NginxPod]) -> str:
 
 
 def repair_of(
-    pod: NginxPod, proxies: Sequence[Proxy], readers: Iterable[NginxPod]
+    pod: NginxPod, proxies: Sequence[Proxy], readers: Sequence[NginxPod], *, blind: bool = False
 ) -> Repair | None:
     """What makes some proxies of an nginx speak HTTP/1.1, and keep connections open if they may.
 
-    `readers` are all nginx that read the file.
-    None where that cannot be written down: the directive stands in a block that does not allow
-    these, comes from a variable, or is not found on its line.
+    `readers` are all nginx that read the file. With `blind` the header is set, too, where blocks
+    that cannot be seen may set others: that is unsafe. Else, of an upstream with keepalive, KM402
+    tells that it is left out.
+    None where it cannot be written down: the directive stands in a block that does not allow
+    these, comes from a variable, or is not found on its line. None, too, where nothing is to be
+    done.
     """
     texts = {name: _text(*place) for name, place in pod.files.items()}
     edits = _Edits(texts)
+    versions: list[Proxy] = []
+    headers: list[Proxy] = []
+    risky: list[Proxy] = []
+    left: list[Proxy] = []
+    stock_main = all(each.stock_main for each in readers)
     for proxy in proxies:
-        if proxy.level not in _LEVELS or not _set_version(edits, proxy):
+        if proxy.level not in _LEVELS or not _takes_connection(proxy):
             return None
-        if not _set_header(edits, proxy):
+        version = proxy.http_version.value if proxy.http_version else ""
+        if "$" in version:
             return None
+        if version != "1.1":
+            _set_version(edits, proxy)
+            versions.append(proxy)
+        if proxy.connection is not None and proxy.connection.value.lower() != "close":
+            continue
+        all_seen = not proxy.gaps and (proxy.outer_seen or stock_main)
+        if not (proxy.headers or all_seen):
+            (risky if blind and not proxy.gaps else left).append(proxy)
+        if proxy not in left:
+            _set_header(edits, proxy)
+            headers.append(proxy)
     new = edits.made()
-    if new is None or not _means_it({**texts, **new}, proxies):
+    if not new or not _means_it({**texts, **new}, proxies):
         return None
     changed: dict[tuple[int, str], Edit] = {}
     for name, text in new.items():
         config_map, key = pod.files[name]
         path: Path = ("data", key)
         changed[id(config_map), key] = Edit(config_map, path, text)
+    closing = [proxy for proxy in left if not proxy.keepalive]
     return Repair(
         "http-1.1",
-        f"set proxy_http_version 1.1, and no Connection header, where {_lines(proxies)} proxies",
+        _title(versions, headers),
         tuple(changed.values()),
-        affects=(f"nginx reads it once it is restarted: {restart_of(readers)}",),
+        unsafe=f"headers that an http block around {_lines(risky)} sets, in a file that is not in "
+        "the input, no longer hold there"
+        if risky
+        else "",
+        affects=(
+            *(
+                (
+                    f"nginx goes on to send `Connection: close` where {_lines(closing)} proxies: "
+                    "a header set there could switch off others that are not in the input",
+                )
+                if closing
+                else ()
+            ),
+            f"nginx reads it once it is restarted: {restart_of(readers)}",
+        ),
     )
+
+
+def _title(versions: Sequence[Proxy], headers: Sequence[Proxy]) -> str:
+    """What is set, and where."""
+    version, header = "set proxy_http_version 1.1", "clear the Connection header"
+    if not versions or not headers:
+        return f"{header if headers else version} where {_lines(headers or versions)} proxies"
+    if versions == headers:
+        return f"{version} and {header} where {_lines(versions)} proxies"
+    return f"{version} where {_lines(versions)} proxies, and {header} where {_lines(headers)} does"
 
 
 def _text(config_map: Resource, key: str) -> str:
@@ -86,33 +132,29 @@ def _lines(proxies: Sequence[Proxy]) -> str:
     return f"line {listed} of {proxies[0].key}" if len(found) == 1 else f"each of lines {listed}"
 
 
-def _set_version(edits: _Edits, proxy: Proxy) -> bool:
+def _set_version(edits: _Edits, proxy: Proxy) -> None:
     setting = proxy.http_version
     if setting is None:
         edits.before(proxy.key, proxy.line, "proxy_pass", _VERSION)
-        return True
-    if "$" in setting.value:
-        return False
-    if setting.value != "1.1":
+    else:
         edits.replace(setting.key, setting.line, "proxy_http_version", _VERSION)
-    return True
 
 
-def _set_header(edits: _Edits, proxy: Proxy) -> bool:
-    """Takes the Connection header out, unless a rule of nginx sets one for a purpose."""
-    if [header.name.lower() for header in proxy.headers].count("connection") > 1:
-        return False
+def _takes_connection(proxy: Proxy) -> bool:
+    """Whether it is clear which Connection header is sent."""
+    return [header.name.lower() for header in proxy.headers].count("connection") < 2
+
+
+def _set_header(edits: _Edits, proxy: Proxy) -> None:
+    """Takes the Connection header out: in its place, else beside the headers in force."""
     connection = proxy.connection
     if connection is not None:
-        if connection.value.lower() == "close":
-            edits.replace(connection.key, connection.line, "proxy_set_header", _HEADER)
-        return True
-    if proxy.headers:
+        edits.replace(connection.key, connection.line, "proxy_set_header", _HEADER)
+    elif proxy.headers:
         last: Header = proxy.headers[-1]
         edits.before(last.key, last.line, "proxy_set_header", _HEADER)
-    elif proxy.outer_seen and not proxy.gaps:
+    else:
         edits.before(proxy.key, proxy.line, "proxy_pass", _HEADER)
-    return True
 
 
 class _Edits:

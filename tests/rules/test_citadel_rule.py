@@ -38,7 +38,7 @@ def test_mtls_stays_on_where_clients_would_speak_it_to_servers_that_do_not(tmp_p
     assert finding.repairs == ()
     assert "and the tls mode ISTIO_MUTUAL of all DestinationRules before it" in finding.next
     (repair,) = run(HERE / "KM501" / "bad-mesh-policy.yaml").findings[0].repairs
-    assert [edit.is_deletion for edit in repair.edits] == [True]
+    assert [edit.is_deletion for edit in repair.edits] == [True, False]
 
 
 def test_a_cluster_without_the_pilot_that_would_be_restarted_is_left_to_people() -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import json
+from typing import Any
 
 import pytest
 
 from kubectl_mesh.mesh.resource import Resource
 from kubectl_mesh.rules import BY_CODE
+from kubectl_mesh.rules.repair import Repair
 from tests.routing.given import deployment, service, snapshot, thing
 from tests.rules.test_rules import HERE, run
 
@@ -31,22 +34,33 @@ DEPLOYMENT = thing(
         }
     },
 )
+OWN_IMAGE = json.loads(json.dumps(DEPLOYMENT).replace("nginx:1.25.3", "example.com/nginx:1.25.3"))
 API = (service("api"), deployment("api", **{"sidecar.istio.io/inject": "true"}))
 
 
-def repaired(text: str, code: str = "KM401", **more: str) -> str | None:
-    """The text of a.conf once the findings of a rule are repaired; None where there is no way."""
+def repair(
+    text: str, code: str = "KM401", reader: dict[str, Any] = OWN_IMAGE, **more: str
+) -> Repair | None:
+    """What repairs the finding of a rule in a.conf, which an nginx reads; None for no way."""
     config_map = {
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": {"name": "conf", "namespace": "a"},
         "data": {"a.conf": text, **more},
     }
-    found = list(BY_CODE[code].check(snapshot(config_map, DEPLOYMENT, *API)))
+    found = list(BY_CODE[code].check(snapshot(config_map, reader, *API)))
     (finding,) = [each for each in found if hasattr(each, "repairs")]
-    if not finding.repairs:
+    return finding.repairs[0] if finding.repairs else None
+
+
+def repaired(
+    text: str, code: str = "KM401", reader: dict[str, Any] = OWN_IMAGE, **more: str
+) -> str | None:
+    """The text of a.conf once the finding of a rule is repaired; None where there is no way."""
+    found = repair(text, code, reader, **more)
+    if found is None:
         return None
-    (edit,) = finding.repairs[0].edits
+    (edit,) = found.edits
     assert isinstance(edit.resource, Resource)
     assert edit.path == ("data", "a.conf")
     return str(edit.value)
@@ -124,6 +138,71 @@ def test_the_lines_stand_where_they_lose_nothing(before: str, after: str) -> Non
 def test_with_all_blocks_in_sight_the_header_is_set_too() -> None:
     text = f"events {{}}\nhttp {{\n  server {{\n    location / {{\n      {PASS}\n    }}\n  }}\n}}\n"
     assert repaired(text) == text.replace(PASS, f"{VERSION}\n      {HEADER}\n      {PASS}")
+
+
+def test_with_nginx_own_main_file_the_header_is_set_too() -> None:
+    text = server("location / {", f"  {PASS}", "}")
+    found = repair(text, reader=DEPLOYMENT)
+    assert found is not None
+    assert found.edits[0].value == text.replace(PASS, f"{VERSION}\n    {HEADER}\n    {PASS}")
+    assert found.title == (
+        "set proxy_http_version 1.1 and clear the Connection header where line 3 of a.conf proxies"
+    )
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("command", ["nginx", "-c", "/my.conf"]),
+        ("args", ["nginx", "-c", "/my.conf"]),
+        ("volumeMounts", [{"name": "conf", "mountPath": "/etc/nginx/"}]),
+        (
+            "volumeMounts",
+            [
+                {"name": "conf", "mountPath": "/etc/nginx/conf.d"},
+                {"name": "secret", "mountPath": "/etc/nginx/nginx.conf", "subPath": "nginx.conf"},
+            ],
+        ),
+    ],
+)
+def test_another_main_file_may_set_headers(key: str, value: object) -> None:
+    reader = copy.deepcopy(DEPLOYMENT)
+    reader["spec"]["template"]["spec"]["containers"][0][key] = value
+    text = server("location / {", f"  {PASS}", "}")
+    assert repaired(text, reader=reader) == text.replace(PASS, f"{VERSION}\n    {PASS}")
+
+
+def test_it_says_no_more_than_it_does() -> None:
+    found = repair(server(f"location / {{ {PASS} }}"))
+    assert found is not None
+    assert found.title == "set proxy_http_version 1.1 where line 2 of a.conf proxies"
+    assert found.affects[0].startswith("nginx goes on to send `Connection: close` where line 2 of")
+    found = repair(server('proxy_set_header Connection "upgrade";', f"location / {{ {PASS} }}"))
+    assert found is not None
+    assert found.title == "set proxy_http_version 1.1 where line 3 of a.conf proxies"
+    assert len(found.affects) == 1
+    both = server(
+        f"location /a {{ {PASS} }}",
+        f"location /b {{ proxy_set_header A b; {PASS.replace('api', 'API')} }}",
+    )
+    found = repair(both)
+    assert found is not None
+    assert found.title == (
+        "set proxy_http_version 1.1 where each of lines 2, 3 proxies, and clear the Connection "
+        "header where line 3 of a.conf does"
+    )
+
+
+def test_keepalive_gets_its_header_where_it_may_hide_others_only_if_asked() -> None:
+    text = "upstream u { server api:80; keepalive 8; }\n" + server(
+        VERSION, "location / { proxy_pass http://u; }"
+    )
+    cured = text.replace("proxy_pass", f"{HEADER} proxy_pass")
+    for reader, flag in ((OWN_IMAGE, True), (DEPLOYMENT, False)):
+        found = repair(text, "KM402", reader)
+        assert found is not None
+        assert (found.edits[0].value, bool(found.unsafe)) == (cured, flag)
+        assert found.title == "clear the Connection header where line 4 of a.conf proxies"
 
 
 def test_keepalive_gets_its_header() -> None:
