@@ -142,6 +142,7 @@ def _parser_for(arguments: Sequence[str]) -> argparse.ArgumentParser:
         )
         if name == chosen:
             _module(name).configure(command)
+            command.set_defaults(parser=command)
     return parser
 
 

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Sequence
+import shlex
+from collections.abc import Collection, Sequence
+from typing import Any
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)", re.ASCII)
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _LONGEST = 24 * 3600.0
+
+INPUT, CLUSTER = "what to look at", "which cluster, as for kubectl"
+"""The headings of flags that several commands share."""
+_OF_OUTPUT = ("output", "no_headers", "color", "verbose")
 
 
 def duration(text: str) -> float | None:
@@ -38,8 +44,58 @@ def comma_separated(flags: list[str] | None) -> list[str]:
     return [part.strip() for flag in flags or () for part in flag.split(",") if part.strip()]
 
 
+def again(
+    args: argparse.Namespace,
+    command: str,
+    *words: str,
+    last: str = "",
+    only: Collection[str] = (),
+    without: Collection[str] = (),
+) -> str:
+    """A command line for a shell: some words, what the user gave to this one, and a `last` word.
+
+    With `only` it takes the flags of these groups, or of these names in `args`, alone. It leaves
+    out those `without`, and what is about the output. A token is not shown.
+    """
+    given: list[str] = []
+    for action in args.parser._actions:
+        left_out = action.dest in _OF_OUTPUT or action.dest in without
+        if not left_out and (not only or {action.container.title, action.dest} & {*only}):
+            given += _given(action, getattr(args, action.dest, None))
+    return shlex.join(["kubectl", "mesh", command, *words, *given, *filter(None, (last,))])
+
+
+def _given(action: argparse.Action, value: Any) -> list[str]:
+    """What the user wrote to give an argument its value; nothing for the default."""
+    default = action.default
+    if isinstance(default, str) and callable(action.type):
+        default = action.type(default)
+    if value == default or action.default == argparse.SUPPRESS:
+        return []
+    values = [_text(each) for each in (value if isinstance(value, list) else [value])]
+    if not action.option_strings:
+        return values
+    name = action.option_strings[0]
+    if action.nargs == 0:
+        return [name]
+    if action.dest == "token":
+        values = ["..."]
+    return [
+        word
+        for each in values
+        for word in ([f"{name}={each}"] if each.startswith("-") and each != "-" else [name, each])
+    ]
+
+
+def _text(value: object) -> str:
+    """A value as it is given on a command line; those that are no text are durations."""
+    if value is None:
+        return "0"
+    return f"{value:g}s" if isinstance(value, float) else str(value)
+
+
 def add_input_flags(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("what to look at")
+    group = parser.add_argument_group(INPUT)
     group.add_argument(
         "-f",
         "--filename",
@@ -93,7 +149,7 @@ def add_folder_flags(group: argparse._ArgumentGroup) -> None:
 
 
 def add_cluster_flags(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("which cluster, as for kubectl")
+    group = parser.add_argument_group(CLUSTER)
     group.add_argument("--kubeconfig", metavar="FILE")
     group.add_argument("--context")
     group.add_argument("--cluster")

@@ -86,6 +86,12 @@ def test_files_need_no_cluster_package() -> None:
         (["doctor", "-f", "examples", "--rule", "KM101", "--skip-rule", "KM1"], 2),
         (["doctor", "-f", "examples", "--ignore", "KM1"], 2),
         (["doctor", "-f", "examples", "--ignore", "KM101=a/b/c/d"], 2),
+        (["doctor", "-f", "examples", "--ignore", "KM777"], 2),
+        (["doctor", "-f", "examples", "--ignore", "undefined-subsets"], 2),
+        (["doctor", "-f", "examples", "--ignore", "IST9999"], 2),
+        (["doctor", "-f", "examples", "--ignore", "KM101=VirtualServce/x"], 2),
+        (["doctor", "-f", "examples", "--rule", "IST0140"], 1),
+        (["doctor", "-f", "examples", "--rule", "IST9999"], 2),
         (["doctor"], 3),
         (["doctor", "-f", "examples", "--mesh-config", "missing.yaml"], 3),
         (["explain", "KM201"], 0),
@@ -140,6 +146,26 @@ def test_annotations_of_ours_and_of_the_peers_silence(
         file.write_text(text.replace(name, f'{name}, annotations: {{{annotation}: "{codes}"}}'))
         assert main(["doctor", "-f", str(file), "-o", "json"]) == 0
         assert json.loads(capsys.readouterr().out)["findings"] == []
+
+
+@pytest.mark.parametrize("code", ["KM101", "km101", "undefined-subset", "IST0101", "kia1107"])
+def test_a_finding_is_ignored_by_every_name_of_its_rule(
+    tmp_path: Path, code: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text(km101_undefined_subset.RULE.bad)
+    assert main(["doctor", "-f", str(file), "--ignore", f"{code}=vs/reviews"]) == 0
+    assert main(["doctor", "-f", str(file), "--ignore", f"{code}=vs/other"]) == 1
+
+
+def test_an_annotation_may_name_codes_that_are_not_ours(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "a.yaml"
+    name = "kind: VirtualService\nmetadata: {name: reviews"
+    annotated = f'{name}, annotations: {{galley.istio.io/analyze-suppress: "IST9999, KM777"}}'
+    file.write_text(km101_undefined_subset.RULE.bad.replace(name, annotated))
+    assert main(["doctor", "-f", str(file)]) == 1
 
 
 def test_a_rule_that_crashes_is_a_finding_and_the_others_run(

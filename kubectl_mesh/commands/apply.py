@@ -22,6 +22,8 @@ from kubectl_mesh.commands.changing import (
     connected,
     cures_of,
     going_on,
+    how_to_apply,
+    how_to_undo,
     journal_of,
     refuse_owned,
     say,
@@ -170,11 +172,13 @@ def run(args: argparse.Namespace) -> int:
             refuse_owned(changes)
         cluster.rehearse(changes)
         if args.dry_run != "none":
+            if args.output != "json":
+                say(how_to_apply(args))
             return 1
         agree(args, f"Make {len(changes.steps)} changes?")
         told = say if args.output != "json" else _say_aside
         found = cluster.apply(changes, journal_of(args), told, RESUME, cures_of(live, changes))
-    told(f"To undo: kubectl mesh undo {found.id}")
+    told(how_to_undo(args, found))
     return 0
 
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kubectl_mesh.changes import files
 from kubectl_mesh.changes.change_set import ChangeSet, Step
@@ -17,15 +17,22 @@ from kubectl_mesh.changes.outlook import resource_of
 from kubectl_mesh.changes.owners import FIELD_MANAGER, owner_of
 from kubectl_mesh.changes.patch import Conflict, same
 from kubectl_mesh.changes.wait_for import DELAY, For
-from kubectl_mesh.commands.inputs import cluster_options, is_on_disk, take_snapshot
+from kubectl_mesh.commands.inputs import (
+    cluster_options,
+    filenames_of,
+    is_on_disk,
+    take_snapshot,
+)
 from kubectl_mesh.errors import Forbidden, UsageError
-from kubectl_mesh.flags import duration
+from kubectl_mesh.flags import CLUSTER, again, duration
 from kubectl_mesh.mesh.resource import Resource
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.report.changes import FORMATS, live_diff, paint_diff
 from kubectl_mesh.routing.scope import KINDS as ROUTING_KINDS
 from kubectl_mesh.sources.yaml import collector_paused
 from kubectl_mesh.term import Paint, emit, safe
+
+_FOR_UNDO = (CLUSTER, "journal", "wait_for", "istiod_url", "istio_namespace", "timeout")
 
 if TYPE_CHECKING:
     from kubectl_mesh.changes.cluster import Cluster
@@ -60,7 +67,7 @@ def add_apply_flags(group: argparse._ArgumentGroup, manager: str = FIELD_MANAGER
         "--wait-for",
         metavar="proxies|delay[=5s]",
         type=wait_for,
-        default=(For.EITHER, DELAY),
+        default=WaitFor(For.EITHER),
         help="between steps: until istiod says that all proxies have it, or for some seconds "
         "without proof; default: the proxies, and the delay where istiod is out of reach",
     )
@@ -164,22 +171,43 @@ def tell(args: argparse.Namespace, changes: ChangeSet, parts: list[str]) -> None
         print(text, file=sys.stderr)
 
 
+def how_to_make(args: argparse.Namespace) -> str:
+    """The command that makes what a preview shows; "" for none, as for standard input."""
+    for_people = args.output == "diff" and not args.no_headers
+    if args.write or args.apply or not for_people or "-" in filenames_of(args):
+        return ""
+    flag = "--write" if is_on_disk(args) else "--apply"
+    return safe(f"To make these changes: {again(args, args.command, last=flag)}")
+
+
 def apply(args: argparse.Namespace, changes: ChangeSet, snapshot: Snapshot) -> None:
     """Makes a change set to a mesh, once the server has tried it and the user agrees."""
     if not args.force_live:
         refuse_owned(changes)
     if args.dry_run == "client":
         print("Nothing is changed: the API server was not asked, either.")
+        print(how_to_apply(args))
         return
     with connected(args) as cluster:
         cluster.rehearse(changes)
         if args.dry_run == "server":
             print("The API server would accept every step; nothing is changed.")
+            print(how_to_apply(args))
             return
         count = len(changes.steps)
         agree(args, f"Make {count} changes?" if count > 1 else "Make the change?")
         run = cluster.apply(changes, journal_of(args), say, cures=cures_of(snapshot, changes))
-    print(f"To undo: kubectl mesh undo {run.id}")
+    print(how_to_undo(args, run))
+
+
+def how_to_apply(args: argparse.Namespace) -> str:
+    """The command that applies what --dry-run has shown."""
+    return safe(f"To apply it: {again(args, args.command, without=('dry_run',))}")
+
+
+def how_to_undo(args: argparse.Namespace, run: Run) -> str:
+    """The command that takes a run back."""
+    return safe(f"To undo: {again(args, 'undo', run.id, only=_FOR_UNDO)}")
 
 
 def cures_of(snapshot: Snapshot, changes: ChangeSet) -> Sequence[str]:
@@ -212,13 +240,23 @@ def say(text: str) -> None:
     print(safe(text), flush=True)
 
 
-def wait_for(text: str) -> tuple[For, float]:
+class WaitFor(NamedTuple):
+    """What to wait for between steps, and the seconds of the delay."""
+
+    what: For
+    delay: float = DELAY
+
+    def __str__(self) -> str:
+        return f"delay={self.delay:g}s" if self.what is For.DELAY else self.what.value
+
+
+def wait_for(text: str) -> WaitFor:
     """What --wait-for says, and the seconds of the delay. Raises argparse.ArgumentTypeError."""
     word, separator, length = text.partition("=")
     if word == For.DELAY.value:
-        return For.DELAY, (duration(length) or 0.0) if separator else DELAY
+        return WaitFor(For.DELAY, (duration(length) or 0.0) if separator else DELAY)
     if text == For.PROXIES.value:
-        return For.PROXIES, DELAY
+        return WaitFor(For.PROXIES)
     raise argparse.ArgumentTypeError(f"{text!r}: expected proxies, delay or delay=5s")
 
 

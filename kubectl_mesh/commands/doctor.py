@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import sys
 from collections.abc import Sequence
 
 from kubectl_mesh.commands.inputs import take_meshes
 from kubectl_mesh.errors import UsageError
 from kubectl_mesh.flags import (
+    CLUSTER,
+    INPUT,
     add_cluster_flags,
     add_input_flags,
     add_output_flags,
+    again,
     comma_separated,
 )
 from kubectl_mesh.report import FORMATS, write
 from kubectl_mesh.rules import RULES
 from kubectl_mesh.rules.examine import Report, examine_all
 from kubectl_mesh.rules.ignore import Ignores
+from kubectl_mesh.rules.named import beginning, find
 from kubectl_mesh.rules.rule import Rule, Severity
 from kubectl_mesh.sources.yaml import collector_paused
+from kubectl_mesh.term import emit, safe
 
+RULES_MEANT = "what to look for"
 _THRESHOLDS = {severity.label: severity for severity in reversed(Severity)}
 
 
@@ -57,19 +62,21 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def add_rule_flags(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     """The flags that say which findings are meant, for `chosen_rules`."""
-    group = parser.add_argument_group("what to look for")
+    group = parser.add_argument_group(RULES_MEANT)
     group.add_argument(
         "--rule",
         action="append",
         metavar="CODE",
-        help="only these rules: KM101, undefined-subset, KM1 for all that begin so; repeatable",
+        help="only these rules: KM101, undefined-subset, KM1 for all that begin so, or the code of "
+        "istioctl analyze or Kiali for the same; repeatable",
     )
     group.add_argument("--skip-rule", action="append", metavar="CODE", help="not these; as --rule")
     group.add_argument(
         "--ignore",
         action="append",
         metavar="CODE[=KIND/NAMESPACE/NAME]",
-        help="leave out findings, of one object or of all; repeatable",
+        help="leave out findings, of one object or of all; CODE as for --rule, but whole; "
+        "repeatable",
     )
     return group
 
@@ -92,9 +99,34 @@ def run(args: argparse.Namespace) -> int:
         meshes, namespaces = take_meshes(args, kinds)
         report = examine_all(meshes, rules, ignores, namespaces)
     write(report, args.output, color=args.color, no_headers=args.no_headers)
+    if args.output in ("table", "wide") and not args.no_headers:
+        emit(_next(args, report))
     if args.verbose:
         print(*report.crashes, sep="\n", end="", file=sys.stderr)
     return exit_status(report, args.fail_on)
+
+
+def _next(args: argparse.Namespace, report: Report) -> str:
+    """The command that comes next; "" for none, as `fix` and `route` look at no overlay."""
+    if args.with_cluster:
+        return ""
+    repairable = [finding for finding in report.findings if finding.repairs]
+    if repairable:
+        line = again(args, "fix", only=(INPUT, RULES_MEANT, CLUSTER), without=("fail_on",))
+        asked = sum(len(each.repairs) > 1 or bool(each.repairs[0].unsafe) for each in repairable)
+        some = f" ({asked} only with a choice or a flag that it names)" if asked else ""
+        which = _some_of(len(repairable), len(report.findings))
+        return f"To preview repairs for {which}{some}: {safe(line)}\n"
+    if report.resources and not report.findings and not any(each.failed for each in report.skipped):
+        line = again(args, "route", "http://HOST/PATH", only=(INPUT, CLUSTER))
+        return f"To see where one request goes: {safe(line)}\n"
+    return ""
+
+
+def _some_of(number: int, count: int) -> str:
+    if number < count:
+        return f"{number} of {count} findings"
+    return "this finding" if count == 1 else f"all {count} findings"
 
 
 def choose(wanted: Sequence[str], unwanted: Sequence[str]) -> tuple[Rule, ...]:
@@ -111,17 +143,8 @@ def choose(wanted: Sequence[str], unwanted: Sequence[str]) -> tuple[Rule, ...]:
     return rules
 
 
-def _named(text: str) -> list[Rule]:
-    lowered = text.lower().removesuffix("xx")
-    found = [
-        rule for rule in RULES if rule.code.lower().startswith(lowered) or rule.name == lowered
-    ]
-    if not found or not lowered.strip("km"):
-        words = [word for rule in RULES for word in (rule.code.lower(), rule.name)]
-        close = difflib.get_close_matches(lowered, words, n=1)
-        hint = f"; did you mean {close[0]}?" if close else ""
-        raise UsageError(f"no rule is called {text!r}{hint} See 'kubectl mesh explain'.")
-    return found
+def _named(text: str) -> tuple[Rule, ...]:
+    return beginning(text) or find(text)
 
 
 def exit_status(report: Report, fail_on: str) -> int:

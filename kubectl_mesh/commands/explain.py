@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import json
 import re
 import sys
@@ -11,10 +10,10 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kubectl_mesh.errors import UsageError
 from kubectl_mesh.flags import add_output_flags
 from kubectl_mesh.report import COLORS
 from kubectl_mesh.rules import RULES
+from kubectl_mesh.rules.named import beginning, find
 from kubectl_mesh.rules.rule import Rule
 from kubectl_mesh.term import Paint, emit, use_color, width
 
@@ -40,34 +39,10 @@ def run(args: argparse.Namespace) -> int:
 
     Raises UsageError for a code that is none.
     """
-    listed = _beginning(args.code) if args.code else RULES
+    listed = beginning(args.code) if args.code else RULES
     paint = Paint(use_color(args.color, sys.stdout))
     emit(_render(listed or find(args.code), args.output, paint, listed=bool(listed)))
     return 0
-
-
-def _beginning(text: str) -> tuple[Rule, ...]:
-    """The rules whose codes begin with one that is cut short: KM1, KM1xx, KM10."""
-    start = text.upper().removesuffix("XX")
-    cut_short = re.fullmatch(r"KM\d{1,2}", start)
-    return tuple(rule for rule in RULES if cut_short and rule.code.startswith(start))
-
-
-def find(text: str) -> tuple[Rule, ...]:
-    """The rules of a code, a name, or a peer's code, in any case. Raises UsageError for none."""
-    wanted = text.lower()
-    named: dict[str, list[Rule]] = {}
-    for rule in RULES:
-        for word in (rule.code, rule.name, *rule.equivalents):
-            named.setdefault(word.lower(), []).append(rule)
-    if wanted in named:
-        return tuple(named[wanted])
-    close = [
-        word if "-" in word else word.upper()
-        for word in difflib.get_close_matches(wanted, named, n=3)
-    ]
-    hint = f"did you mean {' or '.join(close)}? " if close else ""
-    raise UsageError(f"no rule is called {text}: {hint}`kubectl mesh explain` lists all rules")
 
 
 def _render(rules: Sequence[Rule], output: str, paint: Paint, listed: bool) -> str:

@@ -184,7 +184,7 @@ no route name the subset.""",
     reference="https://istio.io/latest/docs/reference/config/networking/destination-rule/#Subset",
     needs=("DestinationRule", "Service", *WORKLOAD_KINDS),
     uses=("VirtualService", "ServiceEntry", "WorkloadEntry", "Gateway", "Namespace"),
-    equivalents=("KIA0203",),
+    equivalents=("IST0173", "KIA0203"),
     check=check,
     bad="""\
 apiVersion: v1

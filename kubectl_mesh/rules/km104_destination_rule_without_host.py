@@ -42,7 +42,7 @@ is gone for good.""",
     "#DestinationRule",
     needs=("DestinationRule", "Service", "ServiceEntry"),
     uses=("VirtualService", "Gateway", "Namespace", "Canary", *WORKLOAD_KINDS),
-    equivalents=("KIA0202",),
+    equivalents=("IST0174", "KIA0202"),
     check=check,
     bad="""\
 apiVersion: v1

@@ -334,12 +334,22 @@ class _Builder:
         mark = error.problem_mark or error.context_mark
         if mark is None:
             return InputError(f"not YAML: {error.problem}", self.file, self.first_line, 1)
-        hint = _indentation_hint(text.split("\n"), mark.line)
+        lines = text.split("\n")
+        hint = _indentation_hint(lines, mark.line) or _placeholder_hint(lines, mark.line)
         if hint:
             line, column, message = hint
             return InputError(f"not YAML: {message}", self.file, self.first_line + line, column + 1)
         context = f" {error.context}" if error.context else ""
         return self._error(f"not YAML: {error.problem}{context}{self.template_hint}", mark)
+
+
+def _placeholder_hint(lines: list[str], failed: int) -> tuple[int, int, str] | None:
+    """Recognises the `...` by which documentation leaves something out, as in `- match:`, `...`."""
+    for number in range(min(failed, len(lines) - 1), max(failed - 3, -1), -1):
+        if lines[number].startswith(" ") and lines[number].strip() == "...":
+            message = "`...` is not a value: replace it, or delete it with the key above it"
+            return number, lines[number].index("."), message
+    return None
 
 
 def _indentation_hint(lines: list[str], failed: int) -> tuple[int, int, str] | None:

@@ -11,6 +11,7 @@ import yaml
 from kubectl_mesh.commands import explain
 from kubectl_mesh.errors import UsageError
 from kubectl_mesh.rules import BY_CODE, RULES
+from kubectl_mesh.rules.named import find
 from kubectl_mesh.rules.rule import Rule
 
 
@@ -74,13 +75,13 @@ def test_a_rule_is_told_in_full(
 
 @pytest.mark.parametrize("text", ["KM101", "km101", "undefined-subset", "IST0101", "kia1107"])
 def test_a_rule_is_found_by_any_of_its_names(text: str) -> None:
-    assert BY_CODE["KM101"] in explain.find(text)
+    assert BY_CODE["KM101"] in find(text)
 
 
 def test_a_peers_code_gives_every_rule_that_means_the_same() -> None:
     codes = {code for rule in RULES for code in rule.equivalents}
     for code in codes:
-        assert explain.find(code) == tuple(rule for rule in RULES if code in rule.equivalents)
+        assert find(code) == tuple(rule for rule in RULES if code in rule.equivalents)
 
 
 @pytest.mark.parametrize(
@@ -89,12 +90,12 @@ def test_a_peers_code_gives_every_rule_that_means_the_same() -> None:
 )
 def test_an_unknown_code_names_what_comes_close(text: str, hint: str) -> None:
     with pytest.raises(UsageError, match=rf"no rule is called {text}: did you mean .*{hint}"):
-        explain.find(text)
+        find(text)
 
 
 def test_an_unknown_code_that_resembles_none() -> None:
     with pytest.raises(UsageError, match="no rule is called xyzzy: `kubectl mesh explain` lists"):
-        explain.find("xyzzy")
+        find("xyzzy")
 
 
 def test_json_and_yaml_hold_the_same(capsys: pytest.CaptureFixture[str]) -> None:
@@ -134,3 +135,22 @@ a:
         "    a:\n      - b\n\n"
         "| a | b |\n|---|---|\n| 1 | 2 |"
     )
+
+
+@pytest.mark.parametrize(("code", "rule"), [("IST0173", "KM102"), ("ist0174", "KM104")])
+def test_newer_codes_of_istioctl_have_their_rule(
+    capsys: pytest.CaptureFixture[str], code: str, rule: str
+) -> None:
+    assert run(capsys, code, "--color", "never").startswith(f"{rule} ")
+
+
+@pytest.mark.parametrize(
+    ("code", "peer"), [("IST0162", "istioctl analyze"), ("KIA9999", "Kiali"), ("kia0301", "Kiali")]
+)
+def test_a_peers_code_without_a_rule_has_no_equivalent(code: str, peer: str) -> None:
+    with pytest.raises(UsageError) as error:
+        find(code)
+    assert f"{code.upper()} has no equivalent: no rule finds what {peer} reports" in str(
+        error.value
+    )
+    assert "did you mean" not in str(error.value)

@@ -141,6 +141,16 @@ spec:
     assert (found.line, found.column) == (5, 5)
 
 
+def test_three_dots_of_a_listing_are_named() -> None:
+    """As Istio's documentation leaves the other rules of a VirtualService out."""
+    found = error("http:\n- route: []\n- match:\n  ...\n")
+    assert found.message == (
+        "not YAML: `...` is not a value: replace it, or delete it with the key above it"
+    )
+    assert (found.line, found.column) == (4, 3)
+    assert values("a: 1\n...\n---\nb: ...\n") == [{"a": 1}, {"b": "..."}]
+
+
 def test_a_list_item_that_is_a_mapping_is_no_such_slip() -> None:
     assert values("a:\n- b: 1\n  c: 2\n") == [{"a": [{"b": 1, "c": 2}]}]
     assert "indented too far" not in error("a:\n- b: 1\n   c: 2\n").message
