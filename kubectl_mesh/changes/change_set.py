@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from kubectl_mesh.changes.patch import Conflict, Operation, Target, operations_of, patched
-from kubectl_mesh.mesh.resource import ABSENT, Path, Resource, ResourceId
+from kubectl_mesh.changes.patch import (
+    Conflict,
+    Operation,
+    Target,
+    after_each_other,
+    displaces,
+    goes_first,
+    operations_of,
+    patched,
+)
+from kubectl_mesh.mesh.resource import Resource, ResourceId
 from kubectl_mesh.rules.repair import Edit, Repair, Then
 
 
@@ -97,20 +106,84 @@ def change_set(
     edits: dict[ResourceId, list[Edit]] = {}
     reasons: dict[ResourceId, list[str]] = {}
     waiting: list[Repair] = []
+
+    def is_displaced(edit: Edit) -> bool:
+        return any(displaces(edit, other) for other in edits.get(edit.resource.id, ()))
+
     for repair in repairs:
         known = [edit for edit in repair.edits if edit in edits.get(edit.resource.id, ())]
         if len(known) == len(repair.edits):
             continue
-        if any(_moved(edit, edits.get(edit.resource.id, ())) for edit in repair.edits):
+        if any(map(is_displaced, repair.edits)):
             waiting.append(repair)
             continue
         for edit in repair.edits:
-            edits.setdefault(edit.resource.id, []).append(edit)
+            made = edits.setdefault(edit.resource.id, [])
+            behind = (n for n, each in enumerate(made) if goes_first(edit, each))
+            made.insert(next(behind, len(made)) if len(repair.edits) == 1 else len(made), edit)
             told = reasons.setdefault(edit.resource.id, [])
             if repair.title not in told:
                 told.append(repair.title)
     steps = [_step(made, whole, reasons[key]) for key, made in edits.items()]
     return ChangeSet(tuple(step for step in steps if step.after != step.before)), waiting
+
+
+def joined(first: ChangeSet, second: ChangeSet) -> ChangeSet:
+    """One change set that does what two do, where the second is made to what the first leaves.
+
+    An object gets one step, unless its second one would come before a wait then, or before a step
+    for another kind, which it may rely on. What istiod reads of the second comes only once all
+    proxies have what it reads of another kind of the first: a new subset before the route to it.
+    """
+    steps = list(first.steps)
+    read = {step.resource.kind for step in steps if _is_read_by_istiod(step)}
+    relying = {step.resource.kind for step in second.steps if _is_read_by_istiod(step)}
+    if any(read - {kind} for kind in relying):
+        steps[-1] = replace(steps[-1], then=steps[-1].then or Then.PROXIES)
+    for step in second.steps:
+        before = _last_for(step.resource.id, steps)
+        if before is None or any(
+            each.then or each.resource.kind != step.resource.kind for each in steps[before:]
+        ):
+            steps.append(step)
+        else:
+            steps[before] = _both(steps[before], step)
+    return ChangeSet(tuple(step for step in steps if step.after != step.before))
+
+
+def at_once(changes: ChangeSet) -> ChangeSet:
+    """What a change set comes to where all of it is made at once: a step for each object."""
+    steps: dict[ResourceId, Step] = {}
+    for step in changes.steps:
+        known = steps.get(step.resource.id)
+        steps[step.resource.id] = _both(known, step) if known else step
+    return ChangeSet(tuple(steps.values()))
+
+
+def _is_read_by_istiod(step: Step) -> bool:
+    """Whether it configures proxies: Istio's own kinds do, and Services."""
+    group = step.resource.api_version.partition("/")[0]
+    return group.endswith(".istio.io") or step.resource.kind == "Service"
+
+
+def _last_for(resource: ResourceId, steps: Sequence[Step]) -> int | None:
+    found = [number for number, step in enumerate(steps) if step.resource.id == resource]
+    return found[-1] if found else None
+
+
+def _both(first: Step, second: Step) -> Step:
+    """One step in place of two for one object."""
+    assert first.before is not None
+    edits = after_each_other(first.edits, second.edits)
+    operations = [] if second.after is None else operations_of(first.before, edits)
+    return replace(
+        first,
+        after=second.after,
+        operations=operations,
+        edits=edits,
+        reasons=tuple(dict.fromkeys((*first.reasons, *second.reasons))),
+        then=second.then,
+    )
 
 
 def _step(
@@ -129,26 +202,3 @@ def _step(
     except Conflict as error:
         raise Conflict(f"{resource}: {error}") from error
     return Step(resource, before, after, operations, edits, reasons, then)
-
-
-def _moved(edit: Edit, others: Iterable[Edit]) -> bool:
-    """Whether another edit makes a place mean something else, or is for the same one."""
-    return any(
-        _is_within(edit.path, other.path)
-        or _is_within(other.path, edit.path)
-        or (_shifts(other) and _is_within(edit.path, other.path[:-1]))
-        or (_shifts(edit) and _is_within(other.path, edit.path[:-1]))
-        for other in others
-    )
-
-
-def _shifts(edit: Edit) -> bool:
-    return (
-        edit.insert
-        or bool(edit.source)
-        or (edit.value is ABSENT and isinstance(edit.path[-1], int))
-    )
-
-
-def _is_within(path: Path, around: Path) -> bool:
-    return path[: len(around)] == around

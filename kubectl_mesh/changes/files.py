@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kubectl_mesh.changes.atomic import replace_file
-from kubectl_mesh.changes.change_set import ChangeSet, Step
+from kubectl_mesh.changes.change_set import ChangeSet, Step, at_once
 from kubectl_mesh.changes.patch import operations_of
 from kubectl_mesh.changes.sources import at_sources, check_effects, including
 from kubectl_mesh.changes.text import NotEditable, edited, item, removed
@@ -41,6 +41,7 @@ def file_changes(changes: ChangeSet) -> list[FileChange]:
     Raises NotEditable where a text cannot be changed in place, or would change something else that
     is rendered from it; InputError for a file that is gone.
     """
+    changes = at_once(changes)
     by_file: dict[str, list[Step]] = {}
     for step in at_sources(changes).steps:
         by_file.setdefault(step.resource.origin.name, []).append(step)

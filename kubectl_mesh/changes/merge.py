@@ -261,6 +261,7 @@ class _Merging:
                 )
                 continue
             member = by_resource[finding.resource.id]
+            self._notes += finding.repairs[0].assumes
             for edit in finding.repairs[0].edits:
                 member.edits.append(edit)
                 member.shared.add(_number(edit.path, 2))

@@ -36,7 +36,7 @@ def after(snapshot: Snapshot, changes: ChangeSet) -> Snapshot:
     """The snapshot with the objects of a change set as they are then. The MeshConfig stays.
 
     Objects of kinds that are not looked at are left out, whatever they are called; with a Namespace
-    goes what is in it.
+    goes what is in it. What stands twice in the input still does.
     """
     resources = {each.id: each for each in snapshot.everything()}
     gone = set()
@@ -52,7 +52,10 @@ def after(snapshot: Snapshot, changes: ChangeSet) -> Snapshot:
             gone.add(resource.name)
     if gone:
         resources = {key: each for key, each in resources.items() if key.namespace not in gone}
-    return Snapshot(resources.values(), snapshot.config, snapshot.coverage, snapshot.unreadable)
+    twice = [each for key in resources for each in snapshot.replaced.get(key, ())]
+    return Snapshot(
+        (*twice, *resources.values()), snapshot.config, snapshot.coverage, snapshot.unreadable
+    )
 
 
 def kind_looked_at(resource: Resource) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jsonpatch
@@ -45,13 +45,13 @@ class Conflict(MeshError):
 def operations_of(document: Mapping[str, Any], edits: Iterable[Edit]) -> list[Operation]:
     """The operations that make some edits to one object, which is as `document`.
 
-    All tests come first, so that they speak of the object as it is. Raises Conflict where an edit
-    does not fit.
+    Each edit is made to what those before it leave. All tests come first, so that they speak of the
+    object as it is. Raises Conflict where an edit does not fit.
     """
     edits = list(edits)
     tests: dict[Path, Any] = {}
-    for edit in edits:
-        place = _relied_on(document, edit)
+    for number, edit in enumerate(edits):
+        place = _relied_on(document, edit, edits[:number])
         if place not in _ALWAYS_CHANGING:
             tests[place] = field_at(document, place)
     operations: list[Operation] = [
@@ -67,20 +67,116 @@ def operations_of(document: Mapping[str, Any], edits: Iterable[Edit]) -> list[Op
     return operations
 
 
-def _relied_on(document: Mapping[str, Any], edit: Edit) -> Path:
+def _relied_on(document: Mapping[str, Any], edit: Edit, earlier: Sequence[Edit]) -> Path:
     """The field that is tested: the list item that an edit is in, else the field itself.
 
-    Of a field that is not there it is the object around it, which shows that it is not.
+    Of a field that is not there it is the object around it, which shows that it is not; of one that
+    an `earlier` edit makes, what is around that.
     """
     for length, step in enumerate(edit.path, 1):
         if isinstance(step, int):
-            path = edit.path[:length]
             inside = length < len(edit.path)
-            return path if inside or not (edit.insert or edit.source) else path[:-1]
-    path = edit.path
+            item = inside or not (edit.insert or edit.source)
+            return written_at(edit.path[: length if item else length - 1], earlier)
+    path = written_at(edit.path, earlier)
     while path and field_at(document, path) is ABSENT:
         path = path[:-1]
     return path
+
+
+def written_at(path: Path, edits: Sequence[Edit]) -> Path:
+    """Where a field stands in an object that is at `path` once some edits are made to it.
+
+    Of what they add it is the innermost thing around it that they do not.
+    """
+    while path:
+        found: Path | None = path
+        for edit in reversed(edits):
+            found = _before(found, edit) if found else None
+        if found:
+            return found
+        path = path[:-1]
+    return path
+
+
+def _before(path: Path, edit: Edit) -> Path | None:
+    """Where a field stands before an edit; None for one that the edit adds."""
+    *around, last = edit.path or ("",)
+    length = len(around)
+    place = path[length] if path[:length] == tuple(around) and len(path) > length else None
+    if not (isinstance(place, int) and isinstance(last, int)):
+        return None if len(path) > len(edit.path) and path[: len(edit.path)] == edit.path else path
+    if edit.source:
+        start = edit.source[-1]
+        assert isinstance(start, int)
+        number = start if place == last else place - (place > last)
+        number += place != last and number >= start
+    elif edit.insert:
+        if place == last:
+            return None
+        number = place - (place > last)
+    elif edit.value is ABSENT:
+        number = place + (place >= last)
+    elif place == last and len(path) > length + 1:
+        return None
+    else:
+        number = place
+    return (*around, number, *path[length + 1 :])
+
+
+def after_each_other(first: Iterable[Edit], second: Iterable[Edit]) -> tuple[Edit, ...]:
+    """Edits of one object, and then others of it, without those that a later one overrules."""
+    made = list(first)
+    for edit in second:
+        for number in reversed(range(len(made))):
+            earlier = made[number]
+            if _sets(earlier) and _sets(edit) and earlier.path == edit.path:
+                edit = replace(edit, then=edit.then or earlier.then)
+                del made[number]
+                break
+            if displaces(earlier, edit):
+                break
+        made.append(edit)
+    return tuple(made)
+
+
+def _sets(edit: Edit) -> bool:
+    return not (edit.insert or edit.source or edit.value is ABSENT)
+
+
+def displaces(one: Edit, other: Edit) -> bool:
+    """Whether an edit makes the place of another mean something else, or is for the same one.
+
+    Items that go from one list do not, in the order of `goes_first`.
+    """
+    if _goes(one) and _goes(other) and one.path[:-1] == other.path[:-1]:
+        return one.path == other.path
+    return (
+        _is_within(one.path, other.path)
+        or _is_within(other.path, one.path)
+        or (_shifts(other) and _is_within(one.path, other.path[:-1]))
+        or (_shifts(one) and _is_within(other.path, one.path[:-1]))
+    )
+
+
+def _shifts(edit: Edit) -> bool:
+    return edit.insert or bool(edit.source) or _goes(edit)
+
+
+def _goes(edit: Edit) -> bool:
+    """Whether it takes an item out of a list."""
+    found = edit.value is ABSENT and not edit.source
+    return found and bool(edit.path) and isinstance(edit.path[-1], int)
+
+
+def goes_first(one: Edit, other: Edit) -> bool:
+    """Whether one of two items that go from a list has to, for both are where they are now."""
+    last, others = one.path[-1:], other.path[-1:]
+    return _goes(one) and _goes(other) and one.path[:-1] == other.path[:-1] and last > others
+
+
+def _is_within(path: Path, around: Path) -> bool:
+    return path[: len(around)] == around
 
 
 def _changes(document: Mapping[str, Any], edit: Edit) -> Iterator[Operation]:

@@ -24,10 +24,10 @@ def unproven(snapshot: Snapshot, repairs: Sequence[Repair]) -> list[Repair]:
     """Those repairs that would change more than that rules get the requests they are for.
 
     That is proved by comparing all requests before and after: each that is treated differently met
-    a rule of the same object before, and meets one then that no request could meet. Each object has
-    fewer matches then that none can meet, and none that could be met before. What cannot be
-    compared, as a Gateway is not in the snapshot, is not proved. The proof is that of all repairs
-    that are not refused, together.
+    a rule of the same object before, and meets one then that no request could meet; none fails then
+    that did not. Each object has fewer matches then that none can meet, and none that could be met
+    before. What cannot be compared, as a Gateway is not in the snapshot, is not proved. The proof
+    is that of all repairs that are not refused, together.
     """
     left = [each for each in repairs if _is_comparable(snapshot, each)]
     while left:
@@ -56,7 +56,9 @@ def _wrong(snapshot: Snapshot, repairs: Sequence[Repair]) -> set[ResourceId]:
     wrong |= changed - {each[0] for each in dead - still_dead}
     for difference in comparison.differences:
         before, after = _match(difference.before), _match(difference.after)
-        if before is None or after is None or before[0] != after[0] or after not in dead:
+        fails = difference.after.treatment.fails and not difference.before.treatment.fails
+        moved = before and after and before[0] == after[0] and after in dead
+        if fails or not moved:
             wrong |= {each[0] for each in (before, after) if each}
     return wrong if wrong & changed or not wrong else changed
 

@@ -23,12 +23,13 @@ from kubectl_mesh.sources.origins import RenderedOrigin, Root, TemplateOrigin, c
 
 @dataclass
 class _Source:
-    """An object or patch in a file, and the edits that are made to it."""
+    """An object or patch in a file, the edits that are made to it, and for which root each is."""
 
     origin: FileOrigin
     value: Mapping[str, Any]
     step: Step
     edits: list[Edit] = field(default_factory=list)
+    roots: list[str] = field(default_factory=list)
 
 
 def at_sources(changes: ChangeSet) -> ChangeSet:
@@ -58,13 +59,14 @@ def at_sources(changes: ChangeSet) -> ChangeSet:
             found = sources.setdefault(key, _Source(place, value, step))
             source = (*path[:-1], *edit.source[-1:]) if edit.source else ()
             mapped = replace(edit, path=path, source=source, copied=None)
-            _add(found, mapped, step)
+            _add(found, mapped, step, origin.root.name)
     return ChangeSet((*steps, *map(_step, sources.values())))
 
 
-def _add(found: _Source, edit: Edit, step: Step) -> None:
-    for known in found.edits:
-        if known.path == edit.path and known.source == edit.source:
+def _add(found: _Source, edit: Edit, step: Step, root: str) -> None:
+    """Adds an edit, unless another root has it; those of one root are made one after the other."""
+    for known, other in zip(found.edits, found.roots, strict=True):
+        if other != root and known.path == edit.path and known.source == edit.source:
             if known.value == edit.value and known.insert == edit.insert:
                 return
             raise NotEditable(
@@ -73,6 +75,7 @@ def _add(found: _Source, edit: Edit, step: Step) -> None:
                 step.resource.id,
             )
     found.edits.append(edit)
+    found.roots.append(root)
 
 
 def _place_of(origin: RenderedOrigin, edit: Edit) -> tuple[FileOrigin, Mapping[str, Any], Path]:

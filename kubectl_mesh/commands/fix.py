@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import re
 import sys
-from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
-from kubectl_mesh.changes import outlook
-from kubectl_mesh.changes.change_set import ChangeSet, change_set
+from kubectl_mesh.changes.assume import with_gateways
+from kubectl_mesh.changes.change_set import Step
+from kubectl_mesh.changes.cure import Choice, Cure, Wishes, cure
 from kubectl_mesh.changes.files import FileChange
-from kubectl_mesh.changes.proof import unproven
 from kubectl_mesh.changes.text import NotEditable
 from kubectl_mesh.commands.changing import (
     add_change_flags,
     apply,
     check_flags,
+    how_to_make,
     owned_steps,
     show,
     tell,
@@ -25,7 +24,7 @@ from kubectl_mesh.commands.changing import (
     whole,
     write,
 )
-from kubectl_mesh.commands.doctor import add_rule_flags, choose, chosen_rules
+from kubectl_mesh.commands.doctor import add_rule_flags, chosen_rules
 from kubectl_mesh.commands.inputs import take_snapshot
 from kubectl_mesh.errors import UsageError
 from kubectl_mesh.flags import (
@@ -34,7 +33,7 @@ from kubectl_mesh.flags import (
     add_output_flags,
     comma_separated,
 )
-from kubectl_mesh.mesh.resource import Resource, ResourceId
+from kubectl_mesh.mesh.resource import ResourceId
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.report import Layout
 from kubectl_mesh.report.changes import FORMATS
@@ -42,14 +41,12 @@ from kubectl_mesh.report.comparison import render
 from kubectl_mesh.report.table import failures, place, wrap
 from kubectl_mesh.routing.compare import compare
 from kubectl_mesh.routing.scope import KINDS as ROUTING_KINDS
-from kubectl_mesh.rules.examine import examine
+from kubectl_mesh.rules.examine import Report, examine
 from kubectl_mesh.rules.ignore import Ignores, Selectors
-from kubectl_mesh.rules.repair import ACCEPT_MTLS_OFF, ALL_RULES, UNSAFE, Repair
+from kubectl_mesh.rules.repair import ACCEPT_MTLS_OFF, ALL_RULES, UNSAFE, Repair, Then
 from kubectl_mesh.rules.rule import Finding
 from kubectl_mesh.sources.yaml import collector_paused
 from kubectl_mesh.term import Paint, safe, use_color, width
-
-_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
 
 _EPILOG = """\
 examples:
@@ -119,16 +116,10 @@ def run(args: argparse.Namespace) -> int:
     changed in place, Conflict for an object that is not what was looked at or belongs to somebody.
     """
     check_flags(args)
-    for text in args.finding:
-        code = text.partition("=")[0]
-        if code.startswith("KM"):
-            choose([code], ())
     rules = chosen_rules(args)
     kinds = {kind for rule in rules for kind in (*rule.needs, *rule.uses)} | set(ROUTING_KINDS)
-    with collector_paused():
-        snapshot, namespaces = take_snapshot(args, kinds)
-        ignores = Ignores(comma_separated(args.ignore))
-        report = examine(snapshot, rules, ignores, namespaces)
+    ignores = Ignores(comma_separated(args.ignore))
+    meant = Selectors(args.finding or ("*",), "")
     accepted = {
         flag
         for flag, given in (
@@ -138,178 +129,115 @@ def run(args: argparse.Namespace) -> int:
         )
         if given
     }
-    meant = Selectors(args.finding or ("*",), "")
-    findings = [finding for finding in report.findings if meant.meant(finding)]
     names = comma_separated(args.choose)
-    plan = _proved(snapshot, _plan(findings, names, accepted, snapshot.replaced.keys()))
-    plan, changes, waiting, texts = _editable(args, snapshot, plan)
+    wishes = Wishes(meant.meant, names, accepted)
+    with collector_paused():
+        snapshot, namespaces = take_snapshot(args, kinds)
+
+        def look(state: Snapshot) -> Report:
+            return examine(state, rules, ignores, namespaces)
+
+        found, texts = _cured(args, snapshot, look, wishes)
+    for name in names:
+        if found.known and name not in found.known:
+            listed = ", ".join(sorted(found.known))
+            raise UsageError(f"--choose {name}: no repair has that name; there are: {listed}")
     paint = Paint(use_color(args.color, sys.stdout))
-    show(args, changes, texts, paint)
+    show(args, found.changes, texts, paint)
     if args.write:
-        write(changes, texts)
-    told: list[str] = []
-    if not args.no_headers:
-        unread = any(skip.failed for skip in report.skipped)
-        told += _told(args, snapshot, changes, plan, waiting, paint, unread=unread)
-        if changes:
-            then = examine(outlook.after(snapshot, changes), rules, ignores, namespaces)
-            told.append(_revealed(report.findings, then.findings, paint))
-    tell(args, changes, [*told, failures(report, width(), paint)])
-    if changes and args.apply:
-        apply(args, changes, snapshot)
-    elif waiting or (changes and not args.write):
+        write(found.changes, texts)
+    told = [] if args.no_headers else list(_told(args, found, paint))
+    report = found.before[1]
+    tell(args, found.changes, [*told, failures(report, width(), paint)])
+    if found.changes and args.apply:
+        apply(args, found.changes, snapshot)
+    elif found.deferred or (found.changes and not args.write):
         return 1
     return 3 if any(skip.failed for skip in report.skipped) else 0
 
 
-@dataclass(frozen=True)
-class _Choice:
-    """A finding, and the repair that is made."""
-
-    finding: Finding
-    repair: Repair
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """What is repaired; what could be, once the user chooses; what has to be done by hand."""
-
-    chosen: Sequence[_Choice]
-    open: Sequence[Finding]
-    unsafe: Sequence[_Choice]
-    manual: Sequence[Finding]
-
-
-def _plan(
-    findings: Sequence[Finding],
-    names: Sequence[str],
-    accepted: Collection[str],
-    twice: Collection[ResourceId],
-) -> _Plan:
-    """What is done about findings; `accepted` are the flags for what is unsafe.
-
-    Nothing is done about objects that stand `twice` in the input.
-
-    Raises UsageError for a name that no repair has.
-    """
-    refused: list[_Choice] = []
-    chosen: list[_Choice] = []
-    still_open: list[Finding] = []
-    manual: list[Finding] = []
-    for finding in findings:
-        named = [repair for repair in finding.repairs if repair.name in names]
-        ways = named or finding.repairs
-        edited = [edit.resource for repair in ways for edit in repair.edits]
-        if any(_is_malformed(each) or each.id in twice for each in edited):
-            manual.append(finding)
-        elif len(ways) == 1:
-            allowed = not ways[0].unsafe or ways[0].flag in accepted
-            (chosen if allowed else refused).append(_Choice(finding, ways[0]))
-        elif finding.repairs:
-            still_open.append(finding)
-        else:
-            manual.append(finding)
-    known = {repair.name for finding in findings for repair in finding.repairs}
-    for name in names:
-        if known and name not in known:
-            listed = ", ".join(sorted(known))
-            raise UsageError(f"--choose {name}: no repair has that name; there are: {listed}")
-    return _Plan(chosen, still_open, refused, manual)
-
-
-def _proved(snapshot: Snapshot, plan: _Plan) -> _Plan:
-    """The plan without repairs that would do more than they say."""
-    doubtful = unproven(snapshot, [each.repair for each in plan.chosen if each.repair.proof])
-    refused = [each.finding for each in plan.chosen if each.repair in doubtful]
-    chosen = [each for each in plan.chosen if each.repair not in doubtful]
-    return replace(plan, chosen=chosen, manual=[*plan.manual, *refused])
-
-
-def _editable(
-    args: argparse.Namespace, snapshot: Snapshot, plan: _Plan
-) -> tuple[_Plan, ChangeSet, list[Repair], list[FileChange]]:
-    """The plan without repairs of files that cannot be edited in place; says which those are.
-
-    With it what change_set and texts_of make of it.
-    """
-    while True:
-        changes, waiting = change_set([each.repair for each in plan.chosen], whole(args, snapshot))
-        try:
-            return plan, changes, waiting, texts_of(args, changes)
-        except NotEditable as error:
-            refused = [each for each in plan.chosen if _edits(each.repair, error.resource)]
-            if not refused:
-                raise
-            print(f"Warning: {safe(str(error))}", file=sys.stderr)
-            plan = replace(
-                plan,
-                chosen=[each for each in plan.chosen if each not in refused],
-                manual=[*plan.manual, *(each.finding for each in refused)],
-            )
-
-
-def _edits(repair: Repair, resource: ResourceId | None) -> bool:
-    return any(edit.resource.id == resource for edit in repair.edits)
-
-
-def _is_malformed(resource: Resource) -> bool:
-    """Whether the API server would refuse it as it is.
-
-    Rules look at it without the fields of a wrong type, so the places that a repair names may not
-    be those of the manifest.
-    """
-    names = (resource.name, resource.namespace or "cluster")
-    return bool(resource.faults) or not all(map(_NAME.fullmatch, names))
-
-
-def _told(
+def _cured(
     args: argparse.Namespace,
     snapshot: Snapshot,
-    changes: ChangeSet,
-    plan: _Plan,
-    waiting: Sequence[Repair],
-    paint: Paint,
-    *,
-    unread: bool,
-) -> Iterator[str]:
+    look: Callable[[Snapshot], Report],
+    wishes: Wishes,
+) -> tuple[Cure, list[FileChange]]:
+    """What is repaired, with the texts of the files then.
+
+    What would change a file that cannot be edited in place is not repaired; it says which that is.
+    """
+    report = look(snapshot)
+    untouchable: set[ResourceId] = set()
+    while True:
+        allowed = replace(wishes, untouchable=untouchable)
+        found = cure(snapshot, report, look, allowed, whole(args, snapshot))
+        try:
+            return found, texts_of(args, found.changes)
+        except NotEditable as error:
+            if error.resource is None or error.resource in untouchable:
+                raise
+            print(f"Warning: {safe(str(error))}", file=sys.stderr)
+            untouchable.add(error.resource)
+
+
+def _told(args: argparse.Namespace, found: Cure, paint: Paint) -> Iterator[str]:
     room = width()
+    changes, report = found.changes, found.before[1]
+    revealed = found.revealed
     done = "REPAIRED" if args.write else "TO BE REPAIRED"
-    made = [each for each in plan.chosen if each.repair not in waiting]
-    yield _listed(paint(done, "bold", "green"), _repaired(made), room)
-    rolled = [f"until {step.target} is rolled out" for step in changes.steps if step.then]
-    yield _listed(paint("WAITS", "bold"), rolled if args.apply else [], room)
-    yield _listed(paint("CHOOSE", "bold", "yellow"), _ways(plan.open), room)
-    for flag in dict.fromkeys(each.repair.flag for each in plan.unsafe):
-        lines = _repaired([each for each in plan.unsafe if each.repair.flag == flag])
+    yield _listed(paint(done, "bold", "green"), _repaired(found.made), room)
+    waits = list(filter(None, map(_wait, changes.steps))) if args.apply else []
+    yield _listed(paint("WAITS", "bold"), waits, room)
+    yield _listed(paint("CHOOSE", "bold", "yellow"), _ways(found), room)
+    for flag in dict.fromkeys(each.repair.flag for each in found.unsafe):
+        lines = _repaired([each for each in found.unsafe if each.repair.flag == flag])
         yield _listed(paint(f"ONLY WITH {flag}", "bold", "yellow"), lines, room)
-    manual = [f"{_name(each)}: {each.message}; {each.next}" for each in plan.manual]
-    yield _listed(paint("BY HAND", "bold", "yellow"), manual, room)
+    manual = [each for each in found.manual if each not in revealed]
+    lines = [f"{_name(each)}: {each.message}; {each.next}" for each in map(found.as_read, manual)]
+    yield _listed(paint("BY HAND", "bold", "yellow"), lines, room)
     owned = [f"{step.target} belongs to {owner}" for step, owner in owned_steps(changes)]
-    yield _listed(paint("WILL BE SET BACK, unless it is changed there", "bold", "red"), owned, room)
-    later = [repair.title for repair in waiting]
-    yield _listed(paint("LATER, when the others are made", "bold", "yellow"), later, room)
+    heading = "WILL BE REVERTED BY ITS CONTROLLER, unless it is changed there"
+    yield _listed(paint(heading, "bold", "red"), owned, room)
+    later = [repair.title for repair in found.deferred]
+    yield _listed(paint("DEFERRED: run fix again afterwards", "bold", "yellow"), later, room)
     if changes and {step.resource.kind for step in changes.steps} & set(ROUTING_KINDS):
-        found = compare(snapshot, outlook.after(snapshot, changes))
-        layout = Layout(room, paint.enabled)
-        yield (
-            paint("HOW REQUESTS WILL BE ROUTED", "bold") + "\n" + render(found, (), layout).rstrip()
-        )
-    if not (changes or plan.open or plan.unsafe or plan.manual or unread):
+        yield paint("HOW REQUESTS WILL BE ROUTED", "bold") + "\n" + _comparison(found, paint)
+    unread = any(skip.failed for skip in report.skipped)
+    if not (changes or found.open or found.unsafe or found.manual or unread):
         named = "None of these findings is there: nothing" if args.finding else "Nothing"
         yield paint(f"{named} to repair.", "bold", "green")
+    left = {id(each) for each in (*found.open, *(each.finding for each in found.unsafe))}
+    lines = [
+        f"{each.rule.code} {each.resource}: {each.message}"
+        for each in revealed
+        if id(each) not in left
+    ]
+    yield _listed(paint("NEW FINDINGS AFTER THIS", "bold", "yellow"), lines, room)
+    yield how_to_make(args) if changes else ""
 
 
-def _revealed(before: Sequence[Finding], after: Sequence[Finding], paint: Paint) -> str:
-    """What the doctor will find that it does not find now."""
-    known = Counter((finding.rule.code, finding.resource.id) for finding in before)
-    new = []
-    for each in after:
-        key = (each.rule.code, each.resource.id)
-        known[key] -= 1
-        if known[key] < 0:
-            new.append(each)
-    lines = [f"{each.rule.code} {each.resource}: {each.message}" for each in new]
-    return _listed(paint("WILL BE FOUND THEN", "bold", "yellow"), lines, width())
+def _comparison(found: Cure, paint: Paint) -> str:
+    """Which requests will be treated differently, and what that rests on."""
+    before, assumed = with_gateways(found.before[0])
+    after, _ = with_gateways(found.after[0])
+    changed = {step.resource.id for step in found.changes.steps}
+    lines = [
+        f"Gateway {name} is not in the input: taken to serve every host"
+        for name in sorted(assumed)
+        if any(
+            vs.resource.id in changed and name in vs.gateways
+            for vs in before.virtual_services.roots
+        )
+    ]
+    lines.append(render(compare(before, after), (), Layout(width(), paint.enabled)).rstrip())
+    return "\n".join(lines)
+
+
+def _wait(step: Step) -> str:
+    """What is waited for once a step is made; "" for nothing."""
+    if step.then is Then.ROLLED_OUT:
+        return f"until {step.target} is rolled out"
+    return f"until all proxies have {step.target}" if step.then else ""
 
 
 def _listed(heading: str, lines: Sequence[str], room: int) -> str:
@@ -317,19 +245,20 @@ def _listed(heading: str, lines: Sequence[str], room: int) -> str:
     return f"{heading}\n{told}" if lines else ""
 
 
-def _repaired(chosen: Sequence[_Choice]) -> list[str]:
+def _repaired(chosen: Sequence[Choice]) -> list[str]:
     found = []
     for each in chosen:
-        told = filter(None, (each.repair.unsafe, *each.repair.affects))
+        repair = each.repair
+        told = filter(None, (repair.unsafe, *repair.affects, *repair.assumes))
         also = "".join(f"; {line}" for line in told)
         found.append(f"{each.finding.rule.code} {each.finding.resource}: {each.repair.title}{also}")
     return list(dict.fromkeys(found))
 
 
-def _ways(findings: Sequence[Finding]) -> list[str]:
+def _ways(found: Cure) -> list[str]:
     return [
-        f"{_name(finding)}: {' '.join(_flags(repair))} to {repair.title}"
-        for finding in findings
+        f"{_name(found.as_read(finding))}: {' '.join(_flags(repair))} to {repair.title}"
+        for finding in found.open
         for repair in finding.repairs
     ]
 

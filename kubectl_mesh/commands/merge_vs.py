@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 from collections.abc import Iterator, Sequence
 
 from kubectl_mesh.changes import outlook
+from kubectl_mesh.changes.assume import with_gateways
 from kubectl_mesh.changes.change_set import ChangeSet, change_set
 from kubectl_mesh.changes.judgement import Judgement, judge
 from kubectl_mesh.changes.merge import Merge, Refusal, merge
@@ -17,6 +17,7 @@ from kubectl_mesh.commands.changing import (
     add_change_flags,
     apply,
     check_flags,
+    how_to_make,
     owned_steps,
     show,
     tell,
@@ -26,7 +27,14 @@ from kubectl_mesh.commands.changing import (
 )
 from kubectl_mesh.commands.inputs import is_on_disk, take_snapshot
 from kubectl_mesh.errors import MeshError, UsageError
-from kubectl_mesh.flags import add_cluster_flags, add_input_flags, add_output_flags
+from kubectl_mesh.flags import (
+    CLUSTER,
+    INPUT,
+    add_cluster_flags,
+    add_input_flags,
+    add_output_flags,
+    again,
+)
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.mesh.virtual_services import VirtualService
 from kubectl_mesh.report import Layout
@@ -107,7 +115,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("name the VirtualServices to be merged, or a --host")
     paint = Paint(use_color(args.color, sys.stdout))
     with collector_paused():
-        snapshot, _ = take_snapshot(_everywhere(args), _KINDS)
+        snapshot, assumed = with_gateways(take_snapshot(_everywhere(args), _KINDS)[0])
         where = _where(args)
         if not chosen:
             emit(_listing(args, candidates(snapshot, {where} if where else None), paint))
@@ -126,7 +134,12 @@ def run(args: argparse.Namespace) -> int:
     stopping = _stopping(snapshot, found, comparison)
     texts = texts_of(args, changes)
     show(args, changes, texts, paint)
-    tell(args, changes, list(_told(args, snapshot, found, changes, comparison, paint)))
+    named = sorted(assumed & set().union(*(vs.gateways for vs in found.members)))
+    notes = [f"Gateway {name} is not in the input: taken to serve every host" for name in named]
+    told = list(_told(args, snapshot, found, changes, comparison, notes, paint))
+    if not stopping or args.allow_differences:
+        told.append(how_to_make(args))
+    tell(args, changes, told)
     if stopping and not args.allow_differences:
         raise Unmergeable(
             f"{stopping}; nothing is changed: leave them apart (fix KM201 copies the mesh's subset "
@@ -231,11 +244,13 @@ def _told(
     found: Merge,
     changes: ChangeSet,
     comparison: Comparison,
+    assumptions: Sequence[str],
     paint: Paint,
 ) -> Iterator[str]:
     room = width()
     lines = [
         found.repair.title,
+        *assumptions,
         *found.notes,
         *_missed(args, snapshot, found),
         *_exposed(found, comparison),
@@ -298,9 +313,6 @@ def _exposed(found: Merge, comparison: Comparison) -> Iterator[str]:
 
 def _listing(args: argparse.Namespace, found: Sequence[Candidate], paint: Paint) -> str:
     """What could be merged, what each merge would change, and what stands in the way."""
-    flags = [word for name in args.filename or () for word in ("-f", name)]
-    flags += ["-R"] if args.recursive else []
-    flags += ["-k", args.kustomize] if args.kustomize else []
     if not found:
         return "No VirtualServices share a host, or route from a gateway to a host with rules.\n"
     room = width()
@@ -308,10 +320,12 @@ def _listing(args: argparse.Namespace, found: Sequence[Candidate], paint: Paint)
     for each in found:
         names = ", ".join(f"{vs.namespace}/{vs.resource.name}" for vs in each.members)
         lines = [each.why, *each.changes, *(f"in the way: {line}" for line in each.obstacles)]
+        command = ""
         if not each.obstacles:
             words = [f"{vs.namespace}/{vs.resource.name}" for vs in each.members]
             words += ["--share-routes"] if each.has_routes_to_share else []
-            lines.append(f"next: kubectl mesh merge-vs {shlex.join([*words, *flags])}")
+            command = again(args, "merge-vs", *words, only=(INPUT, CLUSTER))
         told = "\n".join(wrap(safe(line), room, "  ", "    ") for line in lines)
+        told += f"\n  next: {safe(command)}" if command else ""
         parts.append(paint(safe(names), "bold") + "\n" + told)
     return "\n\n".join(parts) + "\n"

@@ -1,7 +1,8 @@
 """What becomes of a request that takes a route, in a form that two configurations can share.
 
 Names that only tell rules and subsets apart are left out: requests that go to the same pods by the
-same policy, with the same changes on the way, are treated the same.
+same policy, with the same changes on the way, are treated the same. Of a subset whose definition is
+not in the input only the name is known: it is kept.
 """
 
 from __future__ import annotations
@@ -283,6 +284,8 @@ def _upstream(router: Router, target: Target, caller: Caller) -> dict[str, Any]:
     where: dict[str, Any] = {"host": target.host, "port": target.port}
     if found.flag:
         where["flag"] = found.flag
+    elif target.subset and not found.subset:
+        where["subset"] = target.subset
     if found.flag != "NC":
         where["labels"] = dict(found.labels)
         where["policy"] = _plain(Lookup(found.rules).policy(found.subset, target.port))

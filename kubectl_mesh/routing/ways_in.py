@@ -476,10 +476,11 @@ def rules_met_at_waypoint(snapshot: Snapshot, host: str) -> frozenset[str]:
     return frozenset().union(*found)
 
 
-def absent_gateways(snapshot: Snapshot, gateways: tuple[str, ...]) -> list[str]:
-    """A sentence for each Gateway that is known by name only."""
+def absent_gateways(snapshot: Snapshot, root: VirtualService, gateways: Sequence[str]) -> list[str]:
+    """A sentence for each Gateway of a VirtualService that is known by name only."""
+    hosts = ", ".join(root.hosts[:3]) + (", ..." if root.hosts[3:] else "")
     return [
-        f"Gateway {gateway} is not in the input: taken to exist"
+        f"Gateway {gateway} is not in the input: taken to admit {hosts}"
         for gateway in gateways
         if gateway not in snapshot.gateways.by_id
     ]

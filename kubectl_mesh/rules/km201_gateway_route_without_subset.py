@@ -9,7 +9,6 @@ from typing import Any
 
 from kubectl_mesh.mesh import unread
 from kubectl_mesh.mesh.clients import gateway_namespaces
-from kubectl_mesh.mesh.hosts import namespace_of
 from kubectl_mesh.mesh.resource import dotted, field_at
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.mesh.virtual_services import Destination
@@ -22,6 +21,7 @@ from kubectl_mesh.routing.ways_in import (
     absent_gateways,
     bypasses,
     select,
+    service_namespace,
 )
 from kubectl_mesh.rules.repair import ALL_RULES, Edit, Repair
 from kubectl_mesh.rules.rule import Finding, Rule, Severity, Skip, listed
@@ -80,7 +80,8 @@ def _finding(
         for choice in choices
     )
     evidence += listed(dict.fromkeys(choice.selection.why for choice in choices if choice.severity))
-    evidence += listed(absent_gateways(snapshot, bypass.gateways))
+    absent = listed(absent_gateways(snapshot, bypass.root, bypass.gateways))
+    evidence += absent
     effect = f"they are balanced over all pods of {to.host}, whatever their version"
     if severity is Severity.WARNING:
         effect = "they would reach pods of any other version that is started"
@@ -91,7 +92,8 @@ def _finding(
         to.path,
         f"{dotted(to.path)} sends {what} from Gateway {gateways} to {to.host} without a subset, "
         f"while {winners[0].resource} chooses {subsets} for calls from inside the mesh",
-        traffic=f"{what} that come in through Gateway {gateways} never meet those rules: " + effect,
+        traffic=f"{what} that come in through Gateway {gateways} never meet those rules: {effect}"
+        + "".join(f"; {text}" for text in absent),
         next=f"name the subset in this route as {winners[0].resource} does, or bind one "
         "VirtualService to both the gateway and mesh",
         severity=severity,
@@ -104,23 +106,30 @@ def _finding(
 def _repairs(snapshot: Snapshot, bypass: Bypass) -> Iterator[Repair]:
     """A subset that the mesh chooses; or its shares, where a single rule hands out shares."""
     known = _known(snapshot, bypass)
+    assumes = _assumptions(snapshot, bypass, known)
     chosen = [to for _, to in bypass.missed]
     if all(to.weight in (None, 0, 100) for to in chosen):
         for subset in dict.fromkeys(to.subset for to in chosen if to.subset):
-            if subset in known:
-                yield _with_subset(bypass, subset)
+            if known is None or subset in known:
+                yield _with_subset(bypass, subset, assumes)
         return
     first = chosen[0]
     shared = first.virtual_service.routes_of(first.rule)
-    if set(chosen) == set(shared) and all(to.subset in known for to in shared):
-        yield from _with_shares(bypass, shared)
+    if set(chosen) == set(shared) and (known is None or all(to.subset in known for to in shared)):
+        yield from _with_shares(bypass, shared, assumes)
 
 
-def _known(snapshot: Snapshot, bypass: Bypass) -> set[str]:
-    """The subsets of the host that all of the gateways' proxies know."""
+def _known(snapshot: Snapshot, bypass: Bypass) -> set[str] | None:
+    """The subsets of the host that all of the gateways' proxies know; None for any.
+
+    That is where no manifest of a DestinationRule for the host is in the input, so that the one
+    which the mesh's rules rely on has to be somewhere else.
+    """
     host = bypass.to.host
-    providers = snapshot.registry.providers(host)
-    home = providers[0].namespace if providers else namespace_of(host, snapshot.config.domain)
+    home = service_namespace(snapshot, host)
+    covering = next(iter(snapshot.destination_rules.covering(host)), None)
+    if covering is None and not snapshot.coverage.live and home:
+        return None if snapshot.unknown(home, "DestinationRule") else set()
     known = [
         snapshot.destination_rules.lookup(host, namespace, home).subsets
         for gateway in bypass.gateways
@@ -129,17 +138,33 @@ def _known(snapshot: Snapshot, bypass: Bypass) -> set[str]:
     return set.intersection(*map(set, known)) if known else set()
 
 
-def _with_subset(bypass: Bypass, subset: str) -> Repair:
+def _assumptions(snapshot: Snapshot, bypass: Bypass, known: set[str] | None) -> tuple[str, ...]:
+    """What a repair takes to be so, for want of a Gateway or a DestinationRule."""
+    found = absent_gateways(snapshot, bypass.root, bypass.gateways)
+    if known is None:
+        subsets = ", ".join(dict.fromkeys(to.subset for _, to in bypass.missed if to.subset))
+        found.append(
+            f"no DestinationRule for {bypass.to.host} is in the input: the one on which "
+            f"{bypass.missed[0][0].resource} relies is taken to define {subsets} for the gateway "
+            "as well"
+        )
+    return tuple(found)
+
+
+def _with_subset(bypass: Bypass, subset: str, assumes: tuple[str, ...]) -> Repair:
     to = bypass.to
     return Repair(
         subset,
         f"send to subset {subset} of {to.host}, as the rules for the mesh do",
         (Edit(to.virtual_service.resource, (*to.path, "subset"), subset),),
         affects=_also(bypass),
+        assumes=assumes,
     )
 
 
-def _with_shares(bypass: Bypass, shared: Sequence[Destination]) -> Iterator[Repair]:
+def _with_shares(
+    bypass: Bypass, shared: Sequence[Destination], assumes: tuple[str, ...]
+) -> Iterator[Repair]:
     """None where the route is one of several, or where headers go with the mesh's shares."""
     to = bypass.to
     routes = field_at(to.virtual_service.resource.data, (*to.rule, "route"))
@@ -167,6 +192,7 @@ def _with_shares(bypass: Bypass, shared: Sequence[Destination]) -> Iterator[Repa
         "on",
         flag=ALL_RULES,
         affects=_also(bypass),
+        assumes=assumes,
     )
 
 

@@ -150,7 +150,10 @@ def _finding(snapshot: Snapshot, way_in: GatewayRule, missed: list[_Missed]) -> 
         next=f"copy what should hold for them from {first.rule.root.resource}, or bind one "
         "VirtualService to both the gateway and mesh",
         severity=Severity.INFO if only_chosen else None,
-        evidence=(*listed(map(str, missed)), *listed(absent_gateways(snapshot, way_in.gateways))),
+        evidence=(
+            *listed(map(str, missed)),
+            *listed(absent_gateways(snapshot, way_in.root, way_in.gateways)),
+        ),
         related=tuple(roots),
         repairs=tuple(_copied(way_in, missed)),
     )

@@ -94,7 +94,11 @@ def _finding(
         "its versions",
         next="nothing, if only requests from outside are to be steered; else add a VirtualService "
         f"for {to.host} on mesh with the same subsets",
-        evidence=(why, f"{caller} could call it", *absent_gateways(snapshot, way_in.gateways)),
+        evidence=(
+            why,
+            f"{caller} could call it",
+            *absent_gateways(snapshot, way_in.root, way_in.gateways),
+        ),
     )
 
 

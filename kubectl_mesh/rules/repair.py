@@ -61,7 +61,8 @@ class Repair:
 
     It is safe where nothing but what is broken is treated differently afterwards: no other request,
     no pod. Else `unsafe` says what is, and it is made only by a user who gives `flag`.
-    `affects` are other things to know. With `proof` it is made only where the comparison of all
+    `affects` are other things to know; `assumes` is what it takes to be so and the input does not
+    show. With `proof` it is made only where the comparison of all
     requests shows that it does what it says and nothing else: see changes/proof.py.
     """
 
@@ -72,3 +73,4 @@ class Repair:
     flag: str = UNSAFE
     affects: tuple[str, ...] = ()
     proof: bool = False
+    assumes: tuple[str, ...] = ()

@@ -43,6 +43,8 @@ def moved(virtual_service: Resource, source: int, to: int) -> Repair:
             False,
         ),
         ([SHOP, to("cart", prefix("/a"))], 1, 0, False),
+        ([to("shop"), to("nowhere", prefix("/x"))], 0, 1, False),
+        ([to("shop"), {"match": [prefix("/x")]}], 0, 1, False),
     ],
     ids=str,
 )

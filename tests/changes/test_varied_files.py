@@ -17,6 +17,7 @@ from kubectl_mesh.changes.change_set import change_set
 from kubectl_mesh.changes.files import file_changes, write
 from kubectl_mesh.changes.proof import unproven
 from kubectl_mesh.changes.text import NotEditable
+from kubectl_mesh.mesh.resource import ABSENT
 from kubectl_mesh.mesh.resource import Path as FieldPath
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.rules import RULES
@@ -154,6 +155,16 @@ def touched(document: Document, path: FieldPath) -> set[int]:
     return set(range(first, document.first_line + node.end_mark.line + 1))
 
 
+def comments_above(text: str, line: int) -> set[int]:
+    """The lines of comments above a line, which belong to an item that goes."""
+    lines = text.splitlines()
+    found: set[int] = set()
+    while line > 1 and lines[line - 2].lstrip().startswith("#"):
+        line -= 1
+        found.add(line)
+    return found
+
+
 @pytest.mark.parametrize("number", range(COUNT))
 def test_only_the_lines_of_the_change_are_touched(tmp_path: Path, number: int) -> None:
     choose = random.Random(number)
@@ -186,6 +197,10 @@ def test_only_the_lines_of_the_change_are_touched(tmp_path: Path, number: int) -
             for path in filter(None, (edit.path, edit.source)):
                 parent = path[:-1] if edit.source else path
                 intended |= touched(origin.document, (*origin.base, *parent))
+            if edit.value is ABSENT and not edit.is_deletion:
+                intended |= comments_above(
+                    text, min(touched(origin.document, (*origin.base, *path)))
+                )
             if edit.is_deletion:
                 first = origin.document.first_line
                 intended |= set(range(first, first + origin.document.text.count("\n")))
@@ -200,7 +215,7 @@ def test_only_the_lines_of_the_change_are_touched(tmp_path: Path, number: int) -
         ).get_opcodes()
         if tag in ("replace", "delete")
         for index in range(first, last)
-        if before[index].strip("\r") not in ("---", "")
+        if before[index].strip("\r") not in ("---", "...", "")
     }
     assert gone <= intended, (sorted(gone - intended), text, file.read_text())
     left, _ = load([str(file)])

@@ -25,6 +25,8 @@ from kubectl_mesh.sources.files import load
 ROOT = Path(__file__).parents[2]
 OUTLIVING = ("bad-replica-set-of-deployment",)
 """What the repair of a template does not change: the pods that there are until a rollout."""
+ASSUMING = ("bad-two-virtual-services-alone",)
+"""Repaired by a subset whose DestinationRule is not in the input, which KM101 tells."""
 EVERYTHING = ("--unsafe", "--all-rules", "--accept-mtls-off")
 EXAMPLE = "2-rules-without-effect-on-ingress.yaml"
 BAD = sorted(
@@ -66,7 +68,9 @@ def test_a_preview_touches_nothing_and_ends_with_the_proof(run: Run, example: Pa
         "\n+    - destination: {host: helloworld.greetings.svc.cluster.local, subset: v1}\n" in out
     )
     assert "TO BE REPAIRED\n  KM201 VirtualService greetings/myapp: send to subset v1" in out
-    assert out.endswith("differs (1 class)\n")
+    assert out.endswith(
+        f"differs (1 class)\n\nTo make these changes: kubectl mesh fix -f {example} --write\n"
+    )
 
 
 def test_written_once_there_is_nothing_left_to_do(run: Run, example: Path) -> None:
@@ -99,23 +103,20 @@ def identities(findings: list[dict[str, Any]]) -> set[tuple[str, ...]]:
 def test_what_is_repaired_is_gone_and_nothing_new_is_found(
     run: Run, tmp_path: Path, file: Path
 ) -> None:
-    """By the first of several ways. What waits for others is repaired when it is run again."""
+    """By the first of several ways, in one run: a second one has nothing to do."""
     copy = Path(shutil.copy(file, tmp_path))
     before = run.findings(copy)
-    for _ in range(10):
-        ways = repairs(copy)
-        if not ways:
-            break
-        chosen = [part for each in ways if each[1:] for part in ("--choose", each[0].name)]
-        status, _, err = run("fix", "-f", str(copy), "--write", *EVERYTHING, *chosen)
-        assert (status in (0, 1, 3), err) == (True, "")
+    chosen = [part for each in repairs(copy) if each[1:] for part in ("--choose", each[0].name)]
+    status, _, err = run("fix", "-f", str(copy), "--write", *EVERYTHING, *chosen)
+    assert (status in (0, 3), err) == (True, "")
     assert repairs(copy) == []
-    assert identities(run.findings(copy)) < identities(before) or len(run.findings(copy)) < len(
-        before
-    )
+    after = run.findings(copy)
+    if file.stem in ASSUMING:
+        after = [each for each in after if each["code"] != "KM101"]
+    assert identities(after) < identities(before) or len(after) < len(before)
     text = copy.read_bytes()
-    run("fix", "-f", str(copy), "--write", *EVERYTHING)
-    assert copy.read_bytes() == text
+    status, out, _ = run("fix", "-f", str(copy), *EVERYTHING)
+    assert (status in (0, 3), "--- " in out, copy.read_bytes()) == (True, False, text)
 
 
 def patches(run: Run, file: Path) -> list[dict[str, Any]]:
@@ -223,7 +224,7 @@ def test_a_gateways_requests_notice_what_is_copied_from_the_mesh(run: Run, file:
     found = json.loads(
         run("fix", code, "-f", str(file), "--all-rules", *ways, "-o", "jsonpatch")[1]
     )
-    assert ("\nHOW REQUESTS WILL BE ROUTED\n1. " in out) == bool(found)
+    assert ("\n1. " in out) == bool(found)
     assert out.count("   from    the proxies of Gateway ") == out.count("\n   from ")
 
 
@@ -373,7 +374,281 @@ def test_what_a_repair_reveals_is_told(run: Run, tmp_path: Path) -> None:
     )
     _, out, _ = run("fix", "-f", str(file))
     assert "+spec: {hosts: [other.com], gateways: [front]" in out
-    assert "\nWILL BE FOUND THEN\n  KM206 VirtualService default/web: spec.hosts[0]" in out
+    assert "\nNEW FINDINGS AFTER THIS\n  KM206 VirtualService default/web: spec.hosts[0]" in out
+
+
+BEHIND = """\
+apiVersion: v1
+kind: Service
+metadata: {name: hello}
+spec: {selector: {app: hello}, ports: [{name: http, port: 80}]}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: hello-v1}
+spec:
+  selector: {matchLabels: {app: hello, version: v1}}
+  template:
+    metadata: {labels: {app: hello, version: v1}}
+    spec: {containers: [{name: hello, image: "hello:1", ports: [{containerPort: 80}]}]}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: hello-v2}
+spec:
+  selector: {matchLabels: {app: hello, version: v2}}
+  template:
+    metadata: {labels: {app: hello, version: v2}}
+    spec: {containers: [{name: hello, image: "hello:2", ports: [{containerPort: 80}]}]}
+---
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: front}
+spec:
+  selector: {istio: ingressgateway}
+  servers: [{port: {number: 80, name: http, protocol: HTTP}, hosts: [hello.com]}]
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: public}
+spec:
+  hosts: [hello.com, hello.com] # twice
+  gateways: [front]
+  http:
+  - route:
+    - destination: {host: hello}
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: hello}
+spec:
+  host: hello
+  subsets:
+  - {name: v2, labels: {version: v2}}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: hello}
+spec:
+  hosts: [hello]
+  http:
+  - route:
+    - destination: {host: hello, subset: v1}
+"""
+"""The gateway's route can only name subset v1 once the DestinationRule defines it."""
+CURED = (
+    BEHIND.replace("[hello.com, hello.com] # twice", "[hello.com] # twice")
+    .replace("{host: hello}", "{host: hello, subset: v1}")
+    .replace(
+        "  - {name: v2, labels: {version: v2}}\n",
+        "  - {name: v2, labels: {version: v2}}\n  - name: v1\n    labels:\n      version: v1\n",
+    )
+)
+
+
+def test_a_repair_behind_another_is_part_of_the_same_run(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "it.yaml"
+    file.write_text(BEHIND)
+    status, out, _ = run("fix", "-f", str(file))
+    assert status == 1
+    repaired = " ".join(out.split("TO BE REPAIRED")[1].split())
+    assert [each in repaired for each in ("KM609 ", "KM101 ", "KM201 ")] == [True] * 3
+    assert run("fix", "-f", str(file), "--write")[0] == 0
+    assert file.read_text() == CURED
+    assert run("fix", "-f", str(file))[:2] == (0, "Nothing to repair.\n")
+
+
+def test_what_is_rendered_is_repaired_in_one_run_too(run: Run, tmp_path: Path) -> None:
+    base, overlay = tmp_path / "base", tmp_path / "prod"
+    for folder in (base, overlay):
+        folder.mkdir()
+    (base / "it.yaml").write_text(BEHIND)
+    (base / "kustomization.yaml").write_text("resources: [it.yaml]\n")
+    (overlay / "kustomization.yaml").write_text("resources: [../base]\nnamespace: prod\n")
+    status, _, err = run("fix", "-k", str(overlay), "--write")
+    assert (status, err) == (0, "")
+    assert (base / "it.yaml").read_text() == CURED
+    assert run("fix", "-k", str(overlay))[:2] == (0, "Nothing to repair.\n")
+
+
+def test_a_repair_that_relies_on_another_comes_later(run: Run, tmp_path: Path) -> None:
+    """Proxies have the subset before a route to it."""
+    file = tmp_path / "it.yaml"
+    file.write_text(BEHIND)
+    _, out, _ = run("fix", "-f", str(file), "-o", "kubectl", "--no-headers")
+    lines = out.splitlines()
+    subset = next(number for number, line in enumerate(lines) if "destinationrules" in line)
+    route = next(
+        number
+        for number, line in enumerate(lines)
+        if '"subset": "v1"' in line or 'subset", "value"' in line
+    )
+    assert subset < lines.index("sleep 5 &&") < route, out
+
+
+NGINX = """\
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: web}
+data:
+  default.conf: |
+    upstream http_backend {
+        server api:8080;
+
+        keepalive 16;
+    }
+
+    server {
+        listen 8080;
+
+        location /http/ {
+            proxy_pass http://http_backend;
+        }
+    }
+---
+apiVersion: v1
+kind: Service
+metadata: {name: api}
+spec: {selector: {app: api}, ports: [{name: http, port: 8080}]}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: api}
+spec:
+  selector: {matchLabels: {app: api}}
+  template:
+    metadata: {labels: {app: api, version: v1}}
+    spec: {containers: [{name: api, image: "api:1", ports: [{containerPort: 8080}]}]}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec:
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web, version: v1}}
+    spec:
+      containers:
+      - name: nginx
+        image: IMAGE
+        volumeMounts: [{name: conf, mountPath: /etc/nginx/conf.d}]
+      volumes: [{name: conf, configMap: {name: web}}]
+"""
+"""The listing of Istio's guidelines without the two lines that it adds."""
+
+
+@pytest.mark.parametrize(
+    ("image", "flags"), [("nginx:1.25.5", ()), ("example.com/shop/nginx:1.25.5", ("--unsafe",))]
+)
+def test_the_two_lines_of_nginx_are_one_cure(
+    run: Run, tmp_path: Path, image: str, flags: tuple[str, ...]
+) -> None:
+    """Of an image whose nginx.conf is not known the header may hide others, and is asked for."""
+    file = tmp_path / "it.yaml"
+    text = NGINX.replace("IMAGE", image)
+    file.write_text(text)
+    assert run("fix", "-f", str(file), "--write", *flags)[0] == 0
+    lines = 'proxy_http_version 1.1;\n            proxy_set_header Connection "";'
+    assert file.read_text() == text.replace("proxy_pass", f"{lines}\n            proxy_pass")
+    assert {each["code"] for each in run.findings(file)} <= {"KM305"}
+
+
+def test_all_steps_against_citadel_are_in_one_diff(run: Run) -> None:
+    file = ROOT / "examples" / "5-headless-tcp-and-citadel.yaml"
+    status, out, _ = run("fix", "-f", str(file), "--accept-mtls-off")
+    assert (status, "+    authPolicy: NONE\n" in out, "+  replicas: 0\n" in out) == (1, True, True)
+    assert (
+        "istio-pilot is not in the input: restart it before Deployment istio-system/istio-citadel "
+        "is scaled to 0" in " ".join(out.split())
+    )
+
+
+def test_what_is_left_is_named_by_its_place_in_the_file(run: Run, tmp_path: Path) -> None:
+    """Although a repair moves it."""
+    file = tmp_path / "it.yaml"
+    file.write_text(
+        "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: a}\nspec:\n"
+        "  hosts: [a, a]\n  http:\n  - name: all\n    directResponse: {status: 200}\n"
+        "  - match: [{uri: {exact: /}}]\n    name: idle\n    route:\n"
+        "    - {destination: {host: a}, weight: 40}\n    - {destination: {host: b}, weight: 50}\n"
+    )
+    status, out, _ = run("fix", "-f", str(file))
+    assert (status, "move spec.http[0] to the end" in " ".join(out.split())) == (1, True)
+    assert f"KM605 VirtualService default/a ({file}:11:5): the weights of spec.http[1].route" in (
+        " ".join(out.split())
+    )
+
+
+GUIDELINES = """\
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata:
+  name: myapp
+spec:
+  hosts:
+  - "myapp.com" # or maybe "*" while there is no DNS name
+  gateways:
+  - myapp-gateway
+  http:
+  - match:
+    - uri:
+        prefix: /hello
+    route:
+    - destination:
+        host: helloworld.default.svc.cluster.local
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata:
+  name: helloworld
+spec:
+  hosts:
+  - helloworld.default.svc.cluster.local
+  http:
+  - route:
+    - destination:
+        host: helloworld.default.svc.cluster.local
+        subset: v1
+"""
+"""The two VirtualServices of Istio's guidelines, without the objects that they name."""
+
+
+def test_two_virtual_services_alone_are_repaired_and_the_assumptions_named(
+    run: Run, tmp_path: Path
+) -> None:
+    file = tmp_path / "it.yaml"
+    file.write_text(GUIDELINES)
+    _, out, _ = run("doctor", "-f", str(file))
+    assert "KM201" in out
+    assert "Gateway default/myapp-gateway is not in the input: taken to admit myapp.com" in (
+        " ".join(out.split())
+    )
+    status, out, _ = run("fix", "KM201", "-f", str(file))
+    said = " ".join(out.split())
+    assert status == 1
+    for assumed in (
+        "Gateway default/myapp-gateway is not in the input: taken to admit myapp.com",
+        "no DestinationRule for helloworld.default.svc.cluster.local is in the input: the one on "
+        "which VirtualService default/helloworld relies is taken to define v1 for the gateway",
+        "Gateway default/myapp-gateway is not in the input: taken to serve every host",
+        "after helloworld.default.svc.cluster.local:80 subset v1 by VirtualService default/myapp",
+    ):
+        assert assumed in said
+    assert run("fix", "KM201", "-f", str(file), "--write")[0] == 0
+    head, rest = GUIDELINES.split("---\n")
+    assert file.read_text() == head + "        subset: v1\n---\n" + rest
+
+
+def test_no_subset_is_assumed_where_the_destination_rules_are_in_the_input(
+    run: Run, tmp_path: Path
+) -> None:
+    file = tmp_path / "it.yaml"
+    file.write_text(
+        GUIDELINES + "---\napiVersion: networking.istio.io/v1\nkind: DestinationRule\n"
+        "metadata: {name: other}\nspec: {host: other}\n"
+    )
+    status, out, _ = run("fix", "KM201", "-f", str(file))
+    assert (status, out.startswith("BY HAND\n  KM201 ")) == (0, True)
 
 
 def test_moved_rules_are_proved_or_left_to_people(run: Run) -> None:

@@ -16,6 +16,7 @@ from kubectl_mesh.changes.patch import patched
 from kubectl_mesh.cli import main
 
 from .apiserver import ApiServer
+from .debug_pages import debug_pages
 from .manifests import destination, prefix, says, to, virtual_service
 from .mesh import Mesh
 from .test_ingress import (
@@ -89,6 +90,46 @@ def test_the_subset_in_the_gateways_rule(helloworld: WaysIn, fix: Fix) -> None:
     again = fix.shell(line)
     assert again.returncode != 0, "the same patch a second time"
     assert spec_of(mesh, "virtualservice", "myapp") == after
+
+
+def test_a_route_to_a_new_subset_comes_once_the_proxies_have_it(
+    helloworld: WaysIn, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One run repairs KM609, KM101 and the KM201 behind it, under load, and one undo is all."""
+    mesh = helloworld.mesh
+    mesh.apply(
+        GATEWAY_AND_SUBSETS.replace("  - {name: v1, labels: {version: v1}}\n", ""),
+        MYAPP.replace("hosts: [myapp.com]", "hosts: [myapp.com, myapp.com]"),
+    )
+    mesh.settled()
+    names = (("virtualservice", "myapp"), ("destinationrule", "helloworld"))
+    before = [spec_of(mesh, *name) for name in names]
+    assert helloworld.from_inside(INSIDE) == {None}
+    with (
+        debug_pages(mesh.istiod) as url,
+        mesh.load(helloworld.ingress, "myapp.com", "/hello") as outside,
+    ):
+
+        def run(*arguments: str) -> str:
+            how = ("--yes", "--journal", str(tmp_path), "--istiod-url", url)
+            cluster = ("--kubeconfig", str(mesh.server.kubeconfig))
+            assert main([*arguments, *how, *cluster]) == 0
+            return capsys.readouterr().out
+
+        said = run("fix", "KM609", "KM101", "KM201", "-n", "default", "--apply").splitlines()
+        made = [line for line in said if line.endswith((" patched", "proxies have it"))]
+        assert made == [
+            "DestinationRule default/helloworld patched",
+            "VirtualService default/myapp patched",
+            "all 2 proxies have it",
+            "VirtualService default/myapp patched",
+        ]
+        mesh.settled()
+        assert {version for _, version in outside.fresh(200)} == {"v1"}
+        assert helloworld.from_inside(INSIDE) == {"v1"}
+        run("undo")
+        assert [spec_of(mesh, *name) for name in names] == before
+    assert outside.counts.keys() == {(200, "v1"), (200, "v2")}
 
 
 def test_a_patch_for_an_object_that_somebody_has_changed_fails_whole(

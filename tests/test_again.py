@@ -1,0 +1,151 @@
+"""The command that a preview or a report ends with: what was given, and what comes next."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+
+from kubectl_mesh import cli
+from kubectl_mesh.changes.journal import Run as Journaled
+from kubectl_mesh.commands.changing import how_to_apply, how_to_undo
+from kubectl_mesh.flags import again
+from tests.commands.test_fix import GUIDELINES, ROOT, Run, run
+
+__all__ = ["run"]
+
+CHANGING = ("fix", "merge-vs", "apply", "doctor", "undo")
+NOT_GIVEN = ("help", "output", "no_headers", "color", "verbose", "token")
+VALUES = {
+    "request_timeout": "1m30s",
+    "timeout": "0",
+    "wait_for": "delay=250ms",
+    "dry_run": "server",
+    "fail_on": "warning",
+    "remove_subset": "hello/v1",
+}
+
+
+def parsed(line: str) -> argparse.Namespace:
+    return cli._parse(shlex.split(line)[2:])
+
+
+@pytest.mark.parametrize("command", CHANGING)
+def test_every_flag_is_given_again(command: str) -> None:
+    """Also those that somebody adds later: the parser is asked what there is."""
+    parser = parsed(f"kubectl mesh {command}").parser
+    for action in parser._actions:
+        if action.dest in NOT_GIVEN or action.option_strings == []:
+            continue
+        flag = action.option_strings[-1]
+        value = VALUES.get(action.dest) or (action.choices and [*action.choices][-1]) or "a 'b' $c"
+        line = ["kubectl", "mesh", command, flag, *([] if action.nargs == 0 else [value])]
+        args = parsed(shlex.join(line))
+        told = again(args, command)
+        assert shlex.split(told)[3] in action.option_strings, told
+        repeated = parsed(told)
+        assert {**vars(args), "parser": 0} == {**vars(repeated), "parser": 0}, told
+
+
+def test_nothing_is_given_again_that_was_not_given() -> None:
+    for command in CHANGING:
+        assert again(parsed(f"kubectl mesh {command}"), command) == f"kubectl mesh {command}"
+
+
+def test_names_values_and_secrets() -> None:
+    args = parsed("kubectl mesh fix KM201 KM202=vs/a -f=-x -f 'a b' -o yaml --token hidden -v")
+    assert again(args, "fix", last="--write") == (
+        "kubectl mesh fix KM201 KM202=vs/a -f=-x -f 'a b' --token ... --write"
+    )
+    assert "hidden" not in again(args, "fix")
+    assert parsed(again(args, "fix")).filename == ["-x", "a b"]
+
+
+def test_the_doctor_names_the_repair_and_the_repair_itself(run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "my mesh"
+    folder.mkdir()
+    shutil.copy(ROOT / "examples" / "2-rules-without-effect-on-ingress.yaml", folder)
+    given = f"-f '{folder}' -R -n greetings --rule KM2"
+    _, out, _ = run("doctor", *shlex.split(given), "--fail-on", "never", "-o", "wide")
+    wanted = f"kubectl mesh fix {given}"
+    assert out.endswith(f"\nTo preview repairs for this finding: {wanted}\n")
+    _, out, _ = run(*shlex.split(wanted)[2:])
+    assert out.endswith(f"\n\nTo make these changes: {wanted} --write\n")
+    assert run(*shlex.split(wanted)[2:], "--write")[0] == 0
+    status, out, _ = run("doctor", *shlex.split(given))
+    next_one = "kubectl mesh route http://HOST/PATH"
+    assert status == 0
+    assert out.endswith(
+        f"\nTo see where one request goes: {next_one} -f '{folder}' -R -n greetings\n"
+    )
+
+
+def test_what_takes_a_choice_is_counted(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "it.yaml"
+    file.write_text(
+        "apiVersion: v1\nkind: Service\nmetadata: {name: web}\n"
+        "spec: {selector: {app: web}, ports: [{name: htpp, port: 80}]}\n"
+    )
+    _, out, _ = run("doctor", "-f", str(file), "--rule", "KM301")
+    assert "for this finding (1 only with a choice or a flag that it names): kubectl" in out
+
+
+def test_a_merge_names_the_command_that_makes_it(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "it.yaml"
+    file.write_text(GUIDELINES)
+    _, out, _ = run("merge-vs", "-f", str(file))
+    line = out.split("  next: ")[1].strip()
+    assert line == (
+        f"kubectl mesh merge-vs default/helloworld default/myapp --share-routes -f {file}"
+    )
+    _, out, _ = run(*shlex.split(line)[2:])
+    made = line.replace(" --share-routes", "") + " --share-routes --write"
+    assert out.endswith(f"\n\nTo make these changes: {made}\n")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("doctor", "--no-headers"),
+        ("doctor", "-o", "json"),
+        ("doctor", "-o", "sarif"),
+        ("doctor", "-o", "junit"),
+        ("fix", "--no-headers"),
+        ("fix", "-o", "kubectl"),
+        ("fix", "-o", "yaml"),
+        ("fix", "--write"),
+        ("merge-vs", "myapp", "helloworld", "--no-headers"),
+    ],
+    ids=" ".join,
+)
+def test_nothing_of_it_for_programs(run: Run, tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    file = tmp_path / "it.yaml"
+    file.write_text(GUIDELINES)
+    _, out, err = run(*arguments, "-f", str(file))
+    assert "To make these changes" not in out + err
+    assert "To preview repairs" not in out + err
+
+
+def test_no_next_command_where_it_would_be_refused(run: Run, tmp_path: Path) -> None:
+    """A merge with differences that are not meant; nothing to repair; nothing examined."""
+    file = tmp_path / "it.yaml"
+    file.write_text("apiVersion: v1\nkind: Secret\nmetadata: {name: web}\n")
+    _, out, _ = run("doctor", "-f", str(file))
+    assert "kubectl mesh" not in out
+    assert "kubectl mesh" not in run("fix", "-f", str(file))[1]
+
+
+def test_undo_and_apply_keep_the_cluster() -> None:
+    args = parsed(
+        "kubectl mesh fix -n shop --context b --journal 'my journal' --apply --dry-run=server --yes"
+    )
+    made = Journaled("20261129-1", "", "", "", [])
+    assert how_to_undo(args, made) == (
+        "To undo: kubectl mesh undo 20261129-1 --journal 'my journal' --context b"
+    )
+    assert how_to_apply(args) == (
+        "To apply it: kubectl mesh fix -n shop --apply --yes --journal 'my journal' --context b"
+    )
