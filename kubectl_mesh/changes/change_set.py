@@ -19,6 +19,7 @@ from kubectl_mesh.changes.patch import (
 )
 from kubectl_mesh.mesh.resource import Resource, ResourceId
 from kubectl_mesh.rules.repair import Edit, Repair, Then
+from kubectl_mesh.sources.origins import root_of
 
 
 class Action(enum.Enum):
@@ -152,11 +153,11 @@ def joined(first: ChangeSet, second: ChangeSet) -> ChangeSet:
 
 
 def at_once(changes: ChangeSet) -> ChangeSet:
-    """What a change set comes to where all of it is made at once: a step for each object."""
-    steps: dict[ResourceId, Step] = {}
+    """What a change set comes to where all of it is made at once: one step for each object."""
+    steps: dict[tuple[str, ResourceId], Step] = {}
     for step in changes.steps:
-        known = steps.get(step.resource.id)
-        steps[step.resource.id] = _both(known, step) if known else step
+        key = (root_of(step.resource), step.resource.id)
+        steps[key] = _both(steps[key], step) if key in steps else step
     return ChangeSet(tuple(steps.values()))
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 from kubectl_mesh.changes.assume import with_gateways
-from kubectl_mesh.changes.change_set import Step
+from kubectl_mesh.changes.change_set import ChangeSet, Step
 from kubectl_mesh.changes.cure import Choice, Cure, Wishes, cure
 from kubectl_mesh.changes.files import FileChange
 from kubectl_mesh.changes.text import NotEditable
@@ -25,7 +26,7 @@ from kubectl_mesh.commands.changing import (
     write,
 )
 from kubectl_mesh.commands.doctor import add_rule_flags, chosen_rules
-from kubectl_mesh.commands.inputs import take_snapshot
+from kubectl_mesh.commands.inputs import take_meshes
 from kubectl_mesh.errors import UsageError
 from kubectl_mesh.flags import (
     add_cluster_flags,
@@ -41,10 +42,10 @@ from kubectl_mesh.report.comparison import render
 from kubectl_mesh.report.table import failures, place, wrap
 from kubectl_mesh.routing.compare import compare
 from kubectl_mesh.routing.scope import KINDS as ROUTING_KINDS
-from kubectl_mesh.rules.examine import Report, examine
+from kubectl_mesh.rules.examine import Report, examine_all
 from kubectl_mesh.rules.ignore import Ignores, Selectors
 from kubectl_mesh.rules.repair import ACCEPT_MTLS_OFF, ALL_RULES, UNSAFE, Repair, Then
-from kubectl_mesh.rules.rule import Finding
+from kubectl_mesh.rules.rule import Finding, listed
 from kubectl_mesh.sources.yaml import collector_paused
 from kubectl_mesh.term import Paint, safe, use_color, width
 
@@ -132,47 +133,86 @@ def run(args: argparse.Namespace) -> int:
     names = comma_separated(args.choose)
     wishes = Wishes(meant.meant, names, accepted)
     with collector_paused():
-        snapshot, namespaces = take_snapshot(args, kinds)
+        meshes, namespaces = take_meshes(args, kinds)
+        if sum(len(each) > 0 for each in meshes.values()) > 1 and args.output != "diff":
+            raise UsageError("-o writes patches for one mesh: choose one with -k, or leave it out")
 
-        def look(state: Snapshot) -> Report:
-            return examine(state, rules, ignores, namespaces)
+        def look(root: str, state: Snapshot) -> Report:
+            return examine_all({root: state}, rules, ignores, namespaces)
 
-        found, texts = _cured(args, snapshot, look, wishes)
+        report = examine_all(meshes, rules, ignores, namespaces)
+        cures, texts = _cured(args, meshes, look, wishes)
+    known = {name for found in cures.values() for name in found.known}
     for name in names:
-        if found.known and name not in found.known:
-            listed = ", ".join(sorted(found.known))
-            raise UsageError(f"--choose {name}: no repair has that name; there are: {listed}")
+        if known and name not in known:
+            there = ", ".join(sorted(known))
+            raise UsageError(f"--choose {name}: no repair has that name; there are: {there}")
     paint = Paint(use_color(args.color, sys.stdout))
-    show(args, found.changes, texts, paint)
+    changes = _all_changes(cures)
+    show(args, changes, texts, paint)
     if args.write:
-        write(found.changes, texts)
-    told = [] if args.no_headers else list(_told(args, found, paint))
-    report = found.before[1]
-    tell(args, found.changes, [*told, failures(report, width(), paint)])
-    if found.changes and args.apply:
-        apply(args, found.changes, snapshot)
-    elif found.deferred or (found.changes and not args.write):
+        write(changes, texts)
+    unread = any(skip.failed for skip in report.skipped)
+    told: list[str] = []
+    if not args.no_headers:
+        for root, found in cures.items():
+            parts = list(filter(None, _told(args, found, paint)))
+            heading = [paint(safe(f"IN {root}"), "bold")] if root and parts else []
+            told += [*heading, *parts]
+        told += _ending(args, changes, texts, paint, is_empty=not (told or unread))
+    tell(args, changes, [*told, failures(report, width(), paint)])
+    if changes and args.apply:
+        apply(args, changes, meshes[""])
+    elif any(found.deferred for found in cures.values()) or (changes and not args.write):
         return 1
-    return 3 if any(skip.failed for skip in report.skipped) else 0
+    return 3 if unread else 0
+
+
+def _all_changes(cures: Mapping[str, Cure]) -> ChangeSet:
+    return ChangeSet(tuple(step for found in cures.values() for step in found.changes.steps))
+
+
+def _ending(
+    args: argparse.Namespace,
+    changes: ChangeSet,
+    texts: Sequence[FileChange],
+    paint: Paint,
+    *,
+    is_empty: bool,
+) -> Iterator[str]:
+    shared = [
+        f"{each.file} is part of {', '.join(listed(each.roots))}; whatever else includes it "
+        "changes, too"
+        for each in texts
+        if each.roots
+    ]
+    yield _listed(paint("FILES OF KUSTOMIZATIONS", "bold"), shared, width())
+    if is_empty:
+        named = "None of these findings is there: nothing" if args.finding else "Nothing"
+        yield paint(f"{named} to repair.", "bold", "green")
+    yield how_to_make(args) if changes else ""
 
 
 def _cured(
     args: argparse.Namespace,
-    snapshot: Snapshot,
-    look: Callable[[Snapshot], Report],
+    meshes: Mapping[str, Snapshot],
+    look: Callable[[str, Snapshot], Report],
     wishes: Wishes,
-) -> tuple[Cure, list[FileChange]]:
-    """What is repaired, with the texts of the files then.
+) -> tuple[Mapping[str, Cure], list[FileChange]]:
+    """What is repaired in each mesh, with the texts of the files then.
 
     What would change a file that cannot be edited in place is not repaired; it says which that is.
     """
-    report = look(snapshot)
+    reports = {root: look(root, snapshot) for root, snapshot in meshes.items()}
     untouchable: set[ResourceId] = set()
     while True:
         allowed = replace(wishes, untouchable=untouchable)
-        found = cure(snapshot, report, look, allowed, whole(args, snapshot))
+        cures = {
+            root: cure(snapshot, reports[root], partial(look, root), allowed, whole(args, snapshot))
+            for root, snapshot in meshes.items()
+        }
         try:
-            return found, texts_of(args, found.changes)
+            return cures, texts_of(args, _all_changes(cures))
         except NotEditable as error:
             if error.resource is None or error.resource in untouchable:
                 raise
@@ -182,7 +222,7 @@ def _cured(
 
 def _told(args: argparse.Namespace, found: Cure, paint: Paint) -> Iterator[str]:
     room = width()
-    changes, report = found.changes, found.before[1]
+    changes = found.changes
     revealed = found.revealed
     done = "REPAIRED" if args.write else "TO BE REPAIRED"
     yield _listed(paint(done, "bold", "green"), _repaired(found.made), room)
@@ -202,10 +242,6 @@ def _told(args: argparse.Namespace, found: Cure, paint: Paint) -> Iterator[str]:
     yield _listed(paint("DEFERRED: run fix again afterwards", "bold", "yellow"), later, room)
     if changes and {step.resource.kind for step in changes.steps} & set(ROUTING_KINDS):
         yield paint("HOW REQUESTS WILL BE ROUTED", "bold") + "\n" + _comparison(found, paint)
-    unread = any(skip.failed for skip in report.skipped)
-    if not (changes or found.open or found.unsafe or found.manual or unread):
-        named = "None of these findings is there: nothing" if args.finding else "Nothing"
-        yield paint(f"{named} to repair.", "bold", "green")
     left = {id(each) for each in (*found.open, *(each.finding for each in found.unsafe))}
     lines = [
         f"{each.rule.code} {each.resource}: {each.message}"
@@ -213,7 +249,6 @@ def _told(args: argparse.Namespace, found: Cure, paint: Paint) -> Iterator[str]:
         if id(each) not in left
     ]
     yield _listed(paint("NEW FINDINGS AFTER THIS", "bold", "yellow"), lines, room)
-    yield how_to_make(args) if changes else ""
 
 
 def _comparison(found: Cure, paint: Paint) -> str:

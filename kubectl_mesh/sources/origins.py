@@ -211,6 +211,12 @@ class Effect:
     failure: str = ""
 
 
+def root_of(resource: Resource) -> str:
+    """The name of the kustomization that an object is rendered by; "" for none."""
+    origin = resource.origin
+    return origin.root.name if isinstance(origin, RenderedOrigin) else ""
+
+
 @dataclass
 class Origins:
     """Finds the origins of the objects of one root. `shown` names a real path as the user would."""

@@ -353,6 +353,10 @@ PATCH = (
     "apiVersion: networking.istio.io/v1beta1\nkind: VirtualService\nmetadata: {name: myapp}\n"
     "spec:\n  http:\n  - route:\n    # to all versions\n" + FAULTY
 )
+DELETE = (
+    "patches:\n- patch: |-\n    $patch: delete\n    apiVersion: networking.istio.io/v1beta1\n"
+    "    kind: VirtualService\n    metadata: {name: helloworld}\n"
+)
 
 
 @pytest.fixture
@@ -382,6 +386,27 @@ def files(folder: Path) -> dict[str, str]:
     }
 
 
+@pytest.mark.parametrize("namespaced", [True, False])
+def test_fix_edits_the_base_once_for_all_overlays(
+    run: Run, overlaid: Callable[..., Path], namespaced: bool
+) -> None:
+    folder = overlaid(dev="", prod="")
+    for name in ("dev", "prod") if not namespaced else ():
+        (folder / name / "kustomization.yaml").write_text("resources: [../base]\n")
+    before = files(folder)
+    assert run("doctor", "-f", folder, "-R")[0] == 1
+    status, out, _ = run("fix", "-f", folder, "-R")
+    assert status == 1
+    assert out.count("+" + MENDED) == 1
+    assert files(folder) == before
+    status, out, _ = run("fix", "-f", folder, "-R", "--write")
+    assert status == 0
+    assert "base/all.yaml is part of" in " ".join(out.split())
+    text = before["base/all.yaml"].replace(FAULTY, MENDED)
+    assert files(folder) == {**before, "base/all.yaml": text}
+    assert run("doctor", "-f", folder, "-R")[0] == 0
+
+
 def test_fix_edits_the_patch_that_wrote_the_field(run: Run, overlaid: Callable[..., Path]) -> None:
     folder = overlaid(dev="patches: [{path: patch.yaml}]\n")
     before = files(folder)
@@ -389,6 +414,18 @@ def test_fix_edits_the_patch_that_wrote_the_field(run: Run, overlaid: Callable[.
     text = before["dev/patch.yaml"].replace(FAULTY, MENDED)
     assert files(folder) == {**before, "dev/patch.yaml": text}
     assert run("doctor", "-k", folder / "dev")[0] == 0
+
+
+def test_fix_leaves_what_would_change_another_overlay_in_another_way(
+    run: Run, overlaid: Callable[..., Path]
+) -> None:
+    folder = overlaid(dev="", prod=DELETE)
+    before = files(folder)
+    status, out, err = run("fix", "-f", folder, "-R", "--write")
+    assert status == 0
+    assert "prod includes the same file, and would change in another way" in " ".join(err.split())
+    assert "BY HAND" in out
+    assert files(folder) == before
 
 
 def test_fix_leaves_the_text_of_a_kustomization(run: Run, overlaid: Callable[..., Path]) -> None:
