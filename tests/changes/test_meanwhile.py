@@ -165,6 +165,9 @@ def test_rules_that_are_exported_to_others() -> None:
     (refused,) = planned(both("b", "a"), live=live).refusals
     assert "from pods of namespace a would get: web.a.svc.cluster.local:80, though" in refused
     assert planned(both("*", "b"), live=live).refusals == ()
+    nobody = [each for each in WEB if each is not CLIENT]
+    (refused,) = planned(both("b", "a"), live=[*nobody, *both("a", "b")]).refusals
+    assert "from pods of namespace" in refused
     found = planned(both("b", "a"), live=[*WEB, *both("a", "b")])  # no pod of b is seen
     assert (told(found), found.refusals) == (
         [["patch VirtualService/two", "patch VirtualService/one"]],
