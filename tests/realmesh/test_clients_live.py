@@ -1,4 +1,4 @@
-"""`compare` and `merge-vs` on a real API server whose pods show no sidecar: as with manifests."""
+"""`compare` on a real API server whose pods show no sidecar."""
 
 from __future__ import annotations
 
@@ -18,13 +18,6 @@ metadata: {{name: shop, namespace: {namespace}}}
 spec: {{selector: {{app: shop}}, ports: [{{name: http, port: 80}}]}}
 ---
 apiVersion: networking.istio.io/v1beta1
-kind: Gateway
-metadata: {{name: door, namespace: {namespace}}}
-spec:
-  selector: {{istio: ingressgateway}}
-  servers: [{{port: {{number: 80, name: http, protocol: HTTP}}, hosts: [shop.example.com]}}]
----
-apiVersion: networking.istio.io/v1beta1
 kind: VirtualService
 metadata: {{name: inside, namespace: {namespace}}}
 spec:
@@ -34,14 +27,6 @@ spec:
     rewrite: {{uri: /}}
     route: [{{destination: {{host: shop}}}}]
   - route: [{{destination: {{host: shop}}}}]
----
-apiVersion: networking.istio.io/v1beta1
-kind: VirtualService
-metadata: {{name: outside, namespace: {namespace}}}
-spec:
-  hosts: [shop.example.com]
-  gateways: [door]
-  http: [{{route: [{{destination: {{host: shop}}}}]}}]
 """
 
 
@@ -56,32 +41,16 @@ def test_clients_are_assumed_where_none_is_seen(
     monkeypatch.setenv("COLUMNS", "200")
     manifests = RULES.format(namespace=namespace)
     apiserver.apply(manifests)
-    live, files = tmp_path / "live.yaml", tmp_path / "files.yaml"
-    files.write_text(manifests)
+    changed = tmp_path / "changed.yaml"
     inside = next(
         item for item in yaml.safe_load_all(manifests) if item["metadata"]["name"] == "inside"
     )
     inside["spec"]["http"][0]["match"].reverse()
-    live.write_text(yaml.safe_dump(inside))
+    changed.write_text(yaml.safe_dump(inside))
 
-    assert main(["compare", "-f", str(live), "-n", namespace]) == 1
+    assert main(["compare", "-f", str(changed), "-n", namespace]) == 1
     out = capsys.readouterr().out
     assert " as // by " in out
     assert " as / by " in out
     assert "Compared: sidecars in every namespace (assumed: no pod with a sidecar is seen)\n" in out
     assert "differs (1 class)" in out
-
-    def merge(*source: str) -> list[str]:
-        """What becomes of each class of requests, before and after."""
-        main(["merge-vs", f"{namespace}/inside", f"{namespace}/outside", *source])
-        proof = capsys.readouterr().out.partition("HOW REQUESTS WILL BE ROUTED")[2]
-        return sorted(
-            line.partition(" by ")[0]
-            for line in proof.splitlines()
-            if line.startswith(("   before", "   after", "   from", "differs ("))
-        )
-
-    found = merge("-n", namespace)
-    assert found == merge("-f", str(files))
-    assert any("from    pods of namespace" in line for line in found)
-    assert any("from    the proxies of Gateway" in line for line in found)
