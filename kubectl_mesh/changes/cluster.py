@@ -19,8 +19,7 @@ from jsonpointer import JsonPointer
 
 from kubectl_mesh.changes.change_set import Action, ChangeSet, Step
 from kubectl_mesh.changes.deletion import being_deleted, is_terminating, uid_of
-from kubectl_mesh.changes.journal import FINISH, Entry, Journal, Run, State, new_run
-from kubectl_mesh.changes.owners import FIELD_MANAGER
+from kubectl_mesh.changes.journal import FINISH, Entry, Journal, JournalError, Run, State, new_run
 from kubectl_mesh.changes.patch import Conflict, Operation, Target, content, difference, same
 from kubectl_mesh.changes.waiting import Changed, Waiting
 from kubectl_mesh.errors import ClusterError, Forbidden, MeshError, NotInstalled
@@ -28,15 +27,24 @@ from kubectl_mesh.kube.config import POOL_SIZE
 from kubectl_mesh.kube.discovery import Kinds
 from kubectl_mesh.kube.http import ApiError, Client
 from kubectl_mesh.kube.managed_fields import (
+    FIELD_MANAGER,
+    KEEPS_LAST_APPLIED,
+    KUBECTL,
+    LAST_APPLIED,
     abandoned,
+    aligned,
+    as_last_applied,
     given_back,
     handed_over,
-    is_client_sides,
+    is_handed_over,
     is_item,
+    kept,
+    last_applied,
     without,
+    writers,
 )
 from kubectl_mesh.kube.workers import in_parallel
-from kubectl_mesh.mesh.resource import Path, field_at
+from kubectl_mesh.mesh.resource import Path, field_at, pointer
 from kubectl_mesh.rules.repair import Then
 from kubectl_mesh.sources.cluster import path_of
 
@@ -75,17 +83,21 @@ class Cluster:
         self,
         client: Client,
         waiting: Waiting,
-        field_manager: str = FIELD_MANAGER,
+        field_manager: str = "",
         *,
         force_conflicts: bool = False,
     ) -> None:
         """`waiting` is how to wait for what must hold before the next step.
 
-        With `force_conflicts` fields that others have are taken over where manifests are applied.
+        What is patched is the field manager's, or without one theirs who had it; what is applied is
+        kubectl's without one. With `force_conflicts` fields that others have are taken over where
+        manifests are applied.
         """
         self.client = client
         self._force_conflicts = force_conflicts
-        self._query = {"fieldManager": field_manager}
+        self._keeps_owners = not field_manager
+        self._writer = field_manager or FIELD_MANAGER
+        self._applier = field_manager or KUBECTL
         self._waiting = waiting
 
     @property
@@ -151,6 +163,7 @@ class Cluster:
         told: Callable[[str], object],
         goes_on: str = FINISH,
         cures: Sequence[str] | None = None,
+        command: str = "",
     ) -> Run:
         """Makes the steps one after the other. `told` hears of each; see Run for the rest.
 
@@ -159,7 +172,7 @@ class Cluster:
         connection = self.client.connection
         entries = map(_entry, changes.steps)
         where = (connection.context, connection.server)
-        run = new_run(*where, entries, goes_on, self.identity, cures)
+        run = new_run(*where, entries, goes_on, self.identity, cures, command)
         journal.write(run)
         self._make_rest(run, journal, told)
         return run
@@ -169,7 +182,7 @@ class Cluster:
 
         It makes none if somebody has deleted an object of the run since, or created one anew.
         """
-        changed = self._since(run.entries, journal, _since_made)
+        changed = self._since(run, run.entries, journal, _since_made)
         if changed and run.left:
             raise Stopped(_stopped(run, run.left[0], "; ".join(changed)))
         self._make_rest(run, journal, told)
@@ -179,7 +192,7 @@ class Cluster:
         for entry in run.entries:
             if entry.state is State.STARTED and self._is_made(entry):
                 entry.state = State.DONE
-                entry.after = self._current(entry)
+                entry.after = self._settled(entry, self._current(entry), told)
                 _note(run, entry, journal)
             if entry.state is State.DONE:
                 done.append(entry)
@@ -215,7 +228,7 @@ class Cluster:
         if entry.then is Then.PROXIES:
             self._waiting.prepare()
         if waited or entry.after is None:
-            self._still_made(run, deletions=waited)
+            self._still_made(run, journal, deletions=waited)
         entry.state = State.STARTED
         journal.write(run)
         try:
@@ -225,6 +238,7 @@ class Cluster:
                 entry.state = State.PLANNED
                 journal.write(run)
             raise
+        entry.after = self._settled(entry, entry.after, told)
 
     def _is_being_deleted(self, entry: Entry) -> bool:
         """Whether the deletion of a step's object was asked for, so that it is only waited for."""
@@ -244,7 +258,7 @@ class Cluster:
             journal.write(run)
             self._waiting.gone(self.client, entry.target, entry.path, uid, told)
 
-    def _still_made(self, run: Run, *, deletions: bool) -> None:
+    def _still_made(self, run: Run, journal: Journal, *, deletions: bool) -> None:
         """What was made has to be so before what relies on it is made, or goes.
 
         Of the objects that istiod reads: on others, controllers write. Those that were deleted are
@@ -255,11 +269,11 @@ class Cluster:
             if entry.after is None and not deletions:
                 continue
             current = self._current(entry)
-            if text := _since_made(entry, current):
-                raise Conflict(text)
-            if current is not None and not same(current, entry.after or {}):
-                who = _who(current, entry.after)
-                raise Conflict(f"{entry.target}: {who} has changed it since")
+            text = _since_made(entry, current)
+            if not text and current is not None and not same(current, entry.after or {}):
+                text = f"{entry.target}: {_who(current, entry.after)} has changed it since"
+            if text:
+                raise Conflict(_by_our_own(run, entry, current, journal) or text)
 
     def _await(self, done: list[Entry], told: Callable[[str], object]) -> bool:
         """Waits until what must hold after the last of some steps does, and forgets them then.
@@ -298,7 +312,7 @@ class Cluster:
             try:
                 if waits and undone:
                     self._waiting.proxies([self._changed(each) for each in _of_istio(undone)], told)
-                current = self._stayed(entry, journal, told, force=force)
+                current = self._stayed(run, entry, journal, told, force=force)
                 if current is None and entry.after is None and _is_older(undone, entry):
                     time.sleep(_A_SECOND)
                 self._take_back(run, entry, current, journal, told)
@@ -323,7 +337,7 @@ class Cluster:
 
     def check_undo(self, run: Run, journal: Journal, *, force: bool) -> None:
         """Raises Conflict where `undo` does because of what somebody has done to an object."""
-        changed = self._since(run.made, journal, _since_undone)
+        changed = self._since(run, run.made, journal, _since_undone)
         if changed and not force:
             raise Conflict(
                 f"{'; '.join(changed)}; nothing is taken back: look at it, and take back all the "
@@ -332,6 +346,7 @@ class Cluster:
 
     def _since(
         self,
+        run: Run,
         entries: Iterable[Entry],
         journal: Journal,
         told_of: Callable[[Entry, Mapping[str, Any] | None], str | None],
@@ -351,11 +366,20 @@ class Cluster:
                 each.before, each.after = (
                     _succeeded(document, recreated) for document in (each.before, each.after)
                 )
-        found = (told_of(each, current[path]) for path, each in newest.items())
-        return [text for text in found if text]
+        return [
+            _by_our_own(run, each, current[path], journal) or text
+            for path, each in newest.items()
+            if (text := told_of(each, current[path]))
+        ]
 
     def _stayed(
-        self, entry: Entry, journal: Journal, told: Callable[[str], object], *, force: bool
+        self,
+        run: Run,
+        entry: Entry,
+        journal: Journal,
+        told: Callable[[str], object],
+        *,
+        force: bool,
     ) -> Mapping[str, Any] | None:
         """The object of a step, once it is known to stay. None where it is gone, or will be.
 
@@ -369,7 +393,7 @@ class Cluster:
         assert current is not None
         told(f"{entry.target} {being_deleted(current)}, which cannot be cancelled")
         self._waiting.gone(self.client, entry.target, entry.path, uid_of(current), told)
-        changed = self._since([entry], journal, _since_undone)
+        changed = self._since(run, [entry], journal, _since_undone)
         if changed and not force:
             raise Conflict("; ".join(changed))
         return self._current(entry)
@@ -442,24 +466,80 @@ class Cluster:
     def _give_back(self, entry: Entry, before: Mapping[str, Any]) -> None:
         """Makes the fields of an object theirs again whose they were before a step.
 
-        Else they would be ours, and no manifest that is applied later could take them away. Whoever
-        writes a status meanwhile is written around.
+        Else they would be ours, and no manifest that is applied later could take them away.
+        """
+        self._own(
+            entry,
+            self._current(entry),
+            lambda current: given_back(current, before) if same(current, before) else None,
+        )
+
+    def _settled(
+        self, entry: Entry, found: Mapping[str, Any] | None, told: Callable[[str], object]
+    ) -> Mapping[str, Any] | None:
+        """Makes it known whose the fields are that a step has just written.
+
+        Of a patch they are theirs who had them before; and what is applied is noted where
+        client-side kubectl looks for it. Returns the object as it is then. As the step is made,
+        nothing is raised where that fails.
+        """
+        before = entry.before
+        if found is None or before is None:
+            return found
+        try:
+            if entry.applied is not None:
+                return self._noted(entry, before, found, entry.applied)
+            if self._keeps_owners:
+                return self._own(entry, found, lambda now: kept(before, now, self._writer))
+        except MeshError as error:
+            told(
+                f"{entry.target} is {entry.action.done}, but not whose its fields are: {error}: "
+                "the next kubectl apply of it may tell of a conflict"
+            )
+        return found
+
+    def _own(
+        self,
+        entry: Entry,
+        current: Mapping[str, Any] | None,
+        owners: Callable[[Mapping[str, Any]], Sequence[Mapping[str, Any]] | None],
+    ) -> Mapping[str, Any] | None:
+        """Sets whose the fields of an object are; returns it as it is then.
+
+        Whoever writes to it meanwhile is written around. Raises ClusterError.
         """
         for _ in range(_TRIES):
-            current = self._current(entry)
-            if current is None or not same(current, before):
-                return
-            fields = given_back(current, before)
-            if fields is None:
-                return
-            owners: Operation = {
-                "op": "replace",
-                "path": "/metadata/managedFields",
-                "value": fields,
-            }
+            fields = owners(current) if current is not None else None
+            if current is None or fields is None:
+                return current
             with contextlib.suppress(Conflict):
-                self._patch(entry, [_is_still(current), owners])
-                return
+                return self._patch(entry, [_is_still(current), _owners(fields)])
+            current = self._current(entry)
+        return current
+
+    def _noted(
+        self,
+        entry: Entry,
+        before: Mapping[str, Any],
+        found: Mapping[str, Any],
+        applied: Mapping[str, Any],
+    ) -> Mapping[str, Any]:
+        """Keeps the annotation of client-side kubectl, if there was one, as kubectl does.
+
+        Else the next client-side `kubectl apply` would not know what to take away.
+        """
+        text = as_last_applied(applied)
+        if self._applier != KUBECTL or last_applied(before) is None or last_applied(found) == text:
+            return found
+        metadata = found["metadata"]
+        name = {key: metadata[key] for key in ("name", "namespace") if key in metadata}
+        note = {
+            "apiVersion": found["apiVersion"],
+            "kind": found["kind"],
+            "metadata": {**name, "annotations": {LAST_APPLIED: text}},
+        }
+        query = {"fieldManager": KEEPS_LAST_APPLIED, "force": "true"}
+        return self.client.apply(entry.path, note, query)
 
     def _current(self, entry: Entry) -> Mapping[str, Any] | None:
         """The object of a step as it is now; None where it is gone."""
@@ -504,7 +584,9 @@ class Cluster:
         current = self._current(entry)
         if entry.after is not None:
             _check_stays(entry, current)
-            return self._patch(entry, entry.operations, dry=dry)
+            if current is not None and same(current, entry.before or {}):
+                entry.before = current  # by now somebody else may manage its fields
+            return self._patch(entry, [*entry.operations, *_aligning(entry)], dry=dry)
         is_going = is_terminating(current) and not _is_other(entry, current)
         if current is not None and not is_going:
             self._delete(entry, _unchanged(entry, current), dry=dry)
@@ -523,7 +605,10 @@ class Cluster:
             metadata["resourceVersion"] = current["metadata"]["resourceVersion"]
         elif current is not None:
             raise Conflict(f"{entry.target}: it is there already")
-        query = {**self._options(dry), "force": "true" if self._force_conflicts else "false"}
+        query = {
+            **self._options(dry, self._applier),
+            "force": "true" if self._force_conflicts else "false",
+        }
         body = {**applied, "metadata": metadata}
         try:
             found = self.client.apply(entry.path, body, query)
@@ -536,7 +621,7 @@ class Cluster:
                 ) from error
             if error.status != _CONFLICT:
                 raise
-            if not (dry and is_client_sides(error.reason)):
+            if not (dry and is_handed_over(current or {}, error.reason)):
                 raise Conflict(
                     f"{entry.target}: {error.reason}: take these fields over with "
                     "--force-conflicts, or leave them out"
@@ -564,11 +649,10 @@ class Cluster:
 
     def _handed_over(self, entry: Entry, current: Mapping[str, Any]) -> Mapping[str, Any]:
         """Makes fields that client-side kubectl has ours; returns the object as it is then."""
-        fields = handed_over(current, self._query["fieldManager"])
+        fields = handed_over(current, self._applier)
         if fields is None:
             return current
-        hand_over: Operation = {"op": "replace", "path": "/metadata/managedFields", "value": fields}
-        return self._patch(entry, [_is_still(current), hand_over])
+        return self._patch(entry, [_is_still(current), _owners(fields)])
 
     def _create(
         self, entry: Entry, value: Mapping[str, Any], *, dry: bool = False
@@ -618,8 +702,11 @@ class Cluster:
         _check(found, name)
         return found
 
-    def _options(self, dry: bool) -> Mapping[str, str]:
-        return {**self._query, **({"dryRun": "All"} if dry else {})}
+    def _options(self, dry: bool, manager: str = "") -> Mapping[str, str]:
+        return {
+            "fieldManager": manager or self._writer,
+            **({"dryRun": "All"} if dry else {}),
+        }
 
 
 def _unchanged(entry: Entry, current: Mapping[str, Any] | None) -> Mapping[str, Any]:
@@ -709,6 +796,24 @@ def _is_still(current: Mapping[str, Any]) -> Operation:
     """The test that an object is the very one that was just read."""
     version = current["metadata"]["resourceVersion"]
     return {"op": "test", "path": "/metadata/resourceVersion", "value": version}
+
+
+def _owners(fields: Sequence[Mapping[str, Any]]) -> Operation:
+    """What makes it known whose fields are. An empty list alone is not heeded."""
+    return {"op": "replace", "path": "/metadata/managedFields", "value": list(fields) or [{}]}
+
+
+def _aligning(entry: Entry) -> list[Operation]:
+    """What keeps the annotation of client-side kubectl in line with a patch."""
+    before, after = content(entry.before or {}), content(entry.after or {})
+    text = aligned(before, after)
+    if text is None:
+        return []
+    path = pointer(("metadata", "annotations", LAST_APPLIED))
+    return [
+        {"op": "test", "path": path, "value": last_applied(before)},
+        {"op": "replace", "path": path, "value": text},
+    ]
 
 
 def _check(found: Mapping[str, Any], name: str) -> None:
@@ -825,23 +930,36 @@ def _is_refusal(error: MeshError) -> bool:
     return isinstance(error, (Forbidden, NotInstalled))
 
 
+def _by_our_own(
+    run: Run, entry: Entry, current: Mapping[str, Any] | None, journal: Journal
+) -> str | None:
+    """That a later run of ours has made what an object is now, and what to do; None if none has."""
+    for later in journal.runs():
+        if isinstance(later, JournalError) or later.id <= run.id:
+            break
+        made = [each for each in later.made if each.path == entry.path]
+        is_there = (later.server, later.cluster) == (run.server, run.cluster)
+        if is_there and made and _is_either(current, made[-1].after):
+            what = "deleted" if current is None else "changed"
+            command = f"kubectl mesh {later.command}".rstrip()
+            return (
+                f"{entry.target}: your own {command} at {later.started} has {what} it since: "
+                f"undo that first with kubectl mesh undo {later.id}"
+            )
+    return None
+
+
 def _who(current: Mapping[str, Any], known: Mapping[str, Any] | None) -> str:
     """Who has written to an object last, as managedFields have it, since it was as it is `known`.
 
-    Their times are in seconds, so that the last one may not be the one who wrote since.
+    Their times are in seconds, so that the last one may not be the one who wrote since. Where we
+    wrote, they do not say so: then nobody is named.
     """
-    before = _managers(known or {})
-    others = [each for each in _managers(current) if each.get("manager") != FIELD_MANAGER]
-    others = [each for each in others if each not in before] or others
+    others = writers(current, known or {})
     last = max(others, key=lambda each: str(each.get("time") or ""), default=None)
     if last is None:
         return "somebody"
     return f"{last.get('manager')} (at {last.get('time')})"
-
-
-def _managers(document: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    found = (document.get("metadata") or {}).get("managedFields")
-    return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
 
 
 def _left(run: Run, why: str) -> str:

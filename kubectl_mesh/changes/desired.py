@@ -16,7 +16,7 @@ from kubectl_mesh.changes.rollout import Unwanted, Wanted
 from kubectl_mesh.changes.waiting import has_ready_pod
 from kubectl_mesh.errors import NotInstalled, UsageError
 from kubectl_mesh.kube.discovery import Kinds
-from kubectl_mesh.kube.managed_fields import LAST_APPLIED
+from kubectl_mesh.kube.managed_fields import is_applied
 from kubectl_mesh.kube.workers import in_parallel
 from kubectl_mesh.mesh.objects import as_resource
 from kubectl_mesh.mesh.resource import Resource, ResourceId
@@ -87,7 +87,7 @@ class Desired:
             for live in self._client.items(folder, dict, {"labelSelector": selector}):
                 whole = {**live, "apiVersion": resource.api_version, "kind": resource.id.api_kind}
                 found = as_resource(whole, resource.origin)
-                if _identity(found) not in known and _is_applied(whole):
+                if _identity(found) not in known and _is_prunable(whole):
                     yield Unwanted(found, f"{folder}/{found.name}", whole)
 
     def without_subsets(
@@ -157,12 +157,8 @@ def _identity(resource: Resource) -> tuple[str, str, str, str]:
     return group, resource.id.api_kind, resource.namespace, resource.name
 
 
-def _is_applied(live: Mapping[str, Any]) -> bool:
-    metadata = live["metadata"]
-    fields = metadata.get("managedFields") or ()
-    by_server = any(each.get("operation") == "Apply" for each in fields)
-    by_client = LAST_APPLIED in (metadata.get("annotations") or {})
-    return (by_server or by_client) and not metadata.get("ownerReferences")
+def _is_prunable(live: Mapping[str, Any]) -> bool:
+    return is_applied(live) and not live["metadata"].get("ownerReferences")
 
 
 def _target(resource: Resource, namespace: str) -> Target:

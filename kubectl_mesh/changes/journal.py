@@ -88,8 +88,9 @@ class Run:
     """What one command did. `server` is the API server's address.
 
     `cluster` is the uid of its Namespace kube-system, which no other cluster has; "" if it is not
-    known. `goes_on` are the words of `kubectl mesh` that make the steps that are left. `cures` are
-    the keys (see breakage.Breakage) of what failed before it; None where that is not known.
+    known. `goes_on` are the words of `kubectl mesh` that make the steps that are left, `command`
+    those that it was; "" if an older version has not noted it. `cures` are the keys (see
+    breakage.Breakage) of what failed before it; None where that is not known.
     """
 
     id: str
@@ -100,6 +101,7 @@ class Run:
     goes_on: str = FINISH
     cluster: str = ""
     cures: Sequence[str] | None = None
+    command: str = ""
 
     @property
     def made(self) -> list[Entry]:
@@ -130,11 +132,12 @@ def new_run(
     goes_on: str = FINISH,
     cluster: str = "",
     cures: Sequence[str] | None = None,
+    command: str = "",
 ) -> Run:
     now = datetime.datetime.now(datetime.timezone.utc)
     name = f"{now:%Y%m%d-%H%M%S-%f}-{secrets.token_hex(2)}"
     started = now.isoformat(timespec="seconds")
-    return Run(name, started, context, server, list(entries), goes_on, cluster, cures)
+    return Run(name, started, context, server, list(entries), goes_on, cluster, cures, command)
 
 
 def default_folder(environ: Mapping[str, str] = os.environ) -> Path:
@@ -232,6 +235,7 @@ def _written(run: Run) -> Mapping[str, Any]:
         "cluster": run.cluster,
         "goesOn": run.goes_on,
         "cures": None if run.cures is None else list(run.cures),
+        "command": run.command,
         "steps": [
             {
                 "target": vars(each.target),
@@ -262,7 +266,8 @@ def _parsed(value: Any) -> Run:
     goes_on = RESUME if value.get("goesOn") == RESUME else FINISH
     cluster = _part({"cluster": "", **value}, "cluster", str)
     cures = _part({"cures": None, **value}, "cures", (list, _NONE))
-    return Run(name, started, context, server, entries, goes_on, cluster, cures)
+    command = _part({"command": "", **value}, "command", str)
+    return Run(name, started, context, server, entries, goes_on, cluster, cures, command)
 
 
 def _parsed_entry(step: Any) -> Entry:

@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-FIELD_MANAGER = "kubectl-mesh"
-"""Our own name in managedFields."""
-
 _GITOPS = (
     ("argocd.argoproj.io/instance", "Argo CD"),
     ("argocd.argoproj.io/tracking-id", "Argo CD"),

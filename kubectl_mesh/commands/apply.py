@@ -26,6 +26,7 @@ from kubectl_mesh.commands.changing import (
     how_to_undo,
     journal_of,
     refuse_owned,
+    remind,
     say,
     whole_mesh,
 )
@@ -43,8 +44,6 @@ from kubectl_mesh.term import COLOR_CHOICES, Paint, emit, safe, use_color, width
 if TYPE_CHECKING:
     from kubectl_mesh.changes.cluster import Cluster
 
-_KUBECTL = "kubectl"
-"""The field manager of `kubectl apply --server-side`: both may be used by turns."""
 
 _EPILOG = """\
 examples:
@@ -137,7 +136,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--force-conflicts", action="store_true", help="take over fields that others have set"
     )
     add_force_live_flag(how)
-    add_apply_flags(how, _KUBECTL)
+    add_apply_flags(how)
     how.add_argument("--color", choices=COLOR_CHOICES, default="auto")
     how.add_argument(
         "-v",
@@ -177,8 +176,10 @@ def run(args: argparse.Namespace) -> int:
             return 1
         agree(args, f"Make {len(changes.steps)} changes?")
         told = say if args.output != "json" else _say_aside
-        found = cluster.apply(changes, journal_of(args), told, RESUME, cures_of(live, changes))
+        cures = cures_of(live, changes)
+        found = cluster.apply(changes, journal_of(args), told, RESUME, cures, args.command)
     told(how_to_undo(args, found))
+    remind(changes, told)
     return 0
 
 

@@ -14,7 +14,7 @@ from kubectl_mesh.changes import files
 from kubectl_mesh.changes.change_set import ChangeSet, Step
 from kubectl_mesh.changes.journal import RESUME, Entry, Journal, Run, default_folder
 from kubectl_mesh.changes.outlook import resource_of
-from kubectl_mesh.changes.owners import FIELD_MANAGER, owner_of
+from kubectl_mesh.changes.owners import owner_of
 from kubectl_mesh.changes.patch import Conflict, same
 from kubectl_mesh.changes.wait_for import DELAY, For
 from kubectl_mesh.commands.inputs import (
@@ -53,8 +53,8 @@ def add_change_flags(group: argparse._ArgumentGroup) -> None:
     )
 
 
-def add_apply_flags(group: argparse._ArgumentGroup, manager: str = FIELD_MANAGER) -> None:
-    """The flags of everything that changes a cluster; `manager` is the usual field manager."""
+def add_apply_flags(group: argparse._ArgumentGroup) -> None:
+    """The flags of everything that changes a cluster."""
     group.add_argument("--yes", action="store_true", help="do not ask")
     group.add_argument(
         "--timeout",
@@ -79,7 +79,13 @@ def add_apply_flags(group: argparse._ArgumentGroup, manager: str = FIELD_MANAGER
     group.add_argument(
         "--istio-namespace", metavar="NAMESPACE", default="istio-system", help="where istiod runs"
     )
-    group.add_argument("--field-manager", metavar="NAME", default=manager)
+    group.add_argument(
+        "--field-manager",
+        metavar="NAME",
+        default="",
+        help="make NAME the manager of the fields that change; default: kubectl for manifests, and "
+        "whoever managed a field before for all other changes",
+    )
     group.add_argument("--journal", metavar="DIR", help="where to note what is done, for undo")
 
 
@@ -196,8 +202,26 @@ def apply(args: argparse.Namespace, changes: ChangeSet, snapshot: Snapshot) -> N
             return
         count = len(changes.steps)
         agree(args, f"Make {count} changes?" if count > 1 else "Make the change?")
-        run = cluster.apply(changes, journal_of(args), say, cures=cures_of(snapshot, changes))
+        cures = cures_of(snapshot, changes)
+        command = f"{args.command} --apply"
+        run = cluster.apply(changes, journal_of(args), say, cures=cures, command=command)
     print(how_to_undo(args, run))
+    remind(changes, say)
+
+
+def remind(changes: ChangeSet, told: Callable[[str], None]) -> None:
+    """Tells of manifests that would take changes back which were not made by applying them."""
+    found = [
+        str(step.target)
+        for step in changes.steps
+        if step.applied is None and is_applied(step.before or {})
+    ]
+    if found:
+        more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+        told(
+            f"Make the same change in the manifests of {found[0]}{more}: "
+            "applying them as they are may take it back."
+        )
 
 
 def how_to_apply(args: argparse.Namespace) -> str:
