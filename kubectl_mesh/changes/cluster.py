@@ -623,8 +623,8 @@ class Cluster:
                 raise
             if not (dry and is_handed_over(current or {}, error.reason)):
                 raise Conflict(
-                    f"{entry.target}: {error.reason}: take these fields over with "
-                    "--force-conflicts, or leave them out"
+                    f"{entry.target}: {error.reason}: to keep what is there, put it into the "
+                    "manifest; to overwrite it, use --force-conflicts"
                 ) from error
             found = self.client.apply(entry.path, body, {**query, "force": "true"})
         if not dry:

@@ -11,12 +11,12 @@ from typing import Any
 from kubectl_mesh.changes.change_set import Ready
 from kubectl_mesh.changes.cluster import Cluster
 from kubectl_mesh.changes.deletion import is_terminating
+from kubectl_mesh.changes.owners import is_applied
 from kubectl_mesh.changes.patch import Target, content
 from kubectl_mesh.changes.rollout import Unwanted, Wanted
 from kubectl_mesh.changes.waiting import has_ready_pod
 from kubectl_mesh.errors import NotInstalled, UsageError
 from kubectl_mesh.kube.discovery import Kinds
-from kubectl_mesh.kube.managed_fields import is_applied
 from kubectl_mesh.kube.workers import in_parallel
 from kubectl_mesh.mesh.objects import as_resource
 from kubectl_mesh.mesh.resource import Resource, ResourceId

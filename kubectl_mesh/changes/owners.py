@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from kubectl_mesh.kube.managed_fields import last_applied
+
 _GITOPS = (
     ("argocd.argoproj.io/instance", "Argo CD"),
     ("argocd.argoproj.io/tracking-id", "Argo CD"),
@@ -29,3 +31,10 @@ def owner_of(document: Mapping[str, Any]) -> str | None:
         if owner.get("kind") in _OWNERS:
             return f"{_OWNERS[owner['kind']]} ({owner['kind']} {owner.get('name')})"
     return None
+
+
+def is_applied(document: Mapping[str, Any]) -> bool:
+    """Whether an object comes from a manifest that somebody has applied, by server or client."""
+    fields = (document.get("metadata") or {}).get("managedFields") or ()
+    by_server = any(each.get("operation") == "Apply" for each in fields)
+    return by_server or last_applied(document) is not None

@@ -14,7 +14,7 @@ from kubectl_mesh.changes import files
 from kubectl_mesh.changes.change_set import ChangeSet, Step
 from kubectl_mesh.changes.journal import RESUME, Entry, Journal, Run, default_folder
 from kubectl_mesh.changes.outlook import resource_of
-from kubectl_mesh.changes.owners import owner_of
+from kubectl_mesh.changes.owners import is_applied, owner_of
 from kubectl_mesh.changes.patch import Conflict, same
 from kubectl_mesh.changes.wait_for import DELAY, For
 from kubectl_mesh.commands.inputs import (

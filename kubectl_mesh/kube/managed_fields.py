@@ -89,12 +89,6 @@ def last_applied(document: Mapping[str, Any]) -> str | None:
     return found if isinstance(found, str) else None
 
 
-def is_applied(document: Mapping[str, Any]) -> bool:
-    """Whether an object comes from a manifest that somebody has applied."""
-    by_server = any(each.get("operation") == _APPLY for each in _entries(document))
-    return by_server or last_applied(document) is not None
-
-
 def as_last_applied(manifest: Mapping[str, Any]) -> str:
     """A manifest as kubectl writes it into the annotation."""
     metadata = dict(manifest.get("metadata") or {})

@@ -302,6 +302,39 @@ def test_what_an_older_version_has_left_under_our_name(shop: Shop) -> None:
         shop.server.delete(manifest)
 
 
+def test_what_somebody_edits_at_night_is_not_overwritten(shop: Shop) -> None:
+    """It is shown, and both ways out are ways out."""
+    for number, first in enumerate(("mesh", "client")):
+        manifest = route(f"web-{number}", shop.namespace)
+        assert shop.write(first, manifest) == ""
+        name = manifest["metadata"]["name"]
+        where = (f"virtualservice/{name}", "-n", shop.namespace)
+        shop.server.kubectl("label", *where, "at=night")
+        shop.server.kubectl("annotate", *where, "by=hand")
+        for tries, way_out in enumerate(("keep", "overwrite")):
+            place = [{"op": "add", "path": "/spec/http/0/timeout", "value": f"{tries + 5}s"}]
+            shop.server.kubectl("patch", *where, "--type=json", "-p", json.dumps(place))
+            manifest["spec"]["http"][0]["name"] = f"{first}-{way_out}"
+            said = shop.write("mesh", manifest)
+            assert 'conflict with "kubectl-patch"' in said
+            assert "to keep what is there, put it into the manifest; to overwrite it, use" in said
+            if way_out == "keep":
+                manifest["spec"]["http"] = shop.live(manifest)["spec"]["http"]
+                manifest["metadata"]["labels"]["way"] = "keep"
+                assert shop.write("mesh", manifest) == ""
+            file = shop.folder / "it.json"
+            file.write_text(json.dumps(manifest))
+            flags = ("--allow-broken", "--force-conflicts")
+            assert shop.mesh("apply", "-f", str(file), *flags)[0] == 0
+            live = shop.live(manifest)
+            assert live["spec"] == manifest["spec"]
+            assert live["metadata"]["labels"]["at"] == "night"
+            assert live["metadata"]["annotations"]["by"] == "hand"
+            manifest["spec"]["http"][0]["name"] = "next"
+            if way_out == "overwrite":
+                assert shop.write("mesh", manifest) == ""
+
+
 def test_a_manager_who_is_named_has_what_is_changed(shop: Shop) -> None:
     manifest = route("web", shop.namespace)
     assert shop.write("server", manifest) == ""
