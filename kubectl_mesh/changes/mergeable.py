@@ -119,11 +119,17 @@ def _round(
     if chosen:
         changes, _ = change_set([made.repair for _, made in chosen], lambda each: each.raw)
         comparison = compare(snapshot, outlook.after(snapshot, changes))
+        if comparison.undecided and len(chosen) > 1:
+            for each in chosen:  # what is not known of one of them says nothing of the others
+                left += _round(snapshot, [each])
+            return left
         for candidate, differences in _shared_out(chosen, comparison):
+            doubts = (*comparison.undecided, *snapshot.gaps)
+            if doubts:
+                candidate.obstacles.append(f"not compared: {doubts[0]}")
+            elif not differences:
+                candidate.changes.append("the same for every request")
             _tell(candidate, differences)
-        if comparison.undecided:
-            for candidate, _ in chosen:
-                candidate.changes.append("not all requests could be compared")
     return left
 
 
@@ -163,8 +169,6 @@ def _shared_out(
 
 
 def _tell(candidate: Candidate, judged: _Judged) -> None:
-    if not judged:
-        candidate.changes.append("the same for every request")
     for judgement in Judgement:
         classes = [difference for each, difference in judged if each is judgement]
         if classes:

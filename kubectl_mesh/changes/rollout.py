@@ -8,6 +8,7 @@ See Istio's text on 503 errors after setting a destination rule.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -20,11 +21,15 @@ from kubectl_mesh.changes.deletion import being_deleted, is_terminating
 from kubectl_mesh.changes.meanwhile import astray, in_step
 from kubectl_mesh.changes.patch import Operation, operations_of, same
 from kubectl_mesh.changes.turns import gaps, in_turn
+from kubectl_mesh.mesh import unread
 from kubectl_mesh.mesh.added_labels import of_pods
 from kubectl_mesh.mesh.hosts import fqdn
 from kubectl_mesh.mesh.resource import Resource, field_at
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.mesh.visibility import export_of
+from kubectl_mesh.routing.bearing import leading_nowhere
+from kubectl_mesh.routing.scope import scope_of
+from kubectl_mesh.routing.scope import unread as unread_changes
 from kubectl_mesh.rules.repair import Edit, Then
 
 Document = Mapping[str, Any]
@@ -86,11 +91,15 @@ class Phase:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is done, in order; what stands in the way; what may go wrong all the same."""
+    """What is done, in order; what stands in the way; what may go wrong all the same.
+
+    `gaps` is what of the cluster could not be read.
+    """
 
     phases: tuple[Phase, ...]
     refusals: tuple[str, ...]
     risks: tuple[str, ...]
+    gaps: tuple[str, ...] = ()
 
     @property
     def changes(self) -> ChangeSet:
@@ -181,6 +190,7 @@ class _Planning:
             tuple(phases),
             (*refusals, *self._without_pods(phases)),
             (*risks, *self._risks()),
+            self._live.gaps,
         )
 
     def _in_order(self, unions: _Unions) -> tuple[list[Phase], Sequence[str]]:
@@ -190,7 +200,9 @@ class _Planning:
         to it, and all else comes first. Where that breaks something, each object of these kinds is
         tried at the other end.
         """
-        others = [each for each in self._changed if _kind(each) not in (_RULES, _ROUTES)]
+        others = [
+            each for each in self._changed if _kind(each) not in (_RULES, _ROUTES, *unread.ROUTES)
+        ]
         late = {each.path for each in others if _takes(each) and not _gives(each)}
         phases = self._phases(others, late, unions)
         broken = list(self._broken(phases))
@@ -248,7 +260,7 @@ class _Planning:
         """Deletions of a kind; None stands for all others."""
         for each in self._unwanted:
             own = _kind(each)
-            if own == kind or (kind is None and own not in (_RULES, _ROUTES)):
+            if own == kind or (kind is None and own not in (_RULES, _ROUTES, *unread.ROUTES)):
                 why = "nothing needs it"
                 if is_terminating(each.live):
                     why = f"it {being_deleted(each.live)}, and that is waited for"
@@ -287,10 +299,16 @@ class _Planning:
         steps = [_step(each, "proxies know all subsets that it names") for each in found]
         going = list(self._going(_ROUTES))
         going.sort(key=lambda step: not step.resource.spec.get("hosts"))
+        unfollowed = [
+            _step(each, "all that it routes to is there") for each in self._of(*unread.ROUTES)
+        ]
+        unfollowed += (step for kind in unread.ROUTES for step in self._going(kind))
+        kinds = [_ROUTES] if steps or going else []
+        kinds += dict.fromkeys(step.resource.id.api_kind for step in unfollowed)
         return Phase(
-            "VirtualServices",
+            " and ".join(f"{kind}s" for kind in kinds),
             "all that they route to is there",
-            tuple(in_turn(self._live, [*steps, *going])),
+            (*in_turn(self._live, [*steps, *going]), *unfollowed),
             "no proxy routes by the old ones",
         )
 
@@ -379,6 +397,9 @@ class _Planning:
                 if text not in told and state is not states[-1]:
                     text += _IN_TWO
                 told.setdefault(text)
+        nowhere = set(leading_nowhere(self._live))
+        for snapshot in snapshots:
+            told |= dict.fromkeys(text for text in leading_nowhere(snapshot) if text not in nowhere)
         told |= dict.fromkeys(gap + _IN_TWO for gap in gaps(self._live, steps))
         if any(step.resource.kind == "Gateway" for step in steps):
             for snapshot in snapshots[:-1]:
@@ -404,9 +425,9 @@ class _Planning:
                         )
 
     def _risks(self) -> Iterator[str]:
-        for (kind, _), reason in self._live.coverage.missing.items():
-            if kind in _CHECKED:
-                yield f"{reason}: whether all routes lead to what is there is not known"
+        for reason in self._live.gaps:
+            yield f"{reason}: whether all routes lead to what is there is not known"
+        yield from self._unproved()
         for each in self._of(_RULES):
             before = {_name(subset): subset for subset in _subsets(each.live or {})}
             for subset in _subsets(each.applied or {}):
@@ -419,6 +440,22 @@ class _Planning:
                     )
         if self._allow_empty:
             yield "new subsets may be without pods (--allow-empty): requests to them get 503 UH"
+
+    def _unproved(self) -> Iterator[str]:
+        """What is changed, or decides on the same requests, and is not followed."""
+        steps = [_step(each, "") for each in self._changed]
+        kinds = {_kind(each) for each in self._unwanted}
+        steps += (step for kind in kinds for step in self._going(kind))
+        after = outlook.after(self._live, ChangeSet(tuple(steps)))
+        scope = scope_of(self._live, after)
+        for text in unread_changes(scope):
+            yield f"{text}: it was not proved that none of its requests fails"
+        ruled = (each.unread.naming(scope.hosts) for each in (self._live, after))
+        for route, host in dict.fromkeys(itertools.chain(*ruled)):
+            yield (
+                f"{route} may decide on requests for {host}, and {unread.REASON}: it was not "
+                "proved that none of them fails"
+            )
 
 
 def _awaited(phase: Phase) -> Phase:

@@ -30,7 +30,12 @@ from kubectl_mesh.commands.changing import (
     say,
     whole_mesh,
 )
-from kubectl_mesh.commands.inputs import cluster_options, filenames_of, read_manifests
+from kubectl_mesh.commands.inputs import (
+    cluster_options,
+    filenames_of,
+    name_limits,
+    read_manifests,
+)
 from kubectl_mesh.errors import InputError, UsageError
 from kubectl_mesh.flags import add_cluster_flags, add_folder_flags
 from kubectl_mesh.mesh.resource import Resource, dotted
@@ -165,8 +170,9 @@ def run(args: argparse.Namespace) -> int:
             others = f", and {len(more)} more, all listed in the plan" if more else ""
             raise Conflict(f"{first}{others}; nothing is changed")
         changes = plan.changes
+        done = 3 if plan.gaps else 0
         if not changes:
-            return 0
+            return done
         if not args.force_live:
             refuse_owned(changes)
         cluster.rehearse(changes)
@@ -180,7 +186,7 @@ def run(args: argparse.Namespace) -> int:
         found = cluster.apply(changes, journal_of(args), told, RESUME, cures, args.command)
     told(how_to_undo(args, found))
     remind(changes, told)
-    return 0
+    return done
 
 
 def _say_aside(text: str) -> None:
@@ -246,6 +252,7 @@ def _live(args: argparse.Namespace) -> Snapshot:
     from kubectl_mesh.changes.consequences import unseen
 
     live = whole_mesh(args)
+    name_limits(live)
     if reason := unseen(live):
         raise Conflict(f"{reason}: it is not known which subsets are in use; nothing is changed")
     return live

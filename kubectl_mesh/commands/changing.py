@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from kubectl_mesh.changes import files
 from kubectl_mesh.changes.change_set import ChangeSet, Step
 from kubectl_mesh.changes.journal import RESUME, Entry, Journal, Run, default_folder
-from kubectl_mesh.changes.outlook import resource_of
 from kubectl_mesh.changes.owners import is_applied, owner_of
 from kubectl_mesh.changes.patch import Conflict, same
 from kubectl_mesh.changes.wait_for import DELAY, For
@@ -120,13 +119,13 @@ def whole(args: argparse.Namespace, snapshot: Snapshot) -> Callable[[Resource], 
     """
     if not snapshot.coverage.live:
         return lambda resource: resource.raw
-    from kubectl_mesh.sources.cluster import whole
+    from kubectl_mesh.sources.cluster import as_listed, whole
 
     of_cluster = whole(cluster_options(args))
 
     def now(resource: Resource) -> Mapping[str, Any]:
         found = of_cluster(resource)
-        if not same(resource_of(resource, found).data, resource.data):
+        if not same(as_listed(resource, found).data, resource.data):
             raise Conflict(
                 f"{resource} was changed while the cluster was looked at; nothing is changed: run "
                 "it again"

@@ -6,7 +6,12 @@ import argparse
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
-from kubectl_mesh.commands.inputs import is_on_disk, read_manifests, take_snapshot
+from kubectl_mesh.commands.inputs import (
+    is_on_disk,
+    name_limits,
+    read_manifests,
+    take_snapshot,
+)
 from kubectl_mesh.errors import InputError, UsageError
 from kubectl_mesh.flags import (
     add_cluster_flags,
@@ -83,6 +88,9 @@ def run(args: argparse.Namespace) -> int:
         found = compare(before, after)
     unreadable = list(dict.fromkeys((*before.unreadable, *after.unreadable)))
     found.undecided += [f"{each.where} could not be read" for each in unreadable]
+    known = {*found.undecided, *map(str, unreadable)}
+    found.undecided += [gap for gap in after.gaps if gap not in known]
+    name_limits(before, after)
     layout = Layout(width(), use_color(args.color, sys.stdout), args.no_headers)
     emit(_RENDERERS[args.output](found, unreadable, layout))
     if found.differences:

@@ -26,7 +26,7 @@ from kubectl_mesh.commands.changing import (
     write,
 )
 from kubectl_mesh.commands.doctor import add_rule_flags, chosen_rules
-from kubectl_mesh.commands.inputs import take_meshes
+from kubectl_mesh.commands.inputs import name_limits, take_meshes
 from kubectl_mesh.errors import UsageError
 from kubectl_mesh.flags import (
     add_cluster_flags,
@@ -142,6 +142,7 @@ def run(args: argparse.Namespace) -> int:
 
         report = examine_all(meshes, rules, ignores, namespaces)
         cures, texts = _cured(args, meshes, look, wishes)
+    name_limits(*meshes.values())
     known = {name for found in cures.values() for name in found.known}
     for name in names:
         if known and name not in known:

@@ -88,17 +88,17 @@ def take_meshes(
     config = read_mesh_config(args.mesh_config) if args.mesh_config is not None else None
     found = read_manifests(args, filenames)
     plain = found.meshes[0].resources
+    only = (args.namespace,) if args.namespace and not args.all_namespaces else None
     meshes: dict[str, Snapshot] = {}
     for each in found.meshes:
         own = each.resources if each.root else ()
         meshes[each.root] = Snapshot(
             each.resources,
-            config or find_mesh_config([*own, *plain]),
+            config or find_mesh_config([*own, *plain], only),
             Coverage(elsewhere=each.elsewhere),
             () if meshes else found.unreadable,
         )
-    only = args.namespace and not args.all_namespaces
-    return meshes, (args.namespace,) if only else None
+    return meshes, only
 
 
 def take_snapshot(
@@ -125,11 +125,29 @@ def take_snapshot(
     resources, unreadable = found.only(), found.unreadable
     if args.with_cluster:
         return _from_cluster(args, kinds, namespaces, hosts, config, resources, unreadable)
-    only = args.namespace and not args.all_namespaces
-    return (
-        Snapshot(resources, config or find_mesh_config(resources), unreadable=unreadable),
-        (args.namespace,) if only else None,
-    )
+    only = (args.namespace,) if args.namespace and not args.all_namespaces else None
+    config = config or find_mesh_config(resources, only)
+    return Snapshot(resources, config, unreadable=unreadable), only
+
+
+def name_gaps(snapshot: Snapshot) -> bool:
+    """Names what could not be read on standard error, and what is not followed.
+
+    Whether something could not be read: then no command says that it has seen all.
+    """
+    for reason in snapshot.gaps:
+        print(f"Warning: not read: {safe(reason)}", file=sys.stderr)
+    name_limits(snapshot)
+    return bool(snapshot.gaps)
+
+
+def name_limits(*snapshots: Snapshot) -> None:
+    """Names on standard error what is not followed, in one line, and what settings were assumed."""
+    for note in dict.fromkeys(note for each in snapshots for note in each.config.notes):
+        print(f"Warning: {safe(note)}", file=sys.stderr)
+    text = unread.summed_up(each for snapshot in snapshots for each in snapshot.unread.all)
+    if text:
+        print(f"Warning: not read: {safe(text)}", file=sys.stderr)
 
 
 def _filenames(args: argparse.Namespace) -> list[str]:

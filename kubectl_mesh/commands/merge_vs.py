@@ -25,7 +25,7 @@ from kubectl_mesh.commands.changing import (
     whole,
     write,
 )
-from kubectl_mesh.commands.inputs import is_on_disk, take_snapshot
+from kubectl_mesh.commands.inputs import is_on_disk, name_gaps, take_snapshot
 from kubectl_mesh.errors import MeshError, UsageError
 from kubectl_mesh.flags import (
     CLUSTER,
@@ -115,17 +115,22 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("name the VirtualServices to be merged, or a --host")
     paint = Paint(use_color(args.color, sys.stdout))
     with collector_paused():
-        snapshot, assumed = with_gateways(take_snapshot(_everywhere(args), _KINDS)[0])
+        taken, _ = take_snapshot(_everywhere(args), _KINDS)
+        nothing = 3 if name_gaps(taken) else 0
+        if chosen and (why := taken.missing("VirtualService")):
+            raise Unmergeable(f"{why}; nothing is changed")
+        snapshot, assumed = with_gateways(taken)
         where = _where(args)
         if not chosen:
-            emit(_listing(args, candidates(snapshot, {where} if where else None), paint))
-            return 0
+            mergeable = candidates(snapshot, {where} if where else None)
+            emit(_listing(args, mergeable, snapshot, paint))
+            return nothing
     members = _named(args, snapshot) if args.names else concerning(snapshot, args.host, where)
     if not members and args.names:
-        return 0
+        return nothing
     if len(members) < 2:
-        emit(safe(f"There is nothing to merge: {_told_alone(args, members)}.") + "\n")
-        return 0
+        emit(safe(f"{_nothing(snapshot)}: {_told_alone(args, members)}.") + "\n")
+        return nothing
     found = merge(snapshot, members, share_routes=args.share_routes)
     if not isinstance(found, Merge):
         raise Unmergeable(_refused(members, found))
@@ -147,10 +152,10 @@ def run(args: argparse.Namespace) -> int:
         )
     if args.write:
         write(changes, texts)
-        return 0
+        return nothing
     if args.apply:
         apply(args, changes, snapshot)
-        return 0
+        return nothing
     return 1
 
 
@@ -186,7 +191,7 @@ def _named(args: argparse.Namespace, snapshot: Snapshot) -> list[VirtualService]
         found += matching
     if missing and len(found) == 1 and len(args.names) > 1:
         alone = f"{found[0].resource} stands alone"
-        emit(safe(f"There is nothing to merge: {'; '.join(missing)}, and {alone}.") + "\n")
+        emit(safe(f"{_nothing(snapshot)}: {'; '.join(missing)}, and {alone}.") + "\n")
         return []
     if missing:
         raise UsageError("; ".join(missing))
@@ -205,6 +210,10 @@ def _namespace(args: argparse.Namespace) -> str:
     from kubectl_mesh.commands.inputs import cluster_options
 
     return args.namespace or namespace_on_disk(cluster_options(args))
+
+
+def _nothing(snapshot: Snapshot) -> str:
+    return "Nothing to merge was found" if snapshot.gaps else "There is nothing to merge"
 
 
 def _told_alone(args: argparse.Namespace, members: Sequence[VirtualService]) -> str:
@@ -226,7 +235,7 @@ def _stopping(snapshot: Snapshot, found: Merge, comparison: Comparison) -> str:
     if other:
         what = "a class of requests is" if other == 1 else f"{other} classes of requests are"
         parts.append(f"{what} treated differently, which is not intended")
-    if comparison.undecided:
+    if comparison.undecided or snapshot.gaps:
         parts.append("not all requests could be compared")
     unseen = sorted(set().union(*(gateways_not_seen(snapshot, vs) for vs in found.members)))
     if unseen:
@@ -311,8 +320,12 @@ def _exposed(found: Merge, comparison: Comparison) -> Iterator[str]:
             )
 
 
-def _listing(args: argparse.Namespace, found: Sequence[Candidate], paint: Paint) -> str:
+def _listing(
+    args: argparse.Namespace, found: Sequence[Candidate], snapshot: Snapshot, paint: Paint
+) -> str:
     """What could be merged, what each merge would change, and what stands in the way."""
+    if not found and snapshot.gaps:
+        return "Nothing to merge was found in what could be read.\n"
     if not found:
         return "No VirtualServices share a host, or route from a gateway to a host with rules.\n"
     room = width()

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from kubectl_mesh.commands.inputs import cluster_options, take_snapshot
+from kubectl_mesh.commands.inputs import cluster_options, name_limits, take_snapshot
 from kubectl_mesh.errors import InputError, UsageError
 from kubectl_mesh.flags import (
     add_cluster_flags,
@@ -19,6 +19,7 @@ from kubectl_mesh.flags import (
 )
 from kubectl_mesh.mesh.gateways import Gateway
 from kubectl_mesh.mesh.snapshot import Snapshot
+from kubectl_mesh.mesh.unread import REASON
 from kubectl_mesh.mesh.workloads import WORKLOAD_KINDS, Workload
 from kubectl_mesh.report import Layout
 from kubectl_mesh.report.route_json import FIELDS, answer, document
@@ -168,7 +169,8 @@ def _run_one(args: argparse.Namespace) -> int:
     request = _asked(args)
     mesh = _mesh(args, [], [request])
     vantage = mesh.default(request)
-    unknown = mesh.unknown
+    vantage = replace(vantage, notes=(*vantage.notes, *mesh.snapshot.config.notes))
+    unknown = (*mesh.unknown, *mesh.ways_in_unread(request))
     trace = Tracer(mesh.router).follow(vantage.proxy, request)
     if args.output == "text":
         from kubectl_mesh.report.route_text import render
@@ -288,6 +290,12 @@ def _status(file: str, results: Iterable[_Result], unknown: Collection[str]) -> 
     return 3 if bad or unknown else 0
 
 
+class NotFollowed(UsageError):
+    """A way in that is not followed."""
+
+    exit_status = 3
+
+
 @dataclass
 class _Mesh:
     """The mesh that the flags name, and its proxies by the names that the user gives them."""
@@ -336,6 +344,15 @@ class _Mesh:
             )
         return self.of(Source(None, self.namespace))
 
+    def ways_in_unread(self, request: Request | Connection) -> Iterator[str]:
+        """By which ways that are not followed a request may come in, if the flags name none."""
+        if self._of_flags() is None:
+            for ruled in self.router.bearing.ways_in(request.host):
+                yield (
+                    f"{ruled} takes {request.host} at a Kubernetes Gateway, and {REASON}; this is "
+                    "the answer for callers in the mesh"
+                )
+
     def _of_flags(self) -> Vantage | None:
         args = self.args
         if args.gateway is not None:
@@ -356,6 +373,10 @@ class _Mesh:
         same = [gateway for gateway in gateways.all if gateway.resource.name == short]
         if not slash and len(same) == 1:
             return same[0]
+        for other in self.snapshot.unread.gateways:
+            key = other.resource.id
+            if key.name == short and key.namespace == (where or self.namespace):
+                raise NotFollowed(f"{key} is no Gateway of Istio's, and {REASON}")
         candidates = same or gateways.all
         listed = ", ".join(gateway.id for gateway in candidates[:10]) or "none"
         missing = self.snapshot.missing("Gateway")
@@ -424,11 +445,5 @@ def _mesh(
         namespaces.add(own)
     hosts = {request.host for request in requests}
     snapshot, _ = take_snapshot(args, kinds, namespaces, hosts)
-    missing = [reason for (kind, _), reason in snapshot.coverage.missing.items() if kind in kinds]
-    unreadable = [
-        f"{part.where}: {part.reason}"
-        if part.position is None
-        else f"{part.position.file}:{part.position.line}:{part.position.column}: {part.reason}"
-        for part in snapshot.unreadable
-    ]
-    return _Mesh(args, snapshot, own, tuple(dict.fromkeys((*missing, *unreadable))))
+    name_limits(snapshot)
+    return _Mesh(args, snapshot, own, snapshot.gaps)

@@ -23,6 +23,7 @@ from kubectl_mesh.kube.http import Client
 from kubectl_mesh.kube.kubeconfig import ClusterOptions
 
 PORT = 15014
+_ISTIO = ".istio.io"
 _TIMEOUT = urllib3.Timeout(connect=5.0, read=10.0)
 _LONGEST = 15.0
 """Seconds that a page may take."""
@@ -64,11 +65,14 @@ class Istiod:
 
     def versions(self) -> dict[tuple[str, str, str], str]:
         """The resourceVersions of Istio's objects that it has read, by kind, namespace and name."""
-        found = {}
+        found: dict[tuple[str, str, str], str] = {}
         for each in self._list("configz"):
             metadata = each.get("metadata")
             if not isinstance(metadata, dict):
                 raise Unreachable(f"istiod at {self.url} tells of objects without metadata")
+            group = str(each.get("apiVersion") or _ISTIO).partition("/")[0]
+            if not group.endswith(_ISTIO):
+                continue  # another group may have kinds and objects of the same names
             where = str(metadata.get("namespace") or "")
             key = (str(each.get("kind")), where, str(metadata.get("name")))
             found[key] = str(metadata.get("resourceVersion") or "")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from kubectl_mesh.mesh.schema import conform
@@ -47,7 +47,8 @@ class MeshConfig:
     name it all the same. `registry_only`: sidecars let nothing out to hosts that the registry does
     not know. The three exports are the defaults for resources without exportTo. `unread` holds the
     fields that nothing is known of here, as texts. `several_clusters` says which setting is for a
-    mesh of several clusters; "" if none is.
+    mesh of several clusters; "" if none is. `notes` say why these settings were taken, and no
+    others.
     """
 
     root_namespace: str = "istio-system"
@@ -62,6 +63,7 @@ class MeshConfig:
     path_normalization: str = "BASE"
     unread: tuple[tuple[str, str], ...] = ()
     several_clusters: str = ""
+    notes: tuple[str, ...] = field(default=(), compare=False)
 
     @classmethod
     def from_mapping(cls, value: Mapping[str, Any]) -> MeshConfig:

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from kubectl_mesh.mesh.workloads import Workload
 
 INJECT = "sidecar.istio.io/inject"
+INJECTION = "istio-injection"
+REVISION = "istio.io/rev"
 PROXY = "istio-proxy"
 TEMPLATES = "inject.istio.io/templates"
 GATEWAY_NAMES = ("gateway.networking.k8s.io/gateway-name", "istio.io/gateway-name")
@@ -38,17 +40,17 @@ def wants_sidecar(workload: Workload, namespace_labels: Mapping[str, str] | None
     own = workload.labels.get(INJECT, workload.annotations.get(INJECT))
     if own is not None:
         return own.lower() in ("true", "y", "yes", "on")
-    if "istio.io/rev" in workload.labels:
+    if REVISION in workload.labels:
         return True
     return None if namespace_labels is None else namespace_wants_sidecars(namespace_labels)
 
 
 def namespace_wants_sidecars(labels: Mapping[str, str]) -> bool:
     """Whether a namespace's labels ask for sidecars."""
-    switch = labels.get("istio-injection")
+    switch = labels.get(INJECTION)
     if switch is not None:
         return switch == "enabled"
-    return "istio.io/rev" in labels
+    return REVISION in labels
 
 
 def is_ambient(workload: Workload, namespace_labels: Mapping[str, str] | None) -> bool:

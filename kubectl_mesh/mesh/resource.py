@@ -53,6 +53,10 @@ class Position:
     line: int
     column: int
 
+    def __str__(self) -> str:
+        """The place as editors and terminals take it."""
+        return f"{self.file}:{self.line}:{self.column}"
+
 
 class Origin(Protocol):
     """Where a resource was read."""
@@ -172,3 +176,6 @@ class Unreadable:
     reason: str
     position: Position | None = field(default=None)
     failed: bool = True
+
+    def __str__(self) -> str:
+        return f"{self.position or self.where}: {self.reason}"

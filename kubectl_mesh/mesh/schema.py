@@ -3,7 +3,8 @@
 One table serves three ends: which kinds are asked of a cluster, which fields of an object are
 kept, and which fields of a manifest have a type that the API server would refuse. Fields that
 nothing reads are not listed; they are not judged. Objects of Istio's networking kinds keep them all
-the same: rules are copied from one to the other, and compared whole.
+the same: rules are copied from one to the other, and compared whole. So do those of the Kubernetes
+Gateway API, of which is seen at least whether they change.
 """
 
 from __future__ import annotations
@@ -226,6 +227,8 @@ _CANARY = {"targetRef": {"kind": str, "name": str}, "service": {"name": str}}
 
 ISTIO = "networking.istio.io"
 GATEWAY_API = "gateway.networking.k8s.io"
+_GATEWAY_API_EXPERIMENTS = "gateway.networking.x-k8s.io"
+_GATEWAY_APIS = (GATEWAY_API, _GATEWAY_API_EXPERIMENTS)
 KUBERNETES_GATEWAY = f"Gateway.{GATEWAY_API}"
 """The Gateway of the Kubernetes Gateway API, as kubectl tells it from Istio's."""
 
@@ -253,7 +256,7 @@ class Kind:
     @property
     def is_whole(self) -> bool:
         """Whether all fields of its objects are kept, and not only those of `shape`."""
-        return self.group == ISTIO
+        return self.group in (ISTIO, *_GATEWAY_APIS)
 
 
 def _kind(
@@ -344,8 +347,16 @@ KINDS: Mapping[str, Kind] = {
             )
             for name, group, versions, plural in (
                 ("ListenerSet", GATEWAY_API, "v1 v1alpha1", "listenersets"),
-                ("XListenerSet", "gateway.networking.x-k8s.io", "v1alpha1", "xlistenersets"),
+                ("XListenerSet", _GATEWAY_API_EXPERIMENTS, "v1alpha1", "xlistenersets"),
             )
+        ),
+        _kind(
+            "GatewayClass",
+            GATEWAY_API,
+            "v1 v1beta1 v1alpha2",
+            "gatewayclasses",
+            namespaced=False,
+            spec={"controllerName": str},
         ),
     )
 }

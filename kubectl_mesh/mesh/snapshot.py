@@ -110,6 +110,13 @@ class Snapshot:
     def everything(self) -> Iterable[Resource]:
         return self._by_id.values()
 
+    @cached_property
+    def gaps(self) -> tuple[str, ...]:
+        """What was to be read and could not be, and why."""
+        failed = (str(each) for each in self.unreadable if each.failed)
+        parts = (*self.coverage.missing.values(), *failed)
+        return tuple(dict.fromkeys(parts))
+
     def missing(self, kind: str, namespace: str | None = None) -> str | None:
         """Why `kind` could not be read in `namespace` (None: at all); None where it was read."""
         reasons = self.coverage.missing
@@ -310,7 +317,9 @@ class Snapshot:
 
     @cached_property
     def unread(self) -> Unread:
-        return Unread(resource for kind in unread.KINDS for resource in self.of(kind))
+        """What is of kinds that the model does not follow."""
+        found = (resource for kind in unread.KINDS for resource in self.of(kind))
+        return Unread(found, self.of("ServiceEntry"), self.config.domain)
 
     @cached_property
     def canaries(self) -> Canaries:

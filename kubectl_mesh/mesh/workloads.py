@@ -319,15 +319,27 @@ def _template_of(resource: Resource) -> _Key | None:
     return (resource.namespace, reference.get("kind") or "", reference.get("name") or "")
 
 
-def _workload(resource: Resource, rollout: Resource | None, *, has_made: bool) -> Workload:
-    path = _TEMPLATE_PATHS[resource.kind]
+def pod_labels(resource: Resource) -> Mapping[str, str]:
+    """The labels of a Pod, or of the template of an object of WORKLOAD_KINDS."""
+    labels: Mapping[str, str] = (_template(resource).get("metadata") or {}).get("labels") or {}
+    return labels
+
+
+def _template(resource: Resource) -> Mapping[str, Any]:
+    """What a workload's pods are made of; a Pod itself."""
     template: Any = resource.data
-    for step in path:
+    for step in _TEMPLATE_PATHS[resource.kind]:
         template = template.get(step) or {}
+    found: Mapping[str, Any] = template
+    return found
+
+
+def _workload(resource: Resource, rollout: Resource | None, *, has_made: bool) -> Workload:
+    template = _template(resource)
     metadata = template.get("metadata") or {}
     return Workload(
         resource,
-        path,
+        _TEMPLATE_PATHS[resource.kind],
         metadata.get("labels") or {},
         metadata.get("annotations") or {},
         template.get("spec") or {},

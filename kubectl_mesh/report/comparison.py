@@ -41,7 +41,7 @@ def render(
     if hidden > 0:
         parts.append(f"and {hidden} more classes; -o json names them all")
     doubts = [
-        *(f"{_where(each)}: {each.reason}" for each in unreadable),
+        *map(str, unreadable),
         *comparison.undecided,
     ]
     if comparison.sampled and comparison.differences:
@@ -160,13 +160,6 @@ def rule_of(decision: Decision) -> str:
     return text
 
 
-def _where(unreadable: Unreadable) -> str:
-    position = unreadable.position
-    if position is None:
-        return unreadable.where
-    return f"{position.file}:{position.line}:{position.column}"
-
-
 def render_json(comparison: Comparison, unreadable: Sequence[Unreadable], layout: Layout) -> str:
     """JSON in ASCII, so that nothing in it means anything to a terminal."""
     return json.dumps(document(comparison, unreadable), indent=2) + "\n"
@@ -188,7 +181,8 @@ def document(comparison: Comparison, unreadable: Sequence[Unreadable]) -> Mappin
         "undecided": list(comparison.undecided),
         "sampled": sorted(comparison.sampled),
         "compared": [_compared_document(each) for each in comparison.compared],
-        "unreadable": [f"{_where(each)}: {each.reason}" for each in unreadable],
+        "unreadable": list(map(str, unreadable)),
+        **({"notes": list(comparison.notes)} if comparison.notes else {}),
     }
 
 

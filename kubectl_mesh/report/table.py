@@ -118,23 +118,31 @@ def failures(report: Report, width: int, paint: Paint) -> str:
 
 
 def _not_examined(report: Report, width: int, paint: Paint, wide: bool) -> Iterator[str]:
-    if failed := failures(report, width, paint):
-        yield failed
     passed = [skip for skip in report.skipped if not skip.failed]
-    for heading, skips in (
-        ("NOT READ", [skip for skip in passed if skip.unread]),
-        ("NOT EXAMINED", [skip for skip in passed if not skip.unread and skip.is_input]),
+    unread = [skip for skip in passed if skip.unread]
+    unexamined = [skip for skip in passed if skip.is_input and not skip.unread]
+    undecided = [skip for skip in passed if not skip.is_input]
+    heading = paint("NOT DECIDED, as the input does not hold what it takes", "bold")
+    yield from filter(
+        None,
         (
-            "NOT DECIDED, as the input does not hold what it takes",
-            [skip for skip in passed if not skip.is_input],
+            failures(report, width, paint),
+            _some(paint("NOT READ", "bold"), unread, width, wide),
+            _some(paint("NOT EXAMINED", "bold"), unexamined, width, wide),
+            _some(heading, undecided, width, wide),
         ),
-    ):
-        if skips:
-            shown = skips if wide else skips[:MAX_UNDECIDED]
-            text = paint(heading, "bold") + "\n" + _skips(shown, width)
-            if len(skips) > len(shown):
-                text += f"\n{_INDENT}and {len(skips) - len(shown)} more; -o wide names them all"
-            yield text
+    )
+
+
+def _some(heading: str, skips: Sequence[Skipped], width: int, wide: bool) -> str:
+    """The first of some skips, or all of them if `wide`; "" for none."""
+    if not skips:
+        return ""
+    shown = skips if wide else skips[:MAX_UNDECIDED]
+    text = heading + "\n" + _skips(shown, width)
+    if len(skips) > len(shown):
+        text += f"\n{_INDENT}and {len(skips) - len(shown)} more; -o wide names them all"
+    return text
 
 
 def _skips(skips: Iterable[Skipped], width: int) -> str:
@@ -185,7 +193,7 @@ def _summary(report: Report, width: int, paint: Paint) -> str:
 
 def place(position: Position) -> str:
     """A place as editors and terminals take it."""
-    return f"{position.file}:{position.line}:{position.column}"
+    return str(position)
 
 
 def _counted(number: int, one: str, many: str) -> str:

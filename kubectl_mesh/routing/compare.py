@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
+from kubectl_mesh.mesh.hosts import is_wildcard
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.mesh.virtual_services import VirtualService
 from kubectl_mesh.routing.chains import Chain, Listener, kinds_of_connections
@@ -29,7 +30,7 @@ from kubectl_mesh.routing.regions import (
 from kubectl_mesh.routing.request import Request
 from kubectl_mesh.routing.rewriting import telling_apart
 from kubectl_mesh.routing.router import Client, GatewayProxy, Router
-from kubectl_mesh.routing.scope import Scope, scope_of
+from kubectl_mesh.routing.scope import Scope, scope_of, unread
 from kubectl_mesh.routing.table import Route, Table
 from kubectl_mesh.routing.treatment import (
     Caller,
@@ -160,13 +161,15 @@ class Compared:
 class Comparison:
     """What differs; why something could not be decided; the expressions that were sampled only.
 
-    `compared` are the proxies that were asked.
+    `compared` are the proxies that were asked. `notes` say what was assumed of the settings of the
+    mesh.
     """
 
     differences: list[Difference] = field(default_factory=list)
     undecided: list[str] = field(default_factory=list)
     sampled: set[str] = field(default_factory=set)
     compared: dict[Compared, None] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def add(self, compared: Compared) -> None:
         self.compared[compared] = None
@@ -223,7 +226,8 @@ class Comparing:
         self._assume = assume
         self._routers = (Router(before), Router(after))
         self._snapshots = (before, after)
-        self._result = Comparison()
+        notes = dict.fromkeys(note for each in (before, after) for note in each.config.notes)
+        self._result = Comparison(notes=tuple(notes))
         self._search = Search(after.config.path_normalization)
         self._classes: dict[tuple[object, ...], Difference] = {}
         self._treatments: tuple[dict[object, Treatment], ...] = ({}, {})
@@ -240,8 +244,13 @@ class Comparing:
 
     def run(self) -> Comparison:
         scope = scope_of(*self._snapshots)
+        self._doubts |= dict.fromkeys(unread(scope))
         if scope.is_empty:
+            self._result.undecided = list(self._doubts)
             return self._result
+        for each in self._snapshots:
+            if each.coverage.live:
+                self._doubts |= dict.fromkeys(each.gaps)
         if len({each.config.path_normalization for each in self._snapshots}) > 1:
             self._doubts["pathNormalization differs: paths are taken as they are after"] = None
         one, other = (set(each.config.unread) for each in self._snapshots)
@@ -264,6 +273,8 @@ class Comparing:
         if place.gateway:
             vantage = GatewayVantage(place.namespace, tuple(sorted(place.labels.items())))
             proxy = vantage.proxy(self._snapshots[side])
+            if reason := router.bearing.on_gateway(proxy, asked.host, place.port):
+                raise Undecidable(reason)
             table = None
             if isinstance(asked, Request):
                 tls = asked.scheme == "https"
@@ -273,6 +284,8 @@ class Comparing:
                 return _unrouted("closed")
         else:
             client = Client(place.namespace, place.labels)
+            if reason := router.bearing.on_sidecar(client, asked.host, place.port):
+                raise Undecidable(reason)
             listener = router.listeners.sidecar(client, asked.host, place.port)
             table = None
             if isinstance(asked, Request) and router.takes_http(client, asked.host, place.port):
@@ -310,6 +323,10 @@ class Comparing:
 
     def _on_sidecar(self, client: Client, port: int, hosts: Hosts) -> None:
         place = Place(str(client), False, client.namespace, client.labels, port, hosts.pattern)
+        if self._is_unread(
+            place, [each.bearing.on_sidecar(client, hosts.example, port) for each in self._routers]
+        ):
+            return
         sides = self._sidecar_host(client, hosts, place)
         if _read_authority(sides):
             for name in self._other_names(client, hosts.pattern):
@@ -392,6 +409,8 @@ class Comparing:
         tls: bool,
     ) -> None:
         place = _gateway_place(vantage, proxies, port, hosts.pattern)
+        if self._is_unread_at(place, proxies, hosts.example):
+            return
         scheme = "https" if tls else "http"
 
         def table(number: int, host: str) -> Table | None:
@@ -410,6 +429,9 @@ class Comparing:
             if listener:
                 connection = Connection(hosts.example, port, hosts.example)
                 sides[number] = [self._connection(number, listener, connection, place)]
+        if is_wildcard(hosts.pattern) and not _alike(*sides):
+            for router, proxy in zip(self._routers, proxies, strict=True):
+                self._is_unread(place, [router.bearing.on_gateway(proxy, hosts.pattern, port)])
         self._decide(sides, hosts, place, scheme, again)
 
     def _gateway_connections(
@@ -423,8 +445,29 @@ class Comparing:
                 router.listeners.gateway(proxy, port) or nothing for router, proxy in sides
             ]
             place = _gateway_place(vantage, proxies, port, "*")
-            if 0 < port < _PORTS:
+            if 0 < port < _PORTS and not self._is_unread_at(place, proxies, None):
                 self._connections(place, "", listeners)
+
+    def _is_unread_at(
+        self, place: Place, proxies: Sequence[GatewayProxy], host: str | None
+    ) -> bool:
+        """As `_is_unread`, at a gateway; for connections without a host."""
+        sides = list(zip(self._routers, proxies, strict=True))
+        reasons = [
+            router.bearing.on_gateway(proxy, host, place.port)
+            if host
+            else router.bearing.on_connections(proxy, place.port)
+            for router, proxy in sides
+        ]
+        return self._is_unread(place, reasons)
+
+    def _is_unread(self, place: Place, reasons: Sequence[str | None]) -> bool:
+        """Whether an object that is not followed may decide; notes that this was not compared."""
+        reason = next(filter(None, reasons), None)
+        if reason:
+            where = f"at {place.proxy}" if place.gateway else "in the mesh"
+            self._doubts[f"{place.host} {where}: {reason}"] = None
+        return bool(reason)
 
     def _connections(self, place: Place, host: str, listeners: Sequence[Listener]) -> None:
         """Compares a connection of each kind that two listeners tell apart."""

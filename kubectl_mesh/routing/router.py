@@ -17,6 +17,7 @@ from kubectl_mesh.mesh.hosts import covers, hosts_called, is_wildcard, overlap, 
 from kubectl_mesh.mesh.registry import Service
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.mesh.virtual_services import Destination, VirtualService, as_seen_from
+from kubectl_mesh.routing.bearing import Bearing
 from kubectl_mesh.routing.connection import Connection
 from kubectl_mesh.routing.listeners import Listeners
 from kubectl_mesh.routing.matching import Conditions
@@ -62,6 +63,7 @@ class Router:
     def __init__(self, snapshot: Snapshot) -> None:
         self.snapshot = snapshot
         self.listeners = Listeners(self)
+        self.bearing = Bearing(self)
         self._rules: dict[VirtualService, tuple[Rule, ...]] = {}
 
     def rules(self, vs: VirtualService) -> tuple[Rule, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -11,6 +11,8 @@ from kubectl_mesh.mesh.hosts import covers, fqdn, is_wildcard, overlap, patterns
 from kubectl_mesh.mesh.registry import Service
 from kubectl_mesh.mesh.resource import Resource, ResourceId
 from kubectl_mesh.mesh.snapshot import Snapshot
+from kubectl_mesh.mesh.unread import KINDS as UNREAD
+from kubectl_mesh.mesh.unread import REASON, content
 from kubectl_mesh.mesh.virtual_services import VirtualService
 from kubectl_mesh.mesh.workloads import WORKLOAD_KINDS
 from kubectl_mesh.routing.router import GatewayProxy
@@ -22,7 +24,7 @@ _HTTP_PORT = 80
 _PORTS = 65536
 
 
-def changed(before: Snapshot, after: Snapshot) -> list[ResourceId]:
+def changed(before: Snapshot, after: Snapshot, kinds: Collection[str] = KINDS) -> list[ResourceId]:
     """The objects that are not the same to routing in two states."""
     one, other = ({each.id: each for each in snapshot.everything()} for snapshot in (before, after))
     written_anew = [
@@ -33,13 +35,15 @@ def changed(before: Snapshot, after: Snapshot) -> list[ResourceId]:
     return [
         key
         for key in written_anew
-        if key.kind in KINDS and _content(before, one.get(key)) != _content(after, other.get(key))
+        if key.kind in kinds and _content(before, one.get(key)) != _content(after, other.get(key))
     ]
 
 
 def _content(snapshot: Snapshot, resource: Resource | None) -> Any:
     if resource is None or resource.kind == "Namespace":
         return None
+    if resource.kind in UNREAD:
+        return content(resource)
     if resource.kind in WORKLOAD_KINDS:
         found = [each for each in snapshot.workloads.all if each.resource is resource]
         return [(each.labels, each.is_scaled_to_zero) for each in found]
@@ -58,12 +62,15 @@ def _content(snapshot: Snapshot, resource: Resource | None) -> Any:
 class Scope:
     """What has to be compared: `hosts` are names and wildcards, of tables that may have changed.
 
-    `all_gateways` and `all_mesh` where that is not only those.
+    `all_gateways` and `all_mesh` where that is not only those. `upstreams` are the hosts that
+    requests may be sent to in another way, `whole_upstreams` those where that is not only so for
+    requests to a subset.
     """
 
     snapshots: Sequence[Snapshot]
     hosts: set[str] = field(default_factory=set)
     upstreams: set[str] = field(default_factory=set)
+    whole_upstreams: set[str] = field(default_factory=set)
     all_gateways: bool = False
     all_mesh: bool = False
 
@@ -145,6 +152,20 @@ class Scope:
         return frozenset(names), sorted(touched | (exact & names))
 
 
+def unread(scope: Scope) -> Iterator[str]:
+    """What changes, or leads to what changes, and is not followed."""
+    before, after = scope.snapshots
+    for key in changed(before, after, UNREAD):
+        yield f"{key} is not the same in both states, and {REASON}"
+    touched = scope.whole_upstreams
+    wildcards = [host for host in touched if is_wildcard(host)]
+    for resource, host in dict.fromkeys(
+        each for snapshot in scope.snapshots for each in snapshot.unread.destinations
+    ):
+        if host in touched or any(covers(pattern, host) for pattern in wildcards):
+            yield f"{resource} sends requests to {host}, and {REASON}"
+
+
 def _full_names(domain: str, snapshot: Snapshot) -> Iterator[str]:
     parts = domain.removeprefix("*.").removesuffix(".svc").split(".")
     if len(parts) == 2:
@@ -187,14 +208,21 @@ def _add_hosts(scope: Scope, vs: VirtualService) -> None:
 
 
 def _add_destination_rule(scope: Scope, snapshot: Snapshot, resource: Resource) -> None:
-    host = resource.spec.get("host") or ""
-    scope.upstreams.add(fqdn(host, resource.namespace, snapshot.config.domain))
+    host = fqdn(resource.spec.get("host") or "", resource.namespace, snapshot.config.domain)
+    scope.upstreams.add(host)
+    states = (
+        each.get(resource.kind, resource.namespace, resource.name) for each in scope.snapshots
+    )
+    one, other = ({**each.spec, "subsets": None} if each else None for each in states)
+    if one != other:
+        scope.whole_upstreams.add(host)
 
 
 def _add_service(scope: Scope, snapshot: Snapshot, resource: Resource) -> None:
     registry = snapshot.registry
     for service in registry.by_resource.get(resource.id, ()):
         scope.upstreams.add(service.host)
+        scope.whole_upstreams.add(service.host)
         scope.hosts.add(service.host)
         if service.is_headless:
             scope.hosts.add(f"*.{service.host}")
@@ -216,7 +244,9 @@ def _add_workload(scope: Scope, snapshot: Snapshot, resource: Resource) -> None:
     for workload in snapshot.workloads.all:
         if workload.resource is resource:
             for group in snapshot.groups_by_workload.get(workload, ()):
-                scope.upstreams |= {service.host for service in group.services}
+                hosts = {service.host for service in group.services}
+                scope.upstreams |= hosts
+                scope.whole_upstreams |= hosts
             if snapshot.gateways.configure(workload.labels):
                 scope.all_gateways = True
 

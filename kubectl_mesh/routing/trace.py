@@ -132,13 +132,15 @@ class Trace:
 class _Listening:
     """What a proxy has for a host and port. `ended` is set where no http routes are tried.
 
-    `sent` is set where what comes is sent on as a connection.
+    `sent` is set where what comes is sent on as a connection. `unread` says why it is not known
+    what the proxy does.
     """
 
     listener: str
     table: Table | None = None
     ended: Effect | None = None
     sent: Trace | None = None
+    unread: str | None = None
 
     @cached_property
     def index(self) -> Index:
@@ -166,6 +168,8 @@ class Tracer:
         if path != request.path:
             request = replace(request, path=path)
         found = self._at(proxy, request)
+        if found.unread:
+            return _unread(proxy, request, found.listener, found.unread)
         if found.sent:
             return replace(found.sent, request=request, listener=found.listener)
         if found.ended:
@@ -215,12 +219,21 @@ class Tracer:
         key = (proxy, request.host, request.port, request.scheme)
         found = self._listening.get(key)
         if found is None:
-            if isinstance(proxy, Client):
+            unread = self._bearing(proxy, request)
+            if unread:
+                found = _Listening(f"port {request.port}", unread=unread)
+            elif isinstance(proxy, Client):
                 found = self._sidecar(proxy, request)
             else:
                 found = self._gateway(proxy, request)
             self._listening[key] = found
         return found
+
+    def _bearing(self, proxy: Proxy, asked: Request | Connection) -> str | None:
+        bearing = self.router.bearing
+        if isinstance(proxy, Client):
+            return bearing.on_sidecar(proxy, asked.host, asked.port)
+        return bearing.on_gateway(proxy, asked.host, asked.port)
 
     def follow(self, proxy: Proxy, asked: Request | Connection, *, tried: bool = True) -> Trace:
         """What becomes of a request, as `trace` says, or of a connection."""
@@ -230,6 +243,9 @@ class Tracer:
 
     def connect(self, proxy: Proxy, connection: Connection) -> Trace:
         """What becomes of a connection that the proxy does not take for HTTP."""
+        unread = self._bearing(proxy, connection)
+        if unread:
+            return _unread(proxy, connection, f"port {connection.port}", unread)
         listeners = self.router.listeners
         if isinstance(proxy, Client):
             listener = listeners.sidecar(proxy, connection.host, connection.port)
@@ -531,6 +547,14 @@ def _named(port: int, servers: Sequence[tuple[Gateway, Server]]) -> str:
         dict.fromkeys(f"Gateway {gateway.id} ({server.protocol})" for gateway, server in servers)
     )
     return f"port {port} of {named}" if named else f"port {port}"
+
+
+def _unread(proxy: Proxy, asked: Request | Connection, listener: str, reason: str) -> Trace:
+    connection = asked if isinstance(asked, Connection) else None
+    effect = Effect("undecided", None, None, reason)
+    return Trace(
+        asked, proxy, listener, None, None, effect, undecided=reason, connection=connection
+    )
 
 
 def _nothing_listens(proxy: GatewayProxy, port: int) -> Effect:

@@ -127,8 +127,12 @@ def _findings(
         skipped[code, f"{unreadable.position}{reason}"] = Skipped(
             code, reason, unreadable.failed, unreadable.position
         )
-    for why in _missing(snapshot, unread.KINDS):
-        skipped[code, why] = Skipped(code, why, True)
+    for note in snapshot.config.notes:
+        skipped[code, note] = Skipped(code, note, False)
+    needed = {kind for rule in rules for kind in (*rule.needs, *rule.uses)}
+    for (kind, namespace), why in snapshot.coverage.missing.items():
+        if namespace is None and kind not in needed:
+            skipped[code, why] = Skipped(code, why, True)
     for rule in rules:
         for why in _missing(snapshot, (*rule.needs, *rule.uses)):
             skipped[rule.code, why] = Skipped(rule.code, why, True)

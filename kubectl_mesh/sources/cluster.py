@@ -12,12 +12,14 @@ Asked for all namespaces, every kind is listed once, over the whole cluster. Ask
 - This is repeated until nothing new is referred to, MAX_ROUNDS times at most, and for
   MAX_NAMESPACES namespaces at most; what is beyond counts as not read, with that reason.
 
-The `istio` ConfigMap is always looked for. Secrets are never asked for.
+The `istio` ConfigMap is always looked for, and `istio-REVISION` where a namespace selects that
+revision of Istio. Secrets are never asked for.
 """
 
 from __future__ import annotations
 
 import contextlib
+import copy
 import re
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -39,7 +41,15 @@ from kubectl_mesh.mesh.objects import as_resource
 from kubectl_mesh.mesh.resource import Path, Resource, ResourceId, Unreadable
 from kubectl_mesh.mesh.schema import KINDS, Kind
 from kubectl_mesh.mesh.snapshot import Coverage
-from kubectl_mesh.sources.config import CONFIG_MAP, find_mesh_config
+from kubectl_mesh.sources.config import (
+    CONFIG_MAP,
+    KEY,
+    NETWORKS,
+    config_map_of,
+    find_mesh_config,
+    is_mesh_config,
+    selected_revisions,
+)
 from kubectl_mesh.sources.overlay import lay_over
 from kubectl_mesh.sources.references import (
     CONFIG_KINDS,
@@ -54,6 +64,7 @@ __all__ = [
     "ClusterOptions",
     "ClusterOrigin",
     "ClusterState",
+    "as_listed",
     "client_of",
     "load",
     "namespace_of_context",
@@ -72,6 +83,7 @@ _IDENTITY = (("metadata",), ("metadata", "name"), ("metadata", "namespace"))
 """Fields without which it is not known which object one is."""
 _NGINX_ENDS = ";"
 """Every directive of nginx ends with it: files without one have no bearing on it."""
+_INSTEAD = ("others are taken", "Istio's defaults are taken")
 _USER = re.compile(r'User ("[^"]*")')
 
 Progress = Callable[[str, int], object]
@@ -244,7 +256,8 @@ def _lightened(item: dict[str, Any], kind: Kind) -> dict[str, Any]:
             and isinstance(texts, dict)
             and not any(_NGINX_ENDS in str(text) for text in texts.values())
         ):
-            item["data"] = dict.fromkeys(texts, "")
+            kept = (KEY, NETWORKS) if is_mesh_config(str(metadata.get("name"))) else ()
+            item["data"] = {key: text if key in kept else "" for key, text in texts.items()}
     return item
 
 
@@ -281,7 +294,9 @@ class _Loading:
         self._given_config = config
         self._found: dict[ResourceId, Resource] = {}
         self._missing: dict[tuple[str, str | None], str] = {}
+        self._asked: frozenset[str] | None = None
         self._namespaces: frozenset[str] | None = None
+        self._settings_read = {CONFIG_MAP}
         self._unreadable: list[Unreadable] = []
         self._something_read = False
         self._pods_anywhere = True
@@ -292,10 +307,7 @@ class _Loading:
     def config(self) -> MeshConfig:
         if self._given_config is not None:
             return self._given_config
-        name = ("ConfigMap", CONFIG_MAP)
-        return find_mesh_config(
-            found for key, found in self._found.items() if (key.kind, key.name) == name
-        )
+        return find_mesh_config(self._found.values(), self._asked)
 
     def state(self) -> ClusterState:
         return ClusterState(
@@ -315,6 +327,7 @@ class _Loading:
                 self._read_root_config()
             else:
                 self._note(job, None, problem)
+        self._read_settings_of_revisions()
         self._check_something_read("in all namespaces: name one with -n")
 
     def read_some(
@@ -324,6 +337,7 @@ class _Loading:
 
         `named` are those that must exist; those of manifests may yet have to be made.
         """
+        self._asked = asked
         narrow = self._read_config(asked)
         done: set[_Job] = set()
         looked_up: set[str] = set()
@@ -335,6 +349,7 @@ class _Loading:
                 break
             self._read_round(sorted(jobs, key=str))
             self._read_namespaces(sorted(namespaces - looked_up), named)
+            self._read_settings_of_revisions()
             done |= jobs
             looked_up |= namespaces
             if any(job.kind in CONFIG_KINDS for job in jobs):
@@ -378,20 +393,30 @@ class _Loading:
     def _not_everywhere(self, reason: str) -> None:
         self._unreadable.append(Unreadable(f"context {self._reader.context}", reason))
 
-    def _config_job(self, namespace: str | None) -> list[_Job]:
+    def _config_job(self, namespace: str | None, name: str = CONFIG_MAP) -> list[_Job]:
         wanted = self._given_config is None
-        return [_Job("ConfigMap", namespace, name=CONFIG_MAP)] if wanted else []
+        return [_Job("ConfigMap", namespace, name=name)] if wanted else []
 
-    def _read_root_config(self) -> None:
-        for problem in self._read(self._config_job(MeshConfig().root_namespace)).values():
-            self._settings_unknown(problem)
+    def _read_root_config(self, name: str = CONFIG_MAP) -> None:
+        for problem in self._read(self._config_job(MeshConfig().root_namespace, name)).values():
+            self._settings_unknown(problem, name)
 
-    def _settings_unknown(self, problem: ClusterError) -> None:
-        job = _Job("ConfigMap", MeshConfig().root_namespace, name=CONFIG_MAP)
+    def _read_settings_of_revisions(self) -> None:
+        """Reads the settings of the revisions that namespaces select, once that is known."""
+        selected = selected_revisions(self._found.values()).values()
+        names = {config_map_of(revision) for revisions in selected for revision in revisions}
+        names -= self._settings_read
+        self._settings_read |= names
+        jobs = [job for name in sorted(names) for job in self._config_job(None, name)]
+        for job in self._read(jobs):
+            self._read_root_config(job.name)
+
+    def _settings_unknown(self, problem: ClusterError, name: str) -> None:
+        job = _Job("ConfigMap", MeshConfig().root_namespace, name=name)
         self._unreadable.append(
             Unreadable(
                 f"context {self._reader.context}",
-                f"{_reason(job, problem)}; Istio's defaults are taken for the mesh's settings "
+                f"{_reason(job, problem)}; {_INSTEAD[name == CONFIG_MAP]} for the mesh's settings "
                 "(--mesh-config names others)",
             )
         )
@@ -563,6 +588,12 @@ def whole(options: ClusterOptions) -> Callable[[Resource], Mapping[str, Any]]:
     """What asks a cluster for an object with all its fields. Raises ClusterError."""
     client = client_of(options)
     return lambda resource: client.get(path_of(resource))
+
+
+def as_listed(resource: Resource, document: Mapping[str, Any]) -> Resource:
+    """An object that was asked for by itself, as a list would have given it."""
+    value = _lightened(copy.deepcopy(dict(document)), KINDS[resource.kind])
+    return as_resource(value, resource.origin, resource.namespace)
 
 
 def client_of(options: ClusterOptions) -> Client:

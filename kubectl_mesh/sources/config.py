@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from kubectl_mesh.errors import InputError
 from kubectl_mesh.mesh.config import MeshConfig
-from kubectl_mesh.mesh.resource import Resource
+from kubectl_mesh.mesh.injection import INJECTION, REVISION
+from kubectl_mesh.mesh.resource import Resource, ResourceId
+from kubectl_mesh.mesh.workloads import WORKLOAD_KINDS, pod_labels
 from kubectl_mesh.sources.files import read_text
 from kubectl_mesh.sources.yaml import read_documents
 
 CONFIG_MAP = "istio"
 KEY = "mesh"
 NETWORKS = "meshNetworks"
+DEFAULT = "default"
+"""The revision that `istio-injection: enabled` selects, and whose ConfigMap is `istio`."""
+_PREFIX = f"{CONFIG_MAP}-"
+_MAX_NAMES = 3
 
 
 def read_mesh_config(file: str) -> MeshConfig:
@@ -43,27 +51,109 @@ def read_mesh_config(file: str) -> MeshConfig:
     raise InputError("the file is empty: it holds no MeshConfig", file)
 
 
-def find_mesh_config(resources: Iterable[Resource]) -> MeshConfig:
-    """The MeshConfig of the `istio` ConfigMap among the resources, or Istio's defaults.
+@dataclass(frozen=True)
+class _Settings:
+    """The MeshConfig of a revision, and the ConfigMap that holds it."""
 
-    The one in istio-system counts where there are several. A text that cannot be read counts as
-    empty, as it does for the report: istiod would refuse it.
+    revision: str
+    config: MeshConfig
+    where: ResourceId
+
+
+def is_mesh_config(name: str) -> bool:
+    """Whether a ConfigMap of that name may hold the MeshConfig of a revision."""
+    return name == CONFIG_MAP or name.startswith(_PREFIX)
+
+
+def config_map_of(revision: str) -> str:
+    """The name of the ConfigMap with the MeshConfig of a revision."""
+    return CONFIG_MAP if revision == DEFAULT else f"{_PREFIX}{revision}"
+
+
+def selected_revisions(resources: Iterable[Resource]) -> Mapping[str, frozenset[str]]:
+    """The revisions that each namespace selects, by its labels or, if it has none, its pods'."""
+    by_namespace: dict[str, str] = {}
+    by_pods: dict[str, set[str]] = defaultdict(set)
+    for resource in resources:
+        if resource.kind == "Namespace":
+            switch, revision = (resource.labels.get(name) for name in (INJECTION, REVISION))
+            if switch == "enabled":
+                by_namespace[resource.name] = DEFAULT
+            elif switch is None and revision:
+                by_namespace[resource.name] = revision
+        elif resource.kind in WORKLOAD_KINDS:
+            revision = pod_labels(resource).get(REVISION)
+            if revision:
+                by_pods[resource.namespace].add(revision)
+    chosen = {name: frozenset((revision,)) for name, revision in by_namespace.items()}
+    return {**{name: frozenset(found) for name, found in by_pods.items()}, **chosen}
+
+
+def find_mesh_config(
+    resources: Iterable[Resource], namespaces: Collection[str] | None = None
+) -> MeshConfig:
+    """The MeshConfig of the revision that some namespaces (None: all) select.
+
+    It is in the ConfigMap `istio`, or `istio-REVISION`. Where they select several, it is that of
+    most of them; a single one counts in any case; without any it is Istio's defaults. `notes` of it
+    say what was assumed.
     """
-    found = [
-        resource
-        for resource in resources
-        if resource.kind == "ConfigMap" and resource.name == CONFIG_MAP
-    ]
-    found.sort(key=lambda resource: resource.namespace != "istio-system")
-    for resource in found:
+    resources = list(resources)
+    known = _settings(resources)
+    if not known:
+        return MeshConfig()
+    wanted: dict[str, set[str]] = defaultdict(set)
+    for namespace, revisions in selected_revisions(resources).items():
+        if namespaces is None or namespace in namespaces:
+            for revision in revisions:
+                wanted[revision].add(namespace)
+    order = sorted(known, key=lambda name: (-len(wanted.get(name, ())), name != DEFAULT, name))
+    used = known[order[0]]
+    return replace(used.config, notes=tuple(_notes(used, known, wanted)))
+
+
+def _notes(
+    used: _Settings, known: Mapping[str, _Settings], wanted: Mapping[str, Collection[str]]
+) -> Iterator[str]:
+    settings = f"the MeshConfig of {used.where} was used"
+    if not wanted and len(known) > 1:
+        others = ", ".join(str(each.where) for each in known.values() if each is not used)
+        yield f"no namespace selects a revision of Istio: {settings}, and not that of {others}"
+    for revision, namespaces in sorted(wanted.items()):
+        if revision == used.revision:
+            continue
+        named = sorted(namespaces)
+        more = f" and {len(named) - _MAX_NAMES} more" if len(named) > _MAX_NAMES else ""
+        noun, verb = ("namespace", "selects") if len(named) == 1 else ("namespaces", "select")
+        who = f"{noun} {', '.join(named[:_MAX_NAMES])}{more} {verb} revision {revision}"
+        if revision not in known:
+            if revision != DEFAULT or len(known) > 1:
+                yield f"{who} of Istio, whose MeshConfig was not found: {settings}"
+        elif known[revision].config != used.config:
+            yield f"{who} of Istio: {settings}, and {known[revision].where} may say otherwise"
+
+
+def _settings(resources: Iterable[Resource]) -> Mapping[str, _Settings]:
+    """The MeshConfigs, by revision; that of istio-system counts where there are several of one.
+
+    A text that cannot be read counts as empty, as it does for the report: istiod would refuse it.
+    """
+    found: dict[str, _Settings] = {}
+    maps = [each for each in resources if each.kind == "ConfigMap" and is_mesh_config(each.name)]
+    maps.sort(key=lambda resource: resource.namespace != "istio-system")
+    for resource in maps:
+        revision = resource.name.removeprefix(_PREFIX) if resource.name != CONFIG_MAP else DEFAULT
         data = resource.data.get("data") or {}
-        if text := data.get(KEY):
-            try:
-                config = _parse(text, resource.origin.name, resource.namespace)
-            except InputError:
-                config = MeshConfig(root_namespace=resource.namespace)
-            return config.with_networks(_networks(data.get(NETWORKS) or ""))
-    return MeshConfig()
+        text = data.get(KEY)
+        if not text or revision in found:
+            continue
+        try:
+            config = _parse(text, resource.origin.name, resource.namespace)
+        except InputError:
+            config = MeshConfig(root_namespace=resource.namespace)
+        config = config.with_networks(_networks(data.get(NETWORKS) or ""))
+        found[revision] = _Settings(revision, config, resource.id)
+    return found
 
 
 def _parse(text: str, file: str, root_namespace: str = "istio-system") -> MeshConfig:

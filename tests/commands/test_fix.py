@@ -108,7 +108,8 @@ def test_what_is_repaired_is_gone_and_nothing_new_is_found(
     before = run.findings(copy)
     chosen = [part for each in repairs(copy) if each[1:] for part in ("--choose", each[0].name)]
     status, _, err = run("fix", "-f", str(copy), "--write", *EVERYTHING, *chosen)
-    assert (status in (0, 3), err) == (True, "")
+    told = [line for line in err.splitlines() if not line.startswith("Warning: not read: ")]
+    assert (status in (0, 3), told) == (True, [])
     assert repairs(copy) == []
     after = run.findings(copy)
     if file.stem in ASSUMING:

@@ -107,6 +107,9 @@ class FakeApiServer:
         if group in self.versions:
             versions = [{"version": version} for version in self.versions[group]]
             return Answer(body={"kind": "APIGroup", "versions": versions})
+        resources = self._resources(request.path)
+        if resources:
+            return Answer(body={"kind": "APIResourceList", "resources": resources})
         if request.path == "/version":
             return Answer(body={"gitVersion": "v1.30.1"})
         match = PATH.match(request.path)
@@ -131,6 +134,22 @@ class FakeApiServer:
             named = [item for item in found if item["metadata"]["name"] == match["name"]]
             return Answer(body=named[0]) if named else _status(404, "not found")
         return self._list(self._find(kind, namespace, request.query), request)
+
+    def _resources(self, path: str) -> list[dict[str, Any]]:
+        """What is served of a group's version."""
+        from kubectl_mesh.mesh.schema import KINDS
+
+        group, _, version = path.removeprefix("/apis/").removeprefix("/api/").rpartition("/")
+        served = self.versions.get(group, []) if group else ["v1"]
+        return [
+            {
+                "name": kind.plural,
+                "kind": kind.api_kind,
+                "namespaced": kind.namespaced,
+            }
+            for kind in KINDS.values()
+            if kind.group == group and version in served
+        ]
 
     def _find(self, kind: str, namespace: str, query: dict[str, str]) -> list[dict[str, Any]]:
         wanted = dict(part.split("=") for part in query.get("labelSelector", "").split(",") if part)
@@ -169,6 +188,13 @@ class FakeApiServer:
                     answer.wait_for.wait()
                 with contextlib.suppress(OSError):  # whoever asked may have gone
                     self._say(request, answer)
+
+            def do_PATCH(self) -> None:
+                """What is applied on the server is taken as it is, and nothing is kept of it."""
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                body["metadata"]["resourceVersion"] = "1"
+                parts = urlsplit(self.path)
+                self._say(Request(parts.path, {}, list(self.headers.items())), Answer(body=body))
 
             def _say(self, request: Request, answer: Answer) -> None:
                 body = answer.body

@@ -15,6 +15,8 @@ import yaml
 
 from krew.build import ROOT
 from kubectl_mesh.cli import main
+from kubectl_mesh.mesh import unread
+from kubectl_mesh.mesh.schema import KINDS, Kind
 
 from .apiserver import ApiServer
 from .client import PATIENCE
@@ -97,9 +99,11 @@ def lacking(role: Object, right: Right | None) -> Object:
 def cluster() -> Iterator[ApiServer]:
     """With all kinds that the doctor knows, and a pod of istiod, which nothing runs."""
     with built(ApiServer) as server:
-        server.apply(MESH_POLICY, ROLLOUTS)
-        for crd in ("meshpolicies.authentication.istio.io", "rollouts.argoproj.io"):
-            server.kubectl("wait", "--for=condition=Established", f"crd/{crd}")
+        gateway_api = [crd(KINDS[kind]) for kind in unread.KINDS]
+        server.apply(MESH_POLICY, crd(KINDS["Rollout"]), *gateway_api)
+        names = [each["metadata"]["name"] for each in gateway_api]
+        for crd_name in ("meshpolicies.authentication.istio.io", "rollouts.argoproj.io", *names):
+            server.kubectl("wait", "--for=condition=Established", f"crd/{crd_name}")
         server.apply(namespaced("v1", "Namespace", "istio-system"))
         pod = namespaced("v1", "Pod", "istiod", "istio-system", labels={"app": "istiod"})
         pod["spec"] = {"nodeName": "node", "containers": [{"name": "discovery", "image": "none"}]}
@@ -113,20 +117,27 @@ def cluster() -> Iterator[ApiServer]:
         yield server
 
 
-ROLLOUTS = """
-apiVersion: apiextensions.k8s.io/v1
-kind: CustomResourceDefinition
-metadata: {name: rollouts.argoproj.io}
-spec:
-  group: argoproj.io
-  scope: Namespaced
-  names: {plural: rollouts, kind: Rollout, listKind: RolloutList}
-  versions:
-  - name: v1alpha1
-    served: true
-    storage: true
-    schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}
-"""
+def crd(kind: Kind) -> Object:
+    """A CustomResourceDefinition of a kind, in its best version, that takes anything."""
+    schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    version = {"name": kind.versions[0], "served": True, "storage": True}
+    official = {"api-approved.kubernetes.io": "unapproved, for a test"}
+    metadata = {"name": f"{kind.plural}.{kind.group}", "annotations": official}
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": metadata,
+        "spec": {
+            "group": kind.group,
+            "scope": "Namespaced" if kind.namespaced else "Cluster",
+            "names": {
+                "plural": kind.plural,
+                "kind": kind.api_kind,
+                "listKind": f"{kind.api_kind}List",
+            },
+            "versions": [{**version, "schema": {"openAPIV3Schema": schema}}],
+        },
+    }
 
 
 def namespaced(version: str, kind: str, name: str, namespace: str = "", **more: Any) -> Object:
@@ -206,14 +217,19 @@ class User:
         self.given(*broken("configmaps", self.namespace))
         return self.run("doctor", "-A", "-o", "json") + self.run("doctor", "-n", self.namespace)
 
+    def preview(self, resource: str) -> str:
+        """What would be repaired in an object of a resource."""
+        self.given(*broken(resource, self.namespace))
+        return self.run("fix", "-n", self.namespace, "--unsafe")
+
     def repair(self, resource: str) -> str:
         """A finding that is repaired in an object of a resource, and back."""
         self.given(*broken(resource, self.namespace))
         fixed = self.change("fix", "-n", self.namespace, "--apply", "--unsafe")
         return fixed + self.change("undo")
 
-    def merge(self) -> str:
-        """Two VirtualServices of one host, merged and parted."""
+    def halves(self) -> tuple[str, ...]:
+        """Two VirtualServices of one host, as merge-vs is told of them."""
         halves = [
             virtual_service(
                 f"half-{number}",
@@ -224,7 +240,11 @@ class User:
             for number in (1, 2)
         ]
         self.given(service("web", HTTP), gateway("front", server("*.example.com")), *halves)
-        names = ("half-1", "half-2", "-n", self.namespace)
+        return "half-1", "half-2", "-n", self.namespace
+
+    def merge(self) -> str:
+        """Two VirtualServices of one host, merged and parted."""
+        names = self.halves()
         merged = self.change("merge-vs", *names, "--apply", *AT_ONCE)
         return merged + self.change("undo", *AT_ONCE)
 
@@ -272,8 +292,9 @@ def user(cluster: ApiServer, tmp_path: Path, capsys: pytest.CaptureFixture[str])
 
     yield make
     for each in made:
-        kinds = "virtualservices,destinationrules,gateways,serviceentries,sidecars,services"
-        kinds += ",configmaps,deployments,statefulsets,daemonsets"
+        kinds = "virtualservices,destinationrules,gateways.networking.istio.io,serviceentries"
+        kinds += ",sidecars,services,configmaps,deployments,statefulsets,daemonsets"
+        kinds += ",gateways.gateway.networking.k8s.io,httproutes"
         cluster.kubectl("delete", kinds, "--all", "--wait=false", "-n", each.namespace)
 
 
@@ -283,6 +304,43 @@ def test_the_doctor_sees_everything(user: Users) -> None:
     assert [each for each in report["skipped"] if each["failed"]] == []
     assert "No problems found" in someone.run("doctor", "-n", someone.namespace)
     assert "forbidden" not in someone.run("version")
+
+
+@pytest.mark.parametrize("resource", REPAIRED)
+def test_the_doctor_sees_previews_of_repairs(user: Users, resource: str) -> None:
+    said = user(DOCTOR).preview(resource)
+    assert not refused(said)
+    assert "TO BE REPAIRED" in said, said
+
+
+def test_the_doctor_sees_previews_of_merges(user: Users) -> None:
+    someone = user(DOCTOR)
+    said = someone.run("merge-vs", *someone.halves())
+    assert not refused(said)
+    assert "TO BE MERGED" in said, said
+
+
+def test_what_is_not_followed_is_named_live(user: Users) -> None:
+    someone = user(DOCTOR)
+    version = "gateway.networking.k8s.io/v1"
+    route = namespaced(version, "HTTPRoute", "way")
+    route["spec"] = {
+        "parentRefs": [{"group": "", "kind": "Service", "name": "web"}],
+        "rules": [{"backendRefs": [{"name": "web", "port": 80}]}],
+    }
+    someone.given(
+        service("web", HTTP),
+        gateway("front", server("*.example.com")),
+        namespaced(version, "Gateway", "front"),
+        route,
+    )
+    said = " ".join(someone.run("doctor", "-n", someone.namespace).split())
+    counted = "1 Gateway (front), 1 HTTPRoute (way)"
+    assert f"NOT READ namespace {someone.namespace}: {counted}" in said
+    assert "KM902" not in said
+    url = f"http://web.{someone.namespace}/"
+    said = " ".join(someone.run("route", url, "-n", someone.namespace).split())
+    assert f"Not decided: HTTPRoute {someone.namespace}/way may decide on it" in said
 
 
 @pytest.mark.parametrize("resource", REPAIRED)
@@ -330,7 +388,10 @@ def named(right: Right, said: str) -> None:
 
 @lacks(DOCTOR)
 def test_the_doctor_names_what_it_may_not_read(user: Users, right: Right) -> None:
-    named(right, user(DOCTOR, missing=right).examine())
+    someone = user(DOCTOR, missing=right)
+    verb, resource = right
+    asked = someone.preview if verb == "get" and resource in REPAIRED else None
+    named(right, asked(resource) if asked else someone.examine())
 
 
 @lacks(FIX)

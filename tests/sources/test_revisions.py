@@ -1,0 +1,160 @@
+"""Which MeshConfig counts, where there are several revisions of Istio."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from kubectl_mesh.cli import main
+from kubectl_mesh.sources import files
+from kubectl_mesh.sources.config import find_mesh_config
+from tests.kube.fake import FakeApiServer
+from tests.sources.test_cluster import Cluster, thing
+
+SETTINGS = """\
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: %s, namespace: istio-system}
+data: {mesh: 'trustDomain: %s'}
+"""
+NAMESPACE = """\
+---
+apiVersion: v1
+kind: Namespace
+metadata: {name: %s, labels: {%s}}
+"""
+POD = """\
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: web, namespace: %s, labels: {istio.io/rev: %s}}
+"""
+OTHER = """\
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: istio-ca-root-cert, namespace: istio-system}
+data: {root-cert.pem: x}
+"""
+OLD = "defaultVirtualServiceExportTo: [old]"
+NEW = "defaultVirtualServiceExportTo: [new]"
+BOTH = (
+    SETTINGS.replace("trustDomain: %s", OLD) % "istio"
+    + SETTINGS.replace("trustDomain: %s", NEW) % "istio-1-27"
+)
+ENABLED, NEWER, TAG = "istio-injection: enabled", "istio.io/rev: 1-27", "istio.io/rev: prod"
+
+
+def found(folder: Path, *parts: str, only: Sequence[str] | None = None) -> tuple[str, str]:
+    path = folder / "a.yaml"
+    path.write_text("".join(parts))
+    config = find_mesh_config(files.load([str(path)])[0], only)
+    return config.virtual_service_export[0], " ".join(config.notes)
+
+
+@pytest.mark.parametrize(
+    ("parts", "used", "noted"),
+    [
+        ([NAMESPACE % ("a", NEWER)], "new", ""),
+        ([NAMESPACE % ("a", ENABLED)], "old", ""),
+        ([NAMESPACE % ("a", f"{ENABLED}, {NEWER}")], "old", ""),
+        ([NAMESPACE % ("a", f"istio-injection: disabled, {NEWER}")], "old", "no namespace selects"),
+        ([NAMESPACE % ("a", "istio.io/rev: default")], "old", ""),
+        ([POD % ("a", "1-27")], "new", ""),
+        ([NAMESPACE % ("a", ENABLED), POD % ("a", "1-27")], "old", ""),
+        (
+            [],
+            "old",
+            "no namespace selects a revision of Istio: the MeshConfig of ConfigMap istio-s",
+        ),
+        ([NAMESPACE % ("a", TAG)], "old", "namespace a selects revision prod of Istio, whose"),
+        (
+            [NAMESPACE % ("a", ENABLED), NAMESPACE % ("b", NEWER), NAMESPACE % ("c", NEWER)],
+            "new",
+            "namespace a selects revision default of Istio: the MeshConfig of ConfigMap "
+            "istio-system/istio-1-27 was used, and ConfigMap istio-system/istio may say otherwise",
+        ),
+    ],
+)
+def test_the_settings_are_those_of_the_revision_that_is_selected(
+    parts: Sequence[str], used: str, noted: str, tmp_path: Path
+) -> None:
+    name, notes = found(tmp_path, BOTH, OTHER, *parts)
+    assert name == used
+    assert noted in notes
+    assert bool(noted) is bool(notes)
+
+
+def test_only_the_namespaces_asked_for_count(tmp_path: Path) -> None:
+    parts = [BOTH, *(NAMESPACE % (name, ENABLED) for name in "abc"), NAMESPACE % ("d", NEWER)]
+    assert found(tmp_path, *parts, only=["d"]) == ("new", "")
+
+
+def test_one_for_all_needs_no_selection(tmp_path: Path) -> None:
+    new = BOTH.partition("---\n")[2].partition("---\n")[2]
+    assert found(tmp_path, "---\n", new) == ("new", "")
+    assert found(tmp_path, "---\n", new, NAMESPACE % ("a", ENABLED)) == ("new", "")
+    assert found(tmp_path, OTHER, NAMESPACE % ("a", NEWER)) == ("*", "")
+
+
+@pytest.mark.parametrize("command", ["doctor", "route", "compare"])
+def test_what_was_assumed_is_in_every_report(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text(BOTH)
+    words = {
+        "doctor": ["doctor", "-f", str(path)],
+        "route": ["route", "http://web", "-f", str(path)],
+        "compare": ["compare", str(path), str(path)],
+    }[command]
+    main([*words, "-o", "json"])
+    assert "no namespace selects a revision of Istio" in json.dumps(
+        json.loads(capsys.readouterr().out)
+    )
+
+
+def test_the_doctor_fails_for_it_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text(BOTH)
+    assert main(["doctor", "-f", str(path)]) == 0
+    assert "no namespace selects a revision" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("namespaces", [None, {"den"}])
+@pytest.mark.parametrize("kinds", [("Namespace", "Service"), ("Namespace", "ConfigMap")])
+def test_those_of_a_cluster(
+    kinds: Sequence[str], namespaces: set[str] | None, tmp_path: Path
+) -> None:
+    with FakeApiServer() as fake:
+        live = Cluster(fake, tmp_path)
+        live.add(
+            thing("Namespace", "den", None, metadata={"labels": {"istio.io/rev": "1-27"}}),
+            thing("ConfigMap", "istio-1-27", "istio-system", data={"mesh": NEW, "other": "x"}),
+            thing("ConfigMap", "istio-1-26", "istio-system", data={"mesh": OLD}),
+        )
+        state = live.load(kinds, namespaces)
+        assert state.config.virtual_service_export == ("new",)
+        assert state.config.notes == ()
+        assert not state.unreadable
+
+
+def test_those_of_a_cluster_that_may_not_be_read(tmp_path: Path) -> None:
+    with FakeApiServer() as fake:
+        live = Cluster(fake, tmp_path)
+        labels = {"istio.io/rev": "1-27"}
+        live.add(thing("Namespace", "den", None, metadata={"labels": labels}))
+        truth = fake.answer
+        fake.answer = lambda request: (  # type: ignore[method-assign]
+            truth(request)
+            if "1-27" not in request.query.get("fieldSelector", "")
+            else type(truth(request))(403, {"message": "no"})
+        )
+        state = live.load(("Namespace", "Service"))
+        (gap,) = state.unreadable
+        assert "configmaps named istio-1-27" in gap.reason
+        assert "whose MeshConfig was not found" in " ".join(state.config.notes)
