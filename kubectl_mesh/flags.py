@@ -118,7 +118,8 @@ def add_input_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--mesh-config",
         metavar="FILE",
-        help="the MeshConfig; default: the `istio` ConfigMap of the input, else Istio's defaults",
+        help="the MeshConfig; default: ConfigMap istio, or istio-REVISION, of the input, else "
+        "Istio's defaults",
     )
 
 

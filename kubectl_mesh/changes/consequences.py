@@ -37,9 +37,8 @@ def unseen(live: Snapshot) -> str:
 
 def doubts(live: Snapshot) -> Iterator[str]:
     """Why it is not known whether all routes lead to something."""
-    for (kind, _), reason in live.coverage.missing.items():
-        if kind in ("Service", "ServiceEntry", "Gateway"):
-            yield f"{reason}: whether all routes lead to what is there is not known"
+    for reason in live.gaps:
+        yield f"{reason}: whether all routes lead to what is there is not known"
 
 
 def ahead(run: Run) -> Phases:

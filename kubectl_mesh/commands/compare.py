@@ -76,7 +76,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--mesh-config",
         metavar="FILE",
-        help="the MeshConfig of both; default: the `istio` ConfigMap of each, or none",
+        help="the MeshConfig of both; default: ConfigMap istio or istio-REVISION of each, or none",
     )
     add_output_flags(parser, tuple(_RENDERERS))
     add_cluster_flags(parser)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from kubectl_mesh.mesh.resource import Fault, Origin, Resource, ResourceId
-from kubectl_mesh.mesh.schema import conform, kind_of, project
+from kubectl_mesh.mesh.resource import Fault, Origin, Resource
+from kubectl_mesh.mesh.schema import conform, identity, kind_of, project
 
 
 def as_resource(
@@ -33,9 +33,9 @@ def as_resource(
     where = str(own) if is_name(own) else namespace
     if kind and not kind.namespaced:
         where = ""
-    identity = ResourceId(kind.name if kind else value["kind"], where, str(name))
+    key = identity(value["apiVersion"], value["kind"], where, str(name))
     kept = None if in_part and kind and not kind.is_whole else value
-    return Resource(identity, value["apiVersion"], kept, data, origin, faults)
+    return Resource(key, value["apiVersion"], kept, data, origin, faults)
 
 
 def is_name(value: Any) -> bool:

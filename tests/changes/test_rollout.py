@@ -625,3 +625,64 @@ def test_what_is_being_deleted_is_waited_for_where_it_is_to_go() -> None:
     found = planned([], live=live, gone=[rule("v1"), ending(route("v1"), "x/y")])
     assert told(found) == [["delete VirtualService/web*"], ["delete DestinationRule/web"]]
     assert "is being deleted" in found.phases[0].steps[0].reasons[0]
+
+
+# The Kubernetes Gateway API
+
+
+def http_route(*backends: str, name: str = "way", parent: str = "web") -> Object:
+    return {
+        "apiVersion": "gateway.networking.k8s.io/v1",
+        "kind": "HTTPRoute",
+        "metadata": {"name": name, "namespace": "a"},
+        "spec": {
+            "parentRefs": [{"group": "", "kind": "Service", "name": parent}],
+            "rules": [{"backendRefs": [{"name": each, "port": 80} for each in backends]}],
+        },
+    }
+
+
+def test_a_route_that_is_not_followed_comes_after_what_it_leads_to() -> None:
+    made = [http_route("new", parent="new"), service("new")]
+    found = planned(made)
+    assert told(found) == [["create Service/new*"], ["create HTTPRoute/way"]]
+    assert found.refusals == ()
+    (risk,) = [each for each in found.risks if "in both states" in each]
+    assert risk.startswith("HTTPRoute a/way ")
+    assert risk.endswith(": it was not proved that none of its requests fails")
+
+
+def test_a_route_that_is_not_followed_goes_before_what_it_leads_to() -> None:
+    gone = [service("new"), http_route("new", parent="new")]
+    found = planned([], live=[*LIVE, *gone], gone=gone)
+    assert told(found) == [["delete HTTPRoute/way*"], ["delete Service/new"]]
+    assert found.refusals == ()
+
+
+def test_a_backend_that_goes_or_is_not_there_is_refused() -> None:
+    live = [*LIVE, service("new"), http_route("new")]
+    found = planned([], live=live, gone=[service("new")])
+    assert found.refusals == (
+        "HTTPRoute a/way sends requests to Service a/new, which is not there",
+    )
+    assert planned([http_route("none")]).refusals[0].endswith("Service a/none, which is not there")
+    assert planned([http_route("none")], allow_broken=True).refusals == ()
+    assert planned([rule("v1", "v2")], live=[*LIVE, http_route("none")]).refusals == ()
+
+
+def test_a_route_that_may_decide_is_a_risk_for_its_hosts_alone() -> None:
+    other = service("other"), virtual_service("other", ["other"], to("other", ""))
+    live = [*LIVE, *other, http_route("web")]
+    found = planned([route("v1", "v1")], live=live)
+    assert found.refusals == ()
+    assert [each for each in found.risks if each.startswith("HTTPRoute a/way may decide")]
+    changed = virtual_service("other", ["other"], {**to("other", ""), "timeout": "1s"})
+    assert planned([changed], live=live).risks == ()
+
+
+def test_what_could_not_be_read_is_told_of_the_plan() -> None:
+    mesh = snapshot(*copy.deepcopy([*LIVE]), live=True)
+    mesh.coverage = replace(mesh.coverage, missing={("Pod", None): "cannot list pods"})
+    found = plan(mesh, [], [], Server())
+    assert found.gaps == ("cannot list pods",)
+    assert "cannot list pods" in found.risks[0]
