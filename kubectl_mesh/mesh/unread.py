@@ -257,6 +257,11 @@ class Unread:
                 if parent.port in (0, port) and (route.namespace in (parent.namespace, namespace)):
                     yield route.resource
 
+    def ruling(self, host: str) -> Iterator[Resource]:
+        """The routes that may rule a host of the registry for any sidecar."""
+        for ruling in self._mesh_rules.covering(host):
+            yield from (route.resource for route, _ in ruling)
+
     @cached_property
     def _mesh_rules(self) -> HostMap[tuple[Route, Reference]]:
         return HostMap(

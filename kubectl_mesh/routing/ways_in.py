@@ -27,7 +27,7 @@ from kubectl_mesh.mesh.destination_rules import Subset
 from kubectl_mesh.mesh.gateways import MESH
 from kubectl_mesh.mesh.hosts import covers, namespace_of
 from kubectl_mesh.mesh.registry import endpoint_labels
-from kubectl_mesh.mesh.resource import Path, Resource
+from kubectl_mesh.mesh.resource import Path
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.mesh.unread import REASON
 from kubectl_mesh.mesh.virtual_services import Destination, VirtualService
@@ -455,19 +455,8 @@ def service_namespace(snapshot: Snapshot, host: str) -> str | None:
 
 def unread_rule(snapshot: Snapshot, host: str) -> str | None:
     """Why it is not known what sidecars do with requests for a host; None where it is."""
-    route = _routes_of_services(snapshot).get(host)
+    route = next(snapshot.unread.ruling(host), None)
     return f"{route} may rule {host} in the mesh, and {REASON}" if route else None
-
-
-@lru_cache(maxsize=1)
-def _routes_of_services(snapshot: Snapshot) -> Mapping[str, Resource]:
-    """A route of the Kubernetes Gateway API for each host whose Service is the parent of one."""
-    return {
-        f"{parent.name}.{parent.namespace}.svc.{snapshot.config.domain}": route.resource
-        for route in snapshot.unread.routes
-        for parent in route.parents
-        if parent.is_service
-    }
 
 
 def rules_met_at_waypoint(snapshot: Snapshot, host: str) -> frozenset[str]:
