@@ -208,6 +208,22 @@ def test_what_a_rollout_sets_the_weights_of() -> None:
     assert "Rollout a/web sets the weights of VirtualService a/young" in reasons(found)
 
 
+@pytest.mark.parametrize(("routes", "is_refused"), [([], True), (["primary"], False)])
+def test_the_one_rule_whose_weights_a_rollout_sets(routes: list[str], is_refused: bool) -> None:
+    """A Rollout that does not name the rule fails where there are several."""
+    istio = {"virtualServices": [{"name": "old", "routes": routes}]}
+    strategy = {"strategy": {"canary": {"trafficRouting": {"istio": istio}}}}
+    found = mesh(
+        virtual_service("old", ["shop"], {**to("shop"), "name": "primary"}, age=2),
+        virtual_service("young", ["shop"], to("shop", prefix("/a")), age=1),
+        thing("argoproj.io/v1alpha1", "Rollout", "web", strategy),
+    )
+    if is_refused:
+        assert "sets the weights of the one http rule of VirtualService a/old" in reasons(found)
+    else:
+        assert merged(found).survivor.resource.name == "old"
+
+
 def test_rules_of_chosen_clients_are_not_bound() -> None:
     """Naming gateways would switch their source fields off."""
     chosen = to("shop", prefix("/a", sourceLabels={"app": "x"}))
