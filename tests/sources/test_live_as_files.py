@@ -1,6 +1,6 @@
 """What is found in manifests, and in the same objects as an API server gives them.
 
-The stand-in adds what every API server does; tests/realmesh/test_live_as_files.py asks a real one.
+The stand-in adds what every API server does.
 """
 
 from __future__ import annotations
