@@ -30,6 +30,8 @@ from kubectl_mesh.rules.rule import Finding, Skip
 _RULES = ("KM606", "KM610")
 """Delegates that are left out, and listeners that Envoy refuses."""
 _ALL = 100
+SEEN = ("VirtualService", "DestinationRule")
+"""Kinds of which all objects have to be seen."""
 _Match = frozenset[tuple[str, str]]
 """The conditions of a match, by the field that they are for."""
 _Way = tuple[str, str | None, str, str]
@@ -82,6 +84,18 @@ class Failure:
         """Which requests these are, of whatever client, and where they cannot be sent."""
         clusters = [(each.host, each.subset, each.port) for each in self.clusters]
         return self.way, sorted(self.match), self.share, clusters
+
+
+def unseen(live: Snapshot) -> str:
+    """Why it is not known which routes there are; "" if it is."""
+    missing = live.coverage.missing.items()
+    return next((reason for (kind, _), reason in missing if kind in SEEN), "")
+
+
+def doubts(live: Snapshot) -> Iterator[str]:
+    """Why it is not known whether all routes lead to something."""
+    for reason in live.gaps:
+        yield f"{reason}: whether all routes lead to what is there is not known"
 
 
 class Failures:

@@ -784,9 +784,9 @@ def _succeeded(
     document: Mapping[str, Any] | None, recreated: Mapping[str, str]
 ) -> Mapping[str, Any] | None:
     """An object with the uid of the last one that undo has created in its place."""
-    uid = uid_of(document)
-    while uid in recreated:
-        uid = recreated[uid]
+    uid, left = uid_of(document), dict(recreated)
+    while uid in left:
+        uid = left.pop(uid)
     if document is None or uid == uid_of(document):
         return document
     return {**document, "metadata": {**document["metadata"], "uid": uid}}

@@ -19,26 +19,12 @@ from kubectl_mesh.sources.cluster import ClusterOrigin
 
 Phases = Sequence[Sequence[Step]]
 """Steps, parted by waits for the proxies."""
-SEEN = ("VirtualService", "DestinationRule")
-"""Kinds of which all objects have to be seen."""
 
 
 def concerns_routes(run: Run) -> bool:
     """Whether a run has to do with what routing reads."""
     steps = (_step(run, each, back=False) for each in run.entries)
     return any(outlook.kind_looked_at(step.resource) in KINDS for step in steps)
-
-
-def unseen(live: Snapshot) -> str:
-    """Why it is not known which routes there are; "" if it is."""
-    missing = live.coverage.missing.items()
-    return next((reason for (kind, _), reason in missing if kind in SEEN), "")
-
-
-def doubts(live: Snapshot) -> Iterator[str]:
-    """Why it is not known whether all routes lead to something."""
-    for reason in live.gaps:
-        yield f"{reason}: whether all routes lead to what is there is not known"
 
 
 def ahead(run: Run) -> Phases:

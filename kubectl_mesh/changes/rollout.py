@@ -15,7 +15,7 @@ from functools import cached_property
 from typing import Any, Protocol
 
 from kubectl_mesh.changes import outlook
-from kubectl_mesh.changes.breakage import Failures, breaks
+from kubectl_mesh.changes.breakage import Failures, breaks, doubts
 from kubectl_mesh.changes.change_set import ChangeSet, Ready, Step
 from kubectl_mesh.changes.deletion import being_deleted, is_terminating
 from kubectl_mesh.changes.meanwhile import astray, in_step
@@ -38,9 +38,7 @@ _SUBSETS = ("spec", "subsets")
 _Unions = Mapping[str, tuple[Document, Document]]
 """By path, what is applied to a DestinationRule for a while, and what becomes of it."""
 _CALLED = ("Service", "ServiceEntry")
-_CHECKED = (*_CALLED, "Gateway")
-"""Kinds without which it is not known whether routes lead anywhere."""
-_OFFERING = (*_CHECKED, "Sidecar")
+_OFFERING = (*_CALLED, "Gateway", "Sidecar")
 """Kinds of which something can be added or taken away on which routes rely."""
 _MOST_TRIED = 20
 """Of so many objects at most the other place in the order is tried."""
@@ -425,8 +423,7 @@ class _Planning:
                         )
 
     def _risks(self) -> Iterator[str]:
-        for reason in self._live.gaps:
-            yield f"{reason}: whether all routes lead to what is there is not known"
+        yield from doubts(self._live)
         yield from self._unproved()
         for each in self._of(_RULES):
             before = {_name(subset): subset for subset in _subsets(each.live or {})}

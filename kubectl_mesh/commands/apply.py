@@ -249,7 +249,7 @@ def _plan(args: argparse.Namespace, cluster: Cluster) -> tuple[Snapshot, Plan]:
 
 def _live(args: argparse.Namespace) -> Snapshot:
     """The whole mesh as it is. Raises Forbidden and Conflict where not all routes can be seen."""
-    from kubectl_mesh.changes.consequences import unseen
+    from kubectl_mesh.changes.breakage import unseen
 
     live = whole_mesh(args)
     name_limits(live)

@@ -349,7 +349,7 @@ def check_consequences(args: argparse.Namespace, found: Run, *, back: bool) -> N
 
     And where that cannot be seen, Forbidden if nothing can. With --allow-broken it only says so.
     """
-    from kubectl_mesh.changes import consequences
+    from kubectl_mesh.changes import breakage, consequences
 
     if not consequences.concerns_routes(found):
         return
@@ -357,10 +357,10 @@ def check_consequences(args: argparse.Namespace, found: Run, *, back: bool) -> N
     try:
         with collector_paused():
             live = whole_mesh(args)
-            unseen = consequences.unseen(live)
+            unseen = breakage.unseen(live)
             if unseen:
                 raise Conflict(f"{unseen}: what would fail is not known")
-            for doubt in consequences.doubts(live):
+            for doubt in breakage.doubts(live):
                 print(f"Warning: {safe(doubt)}", file=sys.stderr)
             phases = consequences.back(found, live) if back else consequences.ahead(found)
             broken = consequences.broken_by(live, phases, (found.cures or ()) if back else ())

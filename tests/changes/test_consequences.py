@@ -6,8 +6,9 @@ from collections.abc import Iterable
 
 import pytest
 
+from kubectl_mesh.changes.breakage import unseen
 from kubectl_mesh.changes.change_set import ChangeSet, Step
-from kubectl_mesh.changes.consequences import ahead, back, broken_by, concerns_routes, cures, unseen
+from kubectl_mesh.changes.consequences import ahead, back, broken_by, concerns_routes, cures
 from kubectl_mesh.changes.journal import Entry, Run, State, new_run
 from kubectl_mesh.changes.patch import Target
 from kubectl_mesh.mesh.snapshot import Coverage, Snapshot

@@ -367,3 +367,16 @@ def test_who_may_not_get_the_identity_goes_by_uids(
     bob = ("--kubeconfig", str(shop.server.user("bob")), "--journal", str(shop.journal.folder))
     main(["undo", "--yes", *bob])
     assert "you may not get Namespace kube-system" in capsys.readouterr().err
+
+
+def test_a_journal_that_goes_in_circles(shop: Shop) -> None:
+    shop.cluster().apply(shop.changes(), shop.journal, quiet)
+    two = live(shop, "two")
+    shop.server.delete(two)
+    shop.server.create([content(two)])
+    run = shop.run()
+    for entry in run.entries:
+        entry.recreated = uid_of(entry.before)
+    shop.journal.write(run)
+    with pytest.raises(Conflict, match="two: it was deleted and created anew"):
+        shop.cluster().undo(shop.run(), shop.journal, quiet, force=False)
