@@ -334,7 +334,7 @@ def _step(step: Step) -> Mapping[str, Any]:
 
 def _told(plan: Plan, paint: Paint) -> Iterator[str]:
     room = width()
-    if not plan.phases:
+    if not plan.phases and not plan.refusals:
         yield paint("Nothing to change.", "bold", "green")
     for number, phase in enumerate(plan.phases, 1):
         lines = [wrap(safe(f"{number}. {phase.title}: {phase.why}"), room, "", "   ")]

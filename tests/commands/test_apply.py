@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from kubectl_mesh.changes.rollout import Plan
 from kubectl_mesh.cli import main
+from kubectl_mesh.commands.apply import _told
+from kubectl_mesh.term import Paint
 from tests.commands.test_undo import KUBECONFIG
 
 RULE = (
@@ -70,3 +73,10 @@ def test_manifests_that_cannot_be_applied(
     file.write_text(text)
     assert run(tmp_path, "-f", str(file)) == status
     assert said in capsys.readouterr().err
+
+
+def test_what_is_refused_is_not_nothing_to_change() -> None:
+    assert list(_told(Plan((), (), ()), Paint(False))) == ["Nothing to change."]
+    assert list(_told(Plan((), ("it is being deleted",), ()), Paint(False))) == [
+        "REFUSED\n  it is being deleted"
+    ]
