@@ -141,6 +141,7 @@ _WORKLOAD_ENTRY = {"address": str, "labels": _STRINGS}
 _SIDECAR = {
     "workloadSelector": {"labels": _STRINGS},
     "egress": [{"hosts": [str], "port": {"number": int}}],
+    "outboundTrafficPolicy": {"mode": str},
 }
 _SERVICE = {
     "type": str,

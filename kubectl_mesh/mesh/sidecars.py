@@ -1,7 +1,7 @@
 """Sidecar resources: which hosts the proxies of a workload are told of.
 
 Models the choice of a Sidecar for a workload (`getSidecarScope`) and
-`convertIstioListenerToWrapper` of istiod. Only egress is read.
+`convertIstioListenerToWrapper` of istiod. Only egress and outboundTrafficPolicy are read.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ class Sidecars:
 
     def __init__(self, resources: Iterable[Resource], config: MeshConfig) -> None:
         self._root = config.root_namespace
+        self._mesh_registry_only = config.registry_only
         self._resources = sorted(resources, key=lambda resource: resource.age_key)
 
     @cached_property
@@ -77,6 +78,28 @@ class Sidecars:
             return EVERYTHING
         found = [_egress(listener, namespace) for listener in listeners]
         return next((each for each in found if each.port in (None, port)), Egress(None, {}))
+
+    def registry_only(self, namespace: str, labels: Mapping[str, str]) -> bool:
+        """Whether a workload's proxy lets nothing out to hosts that the registry does not know.
+
+        The Sidecar's outboundTrafficPolicy replaces the mesh's; without a mode it is REGISTRY_ONLY.
+        """
+        sidecar = self.for_client(namespace, labels)
+        policy = sidecar.spec.get("outboundTrafficPolicy") if sidecar else None
+        if policy is None:
+            return self._mesh_registry_only
+        return bool(policy.get("mode", "REGISTRY_ONLY") == "REGISTRY_ONLY")
+
+    @cached_property
+    def depends_on_namespace(self) -> bool:
+        """Whether the mesh's default Sidecar imports other hosts into each namespace."""
+        return any(
+            entry.startswith("./")
+            for resource in self._by_namespace.get(self._root, ())
+            if not selector_of(resource)
+            for listener in resource.spec.get("egress") or ()
+            for entry in listener.get("hosts") or ()
+        )
 
 
 def selector_of(sidecar: Resource) -> Mapping[str, str]:

@@ -30,7 +30,7 @@ from kubectl_mesh.routing.regions import (
 from kubectl_mesh.routing.request import Request
 from kubectl_mesh.routing.rewriting import telling_apart
 from kubectl_mesh.routing.router import Client, GatewayProxy, Router
-from kubectl_mesh.routing.scope import Scope, scope_of, unread
+from kubectl_mesh.routing.scope import Scope, not_compared, scope_of, unread
 from kubectl_mesh.routing.table import Route, Table
 from kubectl_mesh.routing.treatment import (
     Caller,
@@ -244,7 +244,7 @@ class Comparing:
 
     def run(self) -> Comparison:
         scope = scope_of(*self._snapshots)
-        self._doubts |= dict.fromkeys(unread(scope))
+        self._doubts |= dict.fromkeys((*unread(scope), *not_compared(scope)))
         if scope.is_empty:
             self._result.undecided = list(self._doubts)
             return self._result

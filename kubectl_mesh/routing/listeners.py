@@ -55,14 +55,15 @@ class Listeners:
         return Listener(
             f"the sidecar's listener for port {port} of {service.resource}",
             tuple(chains),
-            self._rest,
+            self._rest(client),
             address_in(host) or _address_of(service),
             last_for_all=True,
         )
 
-    @property
-    def _rest(self) -> Any:
-        return "blackhole" if self._router.snapshot.config.registry_only else "passthrough"
+    def _rest(self, client: Client) -> Any:
+        sidecars = self._router.snapshot.sidecars
+        closed = sidecars.registry_only(client.namespace, client.labels)
+        return "blackhole" if closed else "passthrough"
 
     def _service(self, client: Client, egress: Egress, host: str, port: int) -> Service | None:
         """What a client that connects to a host means, in the registry as it knows it."""
@@ -107,7 +108,7 @@ class Listeners:
             self._shared[key] = Listener(
                 name,
                 found[0] if is_sure else (),
-                self._rest,
+                self._rest(client),
                 unread=None if is_sure else _tied(services, client, port),
                 for_any_host=True,
                 last_for_all=True,

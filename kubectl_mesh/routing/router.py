@@ -84,7 +84,8 @@ class Router:
             table = listener.table(domain)
             if table is not None:
                 return table
-        return Table("blackhole" if self.snapshot.config.registry_only else "passthrough", "*")
+        closed = self.snapshot.sidecars.registry_only(client.namespace, client.labels)
+        return Table("blackhole" if closed else "passthrough", "*")
 
     def gateway(self, proxy: GatewayProxy, host: str, port: int, *, tls: bool) -> Table | None:
         """What a gateway does with HTTP requests to `host` on a server's port.

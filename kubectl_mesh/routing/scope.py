@@ -9,7 +9,8 @@ from typing import Any
 
 from kubectl_mesh.mesh.hosts import covers, fqdn, is_wildcard, overlap, patterns_for
 from kubectl_mesh.mesh.registry import Service
-from kubectl_mesh.mesh.resource import Resource, ResourceId
+from kubectl_mesh.mesh.resource import Path, Resource, ResourceId, dotted
+from kubectl_mesh.mesh.schema import KINDS as SCHEMA
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.mesh.unread import KINDS as UNREAD
 from kubectl_mesh.mesh.unread import REASON, content
@@ -20,6 +21,13 @@ from kubectl_mesh.routing.router import GatewayProxy
 _READ = {"VirtualService", "DestinationRule", "Service", "ServiceEntry", "Gateway", "Sidecar"}
 KINDS = (*sorted(_READ), "Namespace", *WORKLOAD_KINDS)
 """The kinds that have a bearing on routes; Namespaces only on who has a sidecar."""
+_GATEWAY = SCHEMA["Gateway"].shape["spec"]
+(_SERVER,) = _GATEWAY["servers"]
+KNOWN: Mapping[str, Any] = {
+    "Gateway": {**_GATEWAY, "servers": [{**_SERVER, "tls": {"httpsRedirect": bool}}]},
+    "Sidecar": SCHEMA["Sidecar"].shape["spec"],
+}
+"""The fields that are compared; a server's tls.mode only in so far as it ends TLS or passes it."""
 _HTTP_PORT = 80
 _PORTS = 65536
 
@@ -164,6 +172,47 @@ def unread(scope: Scope) -> Iterator[str]:
     ):
         if host in touched or any(covers(pattern, host) for pattern in wildcards):
             yield f"{resource} sends requests to {host}, and {REASON}"
+
+
+def not_compared(scope: Scope) -> Iterator[str]:
+    """What differs in Istio's objects, and is compared by nothing."""
+    before, after = scope.snapshots
+    for kind in ("Gateway", "Sidecar"):
+        for key in dict.fromkeys(each.id for state in scope.snapshots for each in state.of(kind)):
+            one, other = (state.get(key.kind, key.namespace, key.name) for state in (before, after))
+            if kind == "Gateway" and not (one and other):
+                continue  # what it serves at all is compared
+            fields = [_left_out(each.spec, KNOWN[kind]) if each else {} for each in (one, other)]
+            for path in sorted({*fields[0], *fields[1]}, key=str):
+                if fields[0].get(path) != fields[1].get(path):
+                    told = dotted(("spec", *path))
+                    yield f"{key}: {told} is not the same in both states, and is not compared"
+    for key in dict.fromkeys(
+        each.id for state in scope.snapshots for each in state.everything() if each.faults
+    ):
+        states = [state.get(key.kind, key.namespace, key.name) for state in scope.snapshots]
+        for found in states:
+            if found and found.faults and any(not each or each.raw != found.raw for each in states):
+                fault = found.faults[0]
+                yield (
+                    f"{key}: {dotted(fault.path)} is {fault.found}, expected {fault.expected}: the "
+                    "API server refuses the object"
+                )
+
+
+def _left_out(value: Any, known: Any, path: Path = ()) -> dict[Path, Any]:
+    """The fields of an object that are not known, by their paths."""
+    if isinstance(value, dict) and isinstance(known, dict) and "*" not in known:
+        found: dict[Path, Any] = {}
+        for name, each in value.items():
+            found |= _left_out(each, known.get(name), (*path, name))
+        return found
+    if isinstance(value, list) and isinstance(known, list):
+        found = {}
+        for index, each in enumerate(value):
+            found |= _left_out(each, known[0], (*path, index))
+        return found
+    return {} if known is not None else {path: value}
 
 
 def _full_names(domain: str, snapshot: Snapshot) -> Iterator[str]:

@@ -440,7 +440,7 @@ def _no_chain(listener: Listener, connection: Connection) -> Effect:
         return Effect("refused", None, None, f"{_in_vain(listener, connection)}: closed")
     why = _in_vain(listener, connection) if listener.server_names else _NOTHING
     if listener.rest == "blackhole":
-        why = f"{why}, and the mesh's outboundTrafficPolicy is REGISTRY_ONLY: closed"
+        why = f"{why}, and its outboundTrafficPolicy is REGISTRY_ONLY: closed"
         return Effect("blackhole", None, None, why)
     return Effect("passthrough", None, None, f"{why}; it goes to the address that the client dials")
 
@@ -474,8 +474,8 @@ def _without_route(table: Table) -> Effect:
         return Effect("passthrough", None, None, why)
     if table.kind == "blackhole":
         why = (
-            "the sidecar knows no such host on this port, and the mesh's outboundTrafficPolicy "
-            "is REGISTRY_ONLY"
+            "the sidecar knows no such host on this port, and its outboundTrafficPolicy is "
+            "REGISTRY_ONLY"
         )
         return Effect("blackhole", 502, None, why)
     if table.kind == "no-route":

@@ -77,7 +77,7 @@ class Distinctions:
         for service in providers:
             if not service.export.everyone:
                 self.namespaces |= {service.namespace, *service.export.namespaces}
-        if len(providers) > 1:
+        if len(providers) > 1 or snapshot.sidecars.depends_on_namespace:
             self.namespaces |= {service.namespace for service in providers}
 
     def add_sidecars(self, snapshot: Snapshot) -> None:
@@ -108,6 +108,8 @@ def distinctions(routers: Sequence[Router], domain: str) -> Distinctions:
         }
         for vs in rules:
             found.add_virtual_service(router, vs)
+            if snapshot.sidecars.depends_on_namespace:
+                found.namespaces.add(vs.namespace)
             hosts |= {target.host for target in router.destinations(vs)}
         for host in hosts:
             found.add_host(router, host)

@@ -276,7 +276,7 @@ def test_a_host_outside_the_registry_is_routed_on_port_80(client: Proxy) -> None
 
 
 @given(
-    istio("Sidecar", "alone", "alone", egress=[{"hosts": ["alone/*"]}]),
+    istio("Sidecar", "alone", "alone", egress=[{"hosts": ["alone/*"]}], outboundTrafficPolicy={}),
     service("bystander", ports={"http": 80}),
     virtual_service("bystander", "bystander", says("bystander")),
     virtual_service("nowhere", "*.nowhere.test", says("nowhere")),
@@ -413,6 +413,25 @@ def test_a_sidecar_resource_limits_services_and_virtual_services(clients: Client
     assert ask(clients.scoped, "seen.other:5000") == "v1"
     assert ask(clients.client, "seen.other:5000") == "from default"
     assert route(clients.scoped, "unseen.other:5000")[1] == PASSTHROUGH
+
+
+@given(
+    istio(
+        "Sidecar",
+        "stranger",
+        "default",
+        workloadSelector={"labels": {"app": "stranger"}},
+        egress=[{"hosts": ["*/*"]}],
+        outboundTrafficPolicy={"mode": "REGISTRY_ONLY"},
+    ),
+    service("within", pods={"v1": 1}),
+)
+def test_the_policy_of_a_sidecar_resource_for_hosts_outside_the_registry(clients: Clients) -> None:
+    """It replaces the mesh's, which lets requests out here; without a mode it is REGISTRY_ONLY."""
+    assert ask(clients.stranger, "within:5000") == "v1"
+    assert route(clients.client, "elsewhere.test:5000")[1] == PASSTHROUGH
+    assert ask(clients.stranger, "elsewhere.test:5000") == 502
+    assert ask(clients.alone, "elsewhere.test") == 502
 
 
 # Matches: gateways, sources, ports (section 5)

@@ -922,3 +922,84 @@ def test_fields_of_a_service(field: str, value: Any, *, same: bool) -> None:
 def test_whether_requests_fail_is_no_matter_of_words(rule: Manifest, *, fails: bool) -> None:
     found = of([service(), web(to())], [service(), web({**rule, "brandNew": 1})])
     assert [each.after.treatment.fails for each in found.differences] == [fails]
+
+
+def sidecar(namespace: str, **spec: Any) -> Manifest:
+    return istio("Sidecar", namespace, "default", 1, spec)
+
+
+ALL = [{"hosts": ["*/*"]}]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "mesh", "same"),
+    [
+        ("REGISTRY_ONLY", "ALLOW_ANY", MeshConfig(), False),
+        (None, "REGISTRY_ONLY", MeshConfig(), False),
+        (None, "ALLOW_ANY", MeshConfig(), True),
+        (None, "ALLOW_ANY", MeshConfig(registry_only=True), False),
+        (None, "REGISTRY_ONLY", MeshConfig(registry_only=True), True),
+        (None, "", MeshConfig(), False),
+    ],
+)
+def test_the_sidecars_policy_for_hosts_outside_the_registry(
+    one: str | None, other: str, mesh: MeshConfig, *, same: bool
+) -> None:
+    def state(mode: str | None) -> Snapshot:
+        policy = {} if mode is None else {"outboundTrafficPolicy": {"mode": mode} if mode else {}}
+        manifests = [service(), workload("web"), sidecar("shop", egress=ALL, **policy)]
+        return Snapshot(map(resource, manifests), mesh)
+
+    found = compare(state(one), state(other))
+    assert (found.verdict == SAME) is same
+    assert all(each.places[0].namespace == "shop" for each in found.differences)
+
+
+def test_the_default_sidecar_of_the_mesh_holds_where_no_pod_was_seen() -> None:
+    before = [service(), workload("web", app="web")]
+    after = [*before, sidecar("istio-system", egress=[{"hosts": ["./*"]}])]
+    found = compare(snapshot(before), snapshot(after))
+    assert {place.namespace for each in found.differences for place in each.places} >= {"default"}
+    assert "shop" not in {p.namespace for each in found.differences for p in each.places}
+
+
+def https(**server: Any) -> Manifest:
+    port = {"number": 443, "name": "https", "protocol": "HTTPS"}
+    return gateway({"hosts": ["*"], "port": port, **server})
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "field"),
+    [
+        (
+            https(tls={"mode": "SIMPLE", "credentialName": "a"}),
+            https(tls={"mode": "MUTUAL", "credentialName": "a"}),
+            "Gateway shop/gw: spec.servers[0].tls.mode",
+        ),
+        (
+            https(tls={"mode": "SIMPLE", "credentialName": "a"}),
+            https(tls={"mode": "SIMPLE", "credentialName": "b"}),
+            "Gateway shop/gw: spec.servers[0].tls.credentialName",
+        ),
+        (https(), https(bind="192.0.2.1"), "Gateway shop/gw: spec.servers[0].bind"),
+        (
+            sidecar("shop", egress=ALL),
+            sidecar("shop", egress=ALL, ingress=[{"defaultEndpoint": "127.0.0.1:9"}]),
+            "Sidecar shop/default: spec.ingress",
+        ),
+    ],
+)
+def test_a_field_that_nothing_compares_is_named(
+    before: Manifest, after: Manifest, field: str
+) -> None:
+    found = compare(snapshot([service(), before]), snapshot([service(), after]))
+    assert f"{field} is not the same in both states, and is not compared" in found.undecided
+    assert compare(snapshot([service(), after]), snapshot([service(), after])).verdict == SAME
+
+
+def test_an_object_that_the_api_server_refuses_is_not_the_same() -> None:
+    found = compare(snapshot([service(), web(to())]), snapshot([service(), web(to(timeout=5))]))
+    assert found.undecided == [
+        "VirtualService shop/web: spec.http[0].timeout is the number 5, expected a string: the API "
+        "server refuses the object"
+    ]
