@@ -19,6 +19,8 @@ from kubectl_mesh.mesh.workloads import Workloads
 CLUSTER = "topology.istio.io/cluster"
 NETWORK = "topology.istio.io/network"
 _EAST_WEST = ("istio", "eastwestgateway")
+_EAST_WEST_CLASS = "istio-east-west"
+"""The class of the Gateways of the Kubernetes Gateway API that join ambient clusters."""
 _SINGLE = ("", "Kubernetes")
 """What istiod calls the cluster where nobody named it."""
 _VARIABLES = {
@@ -60,7 +62,10 @@ def _of_labels(resources: Iterable[Resource]) -> Iterator[str]:
     for resource in resources:
         if resource.labels.get(NETWORK):
             yield f"{resource} has the label {NETWORK}"
-        elif _EAST_WEST in resource.labels.items():
+        elif (
+            _EAST_WEST in resource.labels.items()
+            or resource.spec.get("gatewayClassName") == _EAST_WEST_CLASS
+        ):
             yield f"{resource} is of an east-west gateway"
 
 

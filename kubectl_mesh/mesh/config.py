@@ -48,7 +48,7 @@ class MeshConfig:
     not know. The three exports are the defaults for resources without exportTo. `unread` holds the
     fields that nothing is known of here, as texts. `several_clusters` says which setting is for a
     mesh of several clusters; "" if none is. `notes` say why these settings were taken, and no
-    others.
+    others; `fault` says why they could not be read, where these are Istio's defaults for that.
     """
 
     root_namespace: str = "istio-system"
@@ -64,6 +64,7 @@ class MeshConfig:
     unread: tuple[tuple[str, str], ...] = ()
     several_clusters: str = ""
     notes: tuple[str, ...] = field(default=(), compare=False)
+    fault: str = field(default="", compare=False)
 
     @classmethod
     def from_mapping(cls, value: Mapping[str, Any]) -> MeshConfig:

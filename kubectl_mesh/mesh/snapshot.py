@@ -114,8 +114,8 @@ class Snapshot:
     def gaps(self) -> tuple[str, ...]:
         """What was to be read and could not be, and why."""
         failed = (str(each) for each in self.unreadable if each.failed)
-        parts = (*self.coverage.missing.values(), *failed)
-        return tuple(dict.fromkeys(parts))
+        parts = (*self.coverage.missing.values(), *failed, self.config.fault)
+        return tuple(dict.fromkeys(filter(None, parts)))
 
     def missing(self, kind: str, namespace: str | None = None) -> str | None:
         """Why `kind` could not be read in `namespace` (None: at all); None where it was read."""
@@ -197,7 +197,8 @@ class Snapshot:
 
         None where nothing shows that the mesh has several. The objects of Istio are of one cluster.
         """
-        labelled = (each for kind in ("Namespace", "Service") for each in self.of(kind))
+        kinds = ("Namespace", "Service", KUBERNETES_GATEWAY)
+        labelled = (each for kind in kinds for each in self.of(kind))
         sign = sign_of_several(
             self.config,
             labelled,

@@ -102,7 +102,12 @@ def examine_all(
     not_read = [each for each in in_scope if each.kind in unread.KINDS]
     examined = len(in_scope) - len(not_read)
     for reason in unread.told(not_read):
-        skipped[code, reason] = Skipped(code, reason, not examined, unread=True)
+        skipped[code, reason] = Skipped(code, reason, False, unread=True)
+    if not examined:
+        skipped = {
+            key: replace(each, failed=True) if each.code == code else each
+            for key, each in skipped.items()
+        }
     ordered = sorted(map(_joined, found.values()), key=_order)
     if namespaces is not None and not any(each.coverage.live for each in meshes.values()):
         for namespace in sorted({*namespaces} - {each.namespace for each in in_scope}):
@@ -127,6 +132,8 @@ def _findings(
         skipped[code, f"{unreadable.position}{reason}"] = Skipped(
             code, reason, unreadable.failed, unreadable.position
         )
+    if snapshot.config.fault:
+        skipped[code, snapshot.config.fault] = Skipped(code, snapshot.config.fault, True)
     for note in snapshot.config.notes:
         skipped[code, note] = Skipped(code, note, False)
     needed = {kind for rule in rules for kind in (*rule.needs, *rule.uses)}

@@ -10,6 +10,7 @@ from kubectl_mesh.mesh.added_labels import ADDED, adders, endpoint_has
 from kubectl_mesh.mesh.destination_rules import Subset
 from kubectl_mesh.mesh.hosts import is_wildcard
 from kubectl_mesh.mesh.registry import Service, endpoint_labels
+from kubectl_mesh.mesh.schema import KUBERNETES_GATEWAY
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.mesh.virtual_services import Destination
 from kubectl_mesh.mesh.workloads import WORKLOAD_KINDS, Workload
@@ -183,7 +184,14 @@ labels, or give the pods the label (in the workload's template, which restarts t
 no route name the subset.""",
     reference="https://istio.io/latest/docs/reference/config/networking/destination-rule/#Subset",
     needs=("DestinationRule", "Service", *WORKLOAD_KINDS),
-    uses=("VirtualService", "ServiceEntry", "WorkloadEntry", "Gateway", "Namespace"),
+    uses=(
+        "VirtualService",
+        "ServiceEntry",
+        "WorkloadEntry",
+        "Gateway",
+        "Namespace",
+        KUBERNETES_GATEWAY,
+    ),
     equivalents=("IST0173", "KIA0203"),
     check=check,
     bad="""\

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from kubectl_mesh.mesh.hosts import is_wildcard, namespace_of
 from kubectl_mesh.mesh.resource import dotted
+from kubectl_mesh.mesh.schema import KUBERNETES_GATEWAY
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.mesh.virtual_services import Destination
 from kubectl_mesh.mesh.visibility import Export
@@ -113,7 +114,7 @@ the cluster create a ServiceEntry.""",
     reference="https://istio.io/latest/docs/reference/config/networking/virtual-service/"
     "#Destination",
     needs=("VirtualService", "Service", "ServiceEntry"),
-    uses=("DestinationRule", "Gateway", "Namespace", "Canary", *WORKLOAD_KINDS),
+    uses=("DestinationRule", "Gateway", "Namespace", "Canary", *WORKLOAD_KINDS, KUBERNETES_GATEWAY),
     equivalents=("IST0101", "KIA1101"),
     check=check,
     bad="""\

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from kubectl_mesh.mesh.schema import KUBERNETES_GATEWAY
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.mesh.workloads import WORKLOAD_KINDS
 from kubectl_mesh.rules.km103_unknown_host import absent
@@ -41,7 +42,7 @@ is gone for good.""",
     reference="https://istio.io/latest/docs/reference/config/networking/destination-rule/"
     "#DestinationRule",
     needs=("DestinationRule", "Service", "ServiceEntry"),
-    uses=("VirtualService", "Gateway", "Namespace", "Canary", *WORKLOAD_KINDS),
+    uses=("VirtualService", "Gateway", "Namespace", "Canary", *WORKLOAD_KINDS, KUBERNETES_GATEWAY),
     equivalents=("IST0174", "KIA0202"),
     check=check,
     bad="""\

@@ -7,6 +7,7 @@ from functools import cache, partial
 
 from kubectl_mesh.mesh.injection import PROXY
 from kubectl_mesh.mesh.registry import Port, Service
+from kubectl_mesh.mesh.schema import KUBERNETES_GATEWAY
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.mesh.workloads import WORKLOAD_KINDS, Workload
 from kubectl_mesh.rules.rule import LISTED, Finding, Rule, Severity
@@ -138,6 +139,7 @@ Silent where the pods are not in the input or declare no ports, and for gateways
         "Gateway",
         "Namespace",
         *WORKLOAD_KINDS,
+        KUBERNETES_GATEWAY,
     ),
     equivalents=("KIA0701",),
     check=check,

@@ -12,6 +12,7 @@ from kubectl_mesh.mesh.injection import (
     namespace_wants_sidecars,
     wants_sidecar,
 )
+from kubectl_mesh.mesh.schema import KUBERNETES_GATEWAY
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.mesh.workloads import WORKLOAD_KINDS, Workload
 from kubectl_mesh.rules.rule import Finding, Rule, Severity, Skip, undecided
@@ -112,7 +113,14 @@ Label the namespace (`istio-injection=enabled`, or `istio.io/rev=<revision>`), a
 workloads: `kubectl rollout restart deployment -n <namespace>`.""",
     reference="https://istio.io/latest/docs/setup/additional-setup/sidecar-injection/",
     needs=("Namespace",),
-    uses=("VirtualService", "DestinationRule", "Gateway", "Service", *WORKLOAD_KINDS),
+    uses=(
+        "VirtualService",
+        "DestinationRule",
+        "Gateway",
+        "Service",
+        *WORKLOAD_KINDS,
+        KUBERNETES_GATEWAY,
+    ),
     equivalents=("IST0102", "IST0103"),
     check=check,
     bad="""\

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from kubectl_mesh.mesh.registry import Service
+from kubectl_mesh.mesh.schema import KUBERNETES_GATEWAY
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.mesh.virtual_services import Destination
 from kubectl_mesh.mesh.workloads import WORKLOAD_KINDS
@@ -93,6 +94,7 @@ Services, and for namespaces of Kubernetes and of Istio.""",
         "Gateway",
         "Namespace",
         *WORKLOAD_KINDS,
+        KUBERNETES_GATEWAY,
     ),
     check=check,
     bad="""\

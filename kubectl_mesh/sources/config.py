@@ -136,7 +136,7 @@ def _notes(
 def _settings(resources: Iterable[Resource]) -> Mapping[str, _Settings]:
     """The MeshConfigs, by revision; that of istio-system counts where there are several of one.
 
-    A text that cannot be read counts as empty, as it does for the report: istiod would refuse it.
+    A text that cannot be read counts as empty, and `fault` says so: istiod would refuse it.
     """
     found: dict[str, _Settings] = {}
     maps = [each for each in resources if each.kind == "ConfigMap" and is_mesh_config(each.name)]
@@ -144,13 +144,17 @@ def _settings(resources: Iterable[Resource]) -> Mapping[str, _Settings]:
     for resource in maps:
         revision = resource.name.removeprefix(_PREFIX) if resource.name != CONFIG_MAP else DEFAULT
         data = resource.data.get("data") or {}
-        text = data.get(KEY)
-        if not text or revision in found:
+        text = data.get(KEY) or ""
+        if not (text or data.get(NETWORKS)) or revision in found:
             continue
         try:
             config = _parse(text, resource.origin.name, resource.namespace)
-        except InputError:
-            config = MeshConfig(root_namespace=resource.namespace)
+        except InputError as error:
+            fault = (
+                f"the MeshConfig of {resource} cannot be read, and Istio's defaults were used: "
+                f"line {error.line or 1} of its text: {error.message}"
+            )
+            config = MeshConfig(root_namespace=resource.namespace, fault=fault)
         config = config.with_networks(_networks(data.get(NETWORKS) or ""))
         found[revision] = _Settings(revision, config, resource.id)
     return found

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from kubectl_mesh.cli import main
 from kubectl_mesh.errors import UsageError
 from kubectl_mesh.sources import repository, sandbox
 from kubectl_mesh.sources.repository import Input
@@ -168,6 +169,17 @@ def test_a_chart_is_named_with_what_renders_it_and_is_not_read(tmp_path: Path) -
     assert not named.failed
     assert f"helm template shop '{chart}' | kubectl mesh doctor -f -" in named.reason
     assert "static" in names(read(tmp_path, render=["never"]))
+
+
+@pytest.mark.parametrize("command", ["doctor", "fix"])
+def test_a_run_that_examines_nothing_fails(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "shop", Chart_yaml=CHART.format(name="shop"), values_yaml="a: 1\n")
+    assert main([command, "-f", str(tmp_path), "-R"]) == 3
+    assert "not rendered: a Helm chart" in " ".join(capsys.readouterr().out.split())
+    write(tmp_path / "plain", a_yaml=SERVICE.format(name="a"))
+    assert main([command, "-f", str(tmp_path), "-R"]) == 0
 
 
 def test_a_kustomization_file_by_itself_is_an_error_that_names_k(tmp_path: Path) -> None:

@@ -125,6 +125,21 @@ def test_the_doctor_fails_for_it_no_run(tmp_path: Path, capsys: pytest.CaptureFi
     assert "no namespace selects a revision" in capsys.readouterr().out
 
 
+def test_settings_that_cannot_be_read_are_named_and_fail_the_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "a.yaml"
+    broken = (SETTINGS % ("istio-1-27", "x")).replace("trustDomain: x", "{{{")
+    path.write_text(broken + NAMESPACE % ("a", NEWER))
+    told = "the MeshConfig of ConfigMap istio-system/istio-1-27 cannot be read"
+    assert main(["doctor", "-f", str(path), "-o", "json"]) == 3
+    (skipped,) = json.loads(capsys.readouterr().out)["skipped"]
+    assert skipped["failed"]
+    assert skipped["reason"].startswith(f"{told}, and Istio's defaults were used: line ")
+    assert main(["compare", str(path), str(path)]) == 3
+    assert told in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("namespaces", [None, {"den"}])
 @pytest.mark.parametrize("kinds", [("Namespace", "Service"), ("Namespace", "ConfigMap")])
 def test_those_of_a_cluster(
