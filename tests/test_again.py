@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import shlex
 import shutil
 from pathlib import Path
@@ -81,6 +82,25 @@ def test_the_doctor_names_the_repair_and_the_repair_itself(run: Run, tmp_path: P
     assert out.endswith(
         f"\nTo see where one request goes: {next_one} -f '{folder}' -R -n greetings\n"
     )
+
+
+def test_standard_input_has_to_be_piped_again(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(GUIDELINES.encode())))
+    assert run("doctor", "-f", "-")[1].endswith("... | kubectl mesh fix -f - -o yaml\n")
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(GUIDELINES.encode())))
+    assert "subset: v1" in run("fix", "-f", "-", "-o", "yaml")[1]
+
+
+def test_what_is_left_out_comes_before_the_next_command(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "it.yaml").write_text(GUIDELINES)
+    (tmp_path / "broken.yaml").write_text("apiVersion: v1\nkind: Service\n x: 1\n")
+    (tmp_path / "chart").mkdir()
+    (tmp_path / "chart" / "Chart.yaml").write_text("apiVersion: v2\nname: x\nversion: 1.0.0\n")
+    _, out, _ = run("fix", "-f", str(tmp_path), "-R")
+    told = [out.index(words) for words in ("COULD NOT BE EXAMINED", "NOT EXAMINED\n", "To make")]
+    assert told == sorted(told)
 
 
 def test_what_takes_a_choice_is_counted(run: Run, tmp_path: Path) -> None:

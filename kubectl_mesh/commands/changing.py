@@ -146,14 +146,19 @@ def texts_of(args: argparse.Namespace, changes: ChangeSet) -> list[files.FileCha
 def show(
     args: argparse.Namespace,
     changes: ChangeSet,
-    texts: Sequence[files.FileChange],
+    texts: Sequence[files.FileChange] | None,
     paint: Paint,
 ) -> None:
-    """Prints a change set as --output says; `texts` is what `texts_of` makes of it."""
+    """Prints a change set as --output says.
+
+    `texts` is what `texts_of` makes of it; None where the files cannot be edited, so that the
+    objects are shown.
+    """
     if args.output != "diff":
         emit(FORMATS[args.output](changes))
     else:
-        lines = files.unified_diff(texts) if is_on_disk(args) else live_diff(changes)
+        is_text = is_on_disk(args) and texts is not None
+        lines = files.unified_diff(texts or ()) if is_text else live_diff(changes)
         emit(paint_diff(lines, paint))
 
 

@@ -26,7 +26,7 @@ from kubectl_mesh.routing.compare import Comparison, compare
 from kubectl_mesh.routing.scope import KINDS
 from kubectl_mesh.sources.config import find_mesh_config, read_mesh_config
 from kubectl_mesh.sources.yaml import collector_paused
-from kubectl_mesh.term import emit, use_color, width
+from kubectl_mesh.term import emit, safe, use_color, width
 
 _RENDERERS: Mapping[str, Callable[[Comparison, Sequence[Unreadable], Layout], str]] = {
     "table": comparison.render,
@@ -86,7 +86,11 @@ def run(args: argparse.Namespace) -> int:
     with collector_paused():
         before, after = _states(args)
         found = compare(before, after)
-    unreadable = list(dict.fromkeys((*before.unreadable, *after.unreadable)))
+    passed_over = dict.fromkeys((*before.unreadable, *after.unreadable))
+    unreadable = [each for each in passed_over if each.failed]
+    for each in passed_over:
+        if not each.failed:
+            print(f"Warning: not compared: {safe(str(each))}", file=sys.stderr)
     found.undecided += [f"{each.where} could not be read" for each in unreadable]
     known = {*found.undecided, *map(str, unreadable)}
     found.undecided += [gap for gap in after.gaps if gap not in known]

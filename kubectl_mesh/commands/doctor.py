@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from kubectl_mesh.commands.inputs import take_meshes
+from kubectl_mesh.commands.inputs import filenames_of, take_meshes
 from kubectl_mesh.errors import UsageError
 from kubectl_mesh.flags import (
     CLUSTER,
@@ -23,6 +23,7 @@ from kubectl_mesh.rules.examine import Report, examine_all
 from kubectl_mesh.rules.ignore import Ignores
 from kubectl_mesh.rules.named import beginning, find
 from kubectl_mesh.rules.rule import Rule, Severity
+from kubectl_mesh.sources.files import STDIN
 from kubectl_mesh.sources.yaml import collector_paused
 from kubectl_mesh.term import emit, safe
 
@@ -113,12 +114,16 @@ def _next(args: argparse.Namespace, report: Report) -> str:
     repairable = [finding for finding in report.findings if finding.repairs]
     if repairable:
         line = again(args, "fix", only=(INPUT, RULES_MEANT, CLUSTER), without=("fail_on",))
+        if STDIN in filenames_of(args):
+            line = f"... | {line} -o yaml"  # there is no file to show a diff of
         asked = sum(len(each.repairs) > 1 or bool(each.repairs[0].unsafe) for each in repairable)
         some = f" ({asked} only with a choice or a flag that it names)" if asked else ""
         which = _some_of(len(repairable), len(report.findings))
         return f"To preview repairs for {which}{some}: {safe(line)}\n"
     if report.resources and not report.findings and not any(each.failed for each in report.skipped):
         line = again(args, "route", "http://HOST/PATH", only=(INPUT, CLUSTER))
+        if STDIN in filenames_of(args):
+            line = f"... | {line}"
         return f"To see where one request goes: {safe(line)}\n"
     return ""
 

@@ -39,7 +39,7 @@ from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.report import Layout
 from kubectl_mesh.report.changes import FORMATS
 from kubectl_mesh.report.comparison import render
-from kubectl_mesh.report.table import failures, place, wrap
+from kubectl_mesh.report.table import failures, place, unexamined, wrap
 from kubectl_mesh.routing.compare import compare
 from kubectl_mesh.routing.scope import KINDS as ROUTING_KINDS
 from kubectl_mesh.rules.examine import Report, examine_all
@@ -160,8 +160,11 @@ def run(args: argparse.Namespace) -> int:
             parts = list(filter(None, _told(args, found, paint)))
             heading = [paint(safe(f"IN {root}"), "bold")] if root and parts else []
             told += [*heading, *parts]
-        told += _ending(args, changes, texts, paint, is_empty=not (told or unread))
-    tell(args, changes, [*told, failures(report, width(), paint)])
+    is_empty = not (told or unread)
+    told += [failures(report, width(), paint), unexamined(report, width(), paint)]
+    if not args.no_headers:
+        told += _ending(args, changes, texts, paint, is_empty=is_empty)
+    tell(args, changes, told)
     if changes and args.apply:
         apply(args, changes, meshes[""])
     elif any(found.deferred for found in cures.values()) or (changes and not args.write):

@@ -9,10 +9,12 @@ from collections.abc import Iterator, Sequence
 from kubectl_mesh.changes import outlook
 from kubectl_mesh.changes.assume import with_gateways
 from kubectl_mesh.changes.change_set import ChangeSet, change_set
+from kubectl_mesh.changes.files import FileChange
 from kubectl_mesh.changes.judgement import Judgement, judge
 from kubectl_mesh.changes.merge import Merge, Refusal, merge
 from kubectl_mesh.changes.mergeable import Candidate, bypassing, candidates, concerning
 from kubectl_mesh.changes.proof import gateways_not_seen
+from kubectl_mesh.changes.text import NotEditable
 from kubectl_mesh.commands.changing import (
     add_change_flags,
     apply,
@@ -137,12 +139,18 @@ def run(args: argparse.Namespace) -> int:
     changes, _ = change_set([found.repair], whole(args, snapshot))
     comparison = compare(snapshot, outlook.after(snapshot, changes))
     stopping = _stopping(snapshot, found, comparison)
-    texts = texts_of(args, changes)
+    texts: Sequence[FileChange] | None = None
+    try:
+        texts = texts_of(args, changes)
+    except NotEditable as error:
+        if args.write:
+            raise
+        print(f"Warning: {safe(str(error))}", file=sys.stderr)
     show(args, changes, texts, paint)
     named = sorted(assumed & set().union(*(vs.gateways for vs in found.members)))
     notes = [f"Gateway {name} is not in the input: taken to serve every host" for name in named]
     told = list(_told(args, snapshot, found, changes, comparison, notes, paint))
-    if not stopping or args.allow_differences:
+    if texts is not None and (not stopping or args.allow_differences):
         told.append(how_to_make(args))
     tell(args, changes, told)
     if stopping and not args.allow_differences:
@@ -151,7 +159,7 @@ def run(args: argparse.Namespace) -> int:
             "into a gateway's route), or merge all the same with --allow-differences"
         )
     if args.write:
-        write(changes, texts)
+        write(changes, texts or ())
         return nothing
     if args.apply:
         apply(args, changes, snapshot)

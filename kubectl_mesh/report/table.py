@@ -117,10 +117,15 @@ def failures(report: Report, width: int, paint: Paint) -> str:
     return paint("COULD NOT BE EXAMINED", "bold", "red") + "\n" + _skips(failed, width)
 
 
+def unexamined(report: Report, width: int, paint: Paint, *, wide: bool = False) -> str:
+    """The parts of the input that were passed over, and why; "" where there are none."""
+    found = [each for each in report.skipped if each.is_input and not (each.failed or each.unread)]
+    return _some(paint("NOT EXAMINED", "bold"), found, width, wide)
+
+
 def _not_examined(report: Report, width: int, paint: Paint, wide: bool) -> Iterator[str]:
     passed = [skip for skip in report.skipped if not skip.failed]
     unread = [skip for skip in passed if skip.unread]
-    unexamined = [skip for skip in passed if skip.is_input and not skip.unread]
     undecided = [skip for skip in passed if not skip.is_input]
     heading = paint("NOT DECIDED, as the input does not hold what it takes", "bold")
     yield from filter(
@@ -128,7 +133,7 @@ def _not_examined(report: Report, width: int, paint: Paint, wide: bool) -> Itera
         (
             failures(report, width, paint),
             _some(paint("NOT READ", "bold"), unread, width, wide),
-            _some(paint("NOT EXAMINED", "bold"), unexamined, width, wide),
+            unexamined(report, width, paint, wide=wide),
             _some(heading, undecided, width, wide),
         ),
     )

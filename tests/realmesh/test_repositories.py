@@ -15,6 +15,7 @@ import pytest
 
 from kubectl_mesh.cli import main
 from kubectl_mesh.rules import BY_CODE
+from tests.commands.test_fix import GUIDELINES
 
 from . import build
 from .apiserver import ApiServer
@@ -249,6 +250,23 @@ def test_a_failure_quotes_kustomize_and_the_others_go_on(
     assert "overlays/development: not rendered: kustomize says: " in told
     assert "missing.yaml" in told
     assert "overlays/staging/canary.yaml:11" in told
+
+
+def test_a_merge_of_rendered_objects_is_shown_and_not_written(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "kustomization.yaml").write_text("resources: [it.yaml]\n")
+    (tmp_path / "it.yaml").write_text(GUIDELINES)
+    (tmp_path / "unused.yaml").write_text(GUIDELINES)
+    words = ("merge-vs", "-k", tmp_path, "default/myapp", "default/helloworld")
+    status, out, err = run(*words)
+    assert status == 1
+    assert "--- VirtualService default/helloworld (now)\n+++ /dev/null\n" in out
+    assert "it is part of a kustomization: delete it there by hand" in err
+    assert "To make these changes" not in out
+    assert run(*words, "--write")[0] == 3
+    assert (tmp_path / "it.yaml").read_text() == GUIDELINES
+    status, out, err = run("compare", tmp_path, tmp_path)
+    assert (status, out) == (0, "the same for every request\n")
+    assert "unused.yaml" in err
 
 
 def test_nothing_is_executed_and_nothing_outside_of_a_root_is_read(
