@@ -20,7 +20,15 @@ from jsonpointer import JsonPointer
 from kubectl_mesh.changes.change_set import Action, ChangeSet, Step
 from kubectl_mesh.changes.deletion import being_deleted, is_terminating, uid_of
 from kubectl_mesh.changes.journal import FINISH, Entry, Journal, JournalError, Run, State, new_run
-from kubectl_mesh.changes.patch import Conflict, Operation, Target, content, difference, same
+from kubectl_mesh.changes.patch import (
+    Conflict,
+    Operation,
+    Target,
+    content,
+    difference,
+    patched,
+    same,
+)
 from kubectl_mesh.changes.waiting import Changed, Waiting
 from kubectl_mesh.errors import ClusterError, Forbidden, MeshError, NotInstalled
 from kubectl_mesh.kube.config import POOL_SIZE
@@ -40,6 +48,7 @@ from kubectl_mesh.kube.managed_fields import (
     is_item,
     kept,
     last_applied,
+    managers,
     without,
     writers,
 )
@@ -190,10 +199,11 @@ class Cluster:
     def _make_rest(self, run: Run, journal: Journal, told: Callable[[str], object]) -> None:
         done: list[Entry] = []
         for entry in run.entries:
-            if entry.state is State.STARTED and self._is_made(entry):
-                entry.state = State.DONE
-                entry.after = self._settled(entry, self._current(entry), told)
-                _note(run, entry, journal)
+            if entry.state is State.STARTED:
+                current = self._current(entry)
+                if self._is_made(entry, current):
+                    entry.after = self._found_made(entry, current, told)
+                    _note(run, entry, State.DONE, journal)
             if entry.state is State.DONE:
                 done.append(entry)
             if entry.state in (State.DONE, State.UNDONE):
@@ -203,8 +213,7 @@ class Cluster:
                     self._step(run, entry, done, journal, told)
                 if entry.after is None:
                     self._await_gone(run, entry, journal, told)
-                entry.state = State.DONE
-                _note(run, entry, journal)
+                _note(run, entry, State.DONE, journal)
             except Stopped:
                 raise
             except MeshError as error:
@@ -229,6 +238,10 @@ class Cluster:
             self._waiting.prepare()
         if waited or entry.after is None:
             self._still_made(run, journal, deletions=waited)
+        if entry.action is Action.PATCH and entry.applied is None:
+            current = self._current(entry)
+            _check_stays(entry, current)
+            _follow(entry, current)
         entry.state = State.STARTED
         journal.write(run)
         try:
@@ -307,7 +320,7 @@ class Cluster:
         one fails: those behind it are taken back.
         """
         self.check_undo(run, journal, force=force)
-        undone: list[Entry] = []
+        undone = [each for each in run.entries if each.state is State.UNDONE]
         for entry, waits in way_back(run):
             try:
                 if waits and undone:
@@ -331,8 +344,7 @@ class Cluster:
                     f"{entry.target} is made anew, and so the youngest: other VirtualServices of "
                     "its hosts come before it, which they may not have before"
                 )
-            entry.state = State.UNDONE
-            _note(run, entry, journal)
+            _note(run, entry, State.UNDONE, journal)
             undone.append(entry)
 
     def check_undo(self, run: Run, journal: Journal, *, force: bool) -> None:
@@ -361,11 +373,7 @@ class Cluster:
         looks = [partial(self._current, each) for each in newest.values()]
         current = dict(zip(newest, in_parallel(looks, POOL_SIZE), strict=True))
         if any(_is_other(each, current[each.path]) for each in newest.values()):
-            recreated = journal.recreated()
-            for each in known:
-                each.before, each.after = (
-                    _succeeded(document, recreated) for document in (each.before, each.after)
-                )
+            _succeed(known, journal)
         return [
             _by_our_own(run, each, current[path], journal) or text
             for path, each in newest.items()
@@ -384,8 +392,13 @@ class Cluster:
         """The object of a step, once it is known to stay. None where it is gone, or will be.
 
         Nobody can cancel its deletion: only once it is gone something can be created in its place.
+        Raises Conflict where somebody has changed it, while undo waited for one, unless `force`.
         """
         current = self._current(entry)
+        if _is_other(entry, current):
+            _succeed([entry], journal)
+        if not force and (text := _since_undone(entry, current)):
+            raise Conflict(_by_our_own(run, entry, current, journal) or text)
         if not is_terminating(current) or entry.before is None:
             return current
         if not is_missed(entry):
@@ -412,7 +425,7 @@ class Cluster:
         state, entry.state = entry.state, State.UNDOING
         journal.write(run)
         try:
-            self._restore(entry, current)
+            self._restore(entry, current, told)
         except MeshError as error:
             if isinstance(error, Conflict) or _is_refusal(error):
                 entry.state = state
@@ -421,7 +434,9 @@ class Cluster:
         if entry.before is None and current is not None:
             self._waiting.gone(self.client, entry.target, entry.path, uid_of(current), told)
 
-    def _restore(self, entry: Entry, current: Mapping[str, Any] | None) -> None:
+    def _restore(
+        self, entry: Entry, current: Mapping[str, Any] | None, told: Callable[[str], object]
+    ) -> None:
         """Makes an object what it was before a step; one that somebody has deleted stays so."""
         if entry.before is None:
             if current is not None and not is_terminating(current):
@@ -437,7 +452,10 @@ class Cluster:
             self._patch(entry, [_is_still(current), *back])
         if entry.after is None and uid_of(current) != uid_of(entry.before):
             entry.recreated = uid_of(current)
-        self._give_back(entry, entry.before)
+        try:
+            self._give_back(entry, entry.before)
+        except MeshError as error:
+            told(_of_nobody(entry, "as it was", error))
 
     def _check_owners(self, entry: Entry, before: Mapping[str, Any]) -> None:
         """Raises Conflict where Kubernetes would delete an object, as all its owners are gone.
@@ -488,14 +506,15 @@ class Cluster:
             return found
         try:
             if entry.applied is not None:
-                return self._noted(entry, before, found, entry.applied)
-            if self._keeps_owners:
-                return self._own(entry, found, lambda now: kept(before, now, self._writer))
+                now: Mapping[str, Any] | None = self._noted(entry, before, found, entry.applied)
+            elif self._keeps_owners:
+                now = self._own(entry, found, lambda now: kept(before, now, self._writer))
+            else:
+                return found
+            # what somebody else has written or deleted meanwhile is not ours to take back
+            return now if now is not None and same(now, found) else found
         except MeshError as error:
-            told(
-                f"{entry.target} is {entry.action.done}, but not whose its fields are: {error}: "
-                "the next kubectl apply of it may tell of a conflict"
-            )
+            told(_of_nobody(entry, entry.action.done, error))
         return found
 
     def _own(
@@ -532,7 +551,7 @@ class Cluster:
         if self._applier != KUBECTL or last_applied(before) is None or last_applied(found) == text:
             return found
         metadata = found["metadata"]
-        name = {key: metadata[key] for key in ("name", "namespace") if key in metadata}
+        name = {key: metadata[key] for key in ("name", "namespace", "uid") if key in metadata}
         note = {
             "apiVersion": found["apiVersion"],
             "kind": found["kind"],
@@ -550,14 +569,39 @@ class Cluster:
         _check(found, str(entry.target))
         return found
 
-    def _is_made(self, entry: Entry) -> bool:
+    def _name(self, entry: Entry) -> str:
+        """The field manager that makes a step."""
+        return self._writer if entry.applied is None else self._applier
+
+    def _found_made(
+        self, entry: Entry, current: Mapping[str, Any] | None, told: Callable[[str], object]
+    ) -> Mapping[str, Any] | None:
+        """What a step has made whose answer was lost.
+
+        Where others have written to it since, it is what was planned: theirs is not ours to take
+        back.
+        """
+        if entry.after is None or current is None:
+            return entry.after
+        is_ours_alone = entry.before is None and managers(current) == {self._name(entry)}
+        found = self._settled(entry, current, told)
+        return found if is_ours_alone or same(current, entry.after) else entry.after
+
+    def _is_made(self, entry: Entry, current: Mapping[str, Any] | None) -> bool:
         """Whether a step, of which that is not known, was made.
 
         Raises Conflict where somebody has changed the same since, so that it cannot be told.
         """
-        current = self._current(entry)
         if entry.before is None:
-            return current is not None
+            if current is None:
+                return False
+            if same(current, entry.after or {}) or self._name(entry) in managers(current):
+                return True
+            raise Conflict(
+                f"{entry.target}: {_who(current, None)} has written it, not as this run creates "
+                "it, and it cannot be told whether the step was made: look at it, and delete it "
+                "to go on"
+            )
         if entry.after is None:
             return current is None or _is_other(entry, current)
         if current is None:
@@ -584,8 +628,7 @@ class Cluster:
         current = self._current(entry)
         if entry.after is not None:
             _check_stays(entry, current)
-            if current is not None and same(current, entry.before or {}):
-                entry.before = current  # by now somebody else may manage its fields
+            _follow(entry, current)
             return self._patch(entry, [*entry.operations, *_aligning(entry)], dry=dry)
         is_going = is_terminating(current) and not _is_other(entry, current)
         if current is not None and not is_going:
@@ -720,6 +763,17 @@ def _unchanged(entry: Entry, current: Mapping[str, Any] | None) -> Mapping[str, 
     return current
 
 
+def _follow(entry: Entry, current: Mapping[str, Any] | None) -> None:
+    """Has a patch start from the object as it is now: others may have changed the rest of it.
+
+    Where the patch does not fit any more, the object stays as it was looked at.
+    """
+    if current is not None:
+        with contextlib.suppress(Conflict):
+            entry.after = patched(current, entry.operations)
+            entry.before = current
+
+
 def _check_stays(entry: Entry, current: Mapping[str, Any] | None) -> None:
     """Raises Conflict where the object of a step is another one by now, or is being deleted."""
     if current is not None and _is_other(entry, current):
@@ -777,16 +831,36 @@ def _is_other(entry: Entry, current: Mapping[str, Any] | None) -> bool:
     if entry.before is None and entry.state not in (State.PLANNED, State.STARTED):
         known = uid_of(entry.after)
     found = uid_of(current)
-    return bool(known and found and known != found)
+    return bool(known and found and found not in (known, entry.recreated))
+
+
+def _succeed(entries: Iterable[Entry], journal: Journal) -> None:
+    """Has objects that undo has created count as those in whose place they are.
+
+    A step keeps the uid of what it deleted: the journal tells by it what came in its place.
+    """
+    recreated = journal.recreated()
+    for each in entries:
+        if each.recreated:
+            each.recreated = _successor(each.recreated, recreated)
+        else:
+            each.before, each.after = (
+                _succeeded(document, recreated) for document in (each.before, each.after)
+            )
+
+
+def _successor(uid: str, recreated: Mapping[str, str]) -> str:
+    left = dict(recreated)
+    while uid in left:
+        uid = left.pop(uid)
+    return uid
 
 
 def _succeeded(
     document: Mapping[str, Any] | None, recreated: Mapping[str, str]
 ) -> Mapping[str, Any] | None:
     """An object with the uid of the last one that undo has created in its place."""
-    uid, left = uid_of(document), dict(recreated)
-    while uid in left:
-        uid = left.pop(uid)
+    uid = _successor(uid_of(document), recreated)
     if document is None or uid == uid_of(document):
         return document
     return {**document, "metadata": {**document["metadata"], "uid": uid}}
@@ -819,8 +893,10 @@ def _aligning(entry: Entry) -> list[Operation]:
 def _check(found: Mapping[str, Any], name: str) -> None:
     """Raises ClusterError for an answer that is not the object."""
     metadata = found.get("metadata")
-    version = metadata.get("resourceVersion") if isinstance(metadata, dict) else None
-    if found.get("kind") != name.partition(" ")[0] or not isinstance(version, str):
+    known = metadata if isinstance(metadata, dict) else {}
+    parts = [known.get(key) for key in ("uid", "resourceVersion")]
+    is_whole = all(isinstance(each, str) and each for each in parts)
+    if found.get("kind") != name.partition(" ")[0] or not is_whole:
         raise ClusterError(f"{name}: the API server answered with something else")
 
 
@@ -864,17 +940,30 @@ def _of_istio(entries: Iterable[Entry]) -> list[Entry]:
     return list(found.values())
 
 
-def _note(run: Run, entry: Entry, journal: Journal) -> None:
+def _note(run: Run, entry: Entry, state: State, journal: Journal) -> None:
     """Writes down what has just become so. Raises Stopped where that cannot be written."""
+    known, entry.state = entry.state, state
     try:
         journal.write(run)
     except MeshError as error:
-        done = entry.action.done if entry.state is State.DONE else "as it was"
+        done, how = "as it was", f"kubectl mesh undo {run.id} goes on"
+        if state is State.DONE:
+            done = entry.action.done
+            how = (
+                f"kubectl mesh {run.goes_on} {run.id} goes on, kubectl mesh undo {run.id} goes back"
+            )
         raise Stopped(
-            f"{entry.target} is {done}, but {error}; the journal {run.id} in "
-            f"{journal.folder} says that it is {State.STARTED.value}: once it can be written, "
-            f"kubectl mesh {run.goes_on} {run.id} goes on, kubectl mesh undo {run.id} goes back"
+            f"{entry.target} is {done}, but {error}; the journal {run.id} in {journal.folder} says "
+            f"that it is {known.value}: once it can be written, {how}"
         ) from error
+
+
+def _of_nobody(entry: Entry, done: str, error: MeshError) -> str:
+    """That an object is what it should be, but its fields are not theirs whose they were."""
+    return (
+        f"{entry.target} is {done}, but not whose its fields are: {error}: the next kubectl apply "
+        "of it may tell of a conflict"
+    )
 
 
 def _places(document: Mapping[str, Any], operations: Sequence[Operation]) -> Iterator[Path]:

@@ -173,7 +173,7 @@ class Waiting:
                 current = client.get(path)
             except NotInstalled:
                 return
-            if uid_of(current) != uid:
+            if uid_of(current) not in ("", uid):
                 return
             text = f"{target} is not gone: {kept_by(current)}"
             if text != said:

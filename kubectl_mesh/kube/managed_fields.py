@@ -175,6 +175,11 @@ def _key(entry: Entry) -> tuple[object, ...]:
     return tuple(entry.get(key) for key in ("manager", "operation", "apiVersion", "subresource"))
 
 
+def managers(document: Mapping[str, Any]) -> set[str]:
+    """Who has fields of an object, subresources aside."""
+    return {str(each.get("manager")) for each in _entries(document) if not each.get("subresource")}
+
+
 def writers(current: Mapping[str, Any], known: Mapping[str, Any]) -> list[Entry]:
     """The entries of others who have written to an object since it was as it is `known`.
 

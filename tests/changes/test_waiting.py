@@ -229,6 +229,11 @@ def test_an_object_is_waited_for_until_it_is_gone() -> None:
         ]
 
 
+def test_an_answer_without_a_uid_does_not_say_that_an_object_is_gone() -> None:
+    with Waiting(nowhere, timeout=0.0) as waiting, pytest.raises(TimedOut, match="is not gone"):
+        waiting.gone(cast(Client, Object({}, {})), TARGET, "/it", "1", print)
+
+
 def test_a_namespace_says_what_keeps_it() -> None:
     conditions = [
         {"type": "NamespaceContentRemaining", "status": "True", "message": "pods. has 1 instance"},
