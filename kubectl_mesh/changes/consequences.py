@@ -11,6 +11,7 @@ from kubectl_mesh.changes import outlook
 from kubectl_mesh.changes.breakage import Failures, breaks, broken
 from kubectl_mesh.changes.change_set import ChangeSet, Step
 from kubectl_mesh.changes.cluster import is_missed, way_back
+from kubectl_mesh.changes.deletion import is_terminating
 from kubectl_mesh.changes.journal import Entry, Run
 from kubectl_mesh.mesh.objects import as_resource
 from kubectl_mesh.mesh.snapshot import Snapshot
@@ -38,14 +39,16 @@ def ahead(run: Run) -> Phases:
 
 
 def back(run: Run, live: Snapshot) -> Phases:
-    """The steps that undo those of a run. What somebody has deleted stays so."""
+    """The steps that undo those of a run. What somebody has deleted, or is deleting, stays so."""
     phases: list[list[Step]] = [[]]
     for entry, waits in way_back(run):
         if waits:
             phases.append([])
         step = _step(run, entry, back=True)
         key = step.resource.id
-        if entry.before is None or is_missed(entry) or live.get(key.kind, key.namespace, key.name):
+        there = live.get(key.kind, key.namespace, key.name)
+        stays = there is not None and not is_terminating(there.data)
+        if entry.before is None or is_missed(entry) or stays:
             phases[-1].append(step)
     return [each for each in phases if each]
 

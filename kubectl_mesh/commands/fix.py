@@ -167,7 +167,8 @@ def run(args: argparse.Namespace) -> int:
     tell(args, changes, told)
     if changes and args.apply:
         apply(args, changes, meshes[""])
-    elif any(found.deferred for found in cures.values()) or (changes and not args.write):
+    is_made = args.write or args.apply
+    if any(found.deferred for found in cures.values()) or (changes and not is_made):
         return 1
     return 3 if unread else 0
 

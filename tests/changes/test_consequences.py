@@ -152,6 +152,22 @@ def test_what_is_being_deleted_is_not_relied_on() -> None:
     assert text.endswith(", once DestinationRule a/web is gone")
 
 
+def test_what_is_being_deleted_is_not_put_back() -> None:
+    """Until it is gone, the route leads to the subset that undo takes away."""
+    ending = route("v2")
+    ending["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    steps = (rule("v1"), rule("v1", "v2")), (route("v1"), route("v2"))
+    found = run(*((*each, State.DONE) for each in steps))
+    live = mesh(rule("v1", "v2"), ending)
+    assert [[str(step.target) for step in phase] for phase in back(found, live)] == [
+        ["DestinationRule a/web"]
+    ]
+    (text,) = undone(live, found)
+    assert text.startswith("VirtualService a/web: ")
+    assert "sends to subset v2" in text
+    assert undone(mesh(rule("v1", "v2"), route("v2")), found) == []
+
+
 def test_which_runs_have_to_do_with_routes() -> None:
     assert concerns_routes(run((None, route("v1"), State.DONE)))
     other = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x", "namespace": "a"}}

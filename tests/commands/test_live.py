@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 import yaml
 
+from kubectl_mesh.changes import cure as module
 from kubectl_mesh.changes.patch import content
+from kubectl_mesh.commands import fix
 from kubectl_mesh.mesh.schema import KINDS
-from tests.commands.test_fix import Run, run
+from tests.commands.test_fix import BEHIND, Run, run
 from tests.kube.fake import Answer, FakeApiServer, Request
 from tests.sources.test_cluster import settings, thing
 
@@ -235,3 +237,17 @@ SEVERAL = (
         },
     ),
 )
+
+
+@pytest.mark.parametrize(("rounds", "expected"), [(1, 1), (9, 0)])
+def test_what_is_deferred_is_left_to_repair(
+    live: Live, monkeypatch: pytest.MonkeyPatch, rounds: int, expected: int
+) -> None:
+    for each in yaml.safe_load_all(BEHIND):
+        del each["apiVersion"]
+        live.add({**each, "metadata": {**each["metadata"], "namespace": "shop"}})
+    monkeypatch.setattr(module, "MAX_ROUNDS", rounds)
+    monkeypatch.setattr(fix, "apply", lambda *_: None)
+    status, out, err = live("fix", "-n", "shop", "--apply", "--yes")
+    assert (status, err) == (expected, "")
+    assert ("DEFERRED: run fix again" in out) == (expected == 1)
