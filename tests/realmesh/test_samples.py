@@ -33,6 +33,8 @@ OTHER_DETAILS = "KM902 warning VirtualService default/details metadata.name"
 OTHER_DETAILS_RULE = "KM902 warning DestinationRule default/details metadata.name"
 OTHER_PRODUCTPAGE = "KM902 warning Service default/productpage metadata.name"
 OTHER_TCP_ECHO = "KM902 warning VirtualService default/tcp-echo metadata.name"
+OTHER_TCP_ECHO_ROUTE = "KM902 warning TCPRoute default/tcp-echo metadata.name"
+OTHER_HELLOWORLD_ROUTE = "KM902 warning HTTPRoute default/helloworld metadata.name"
 OTHER_REVIEWS_V2 = "KM902 warning Deployment default/reviews-v2 metadata.name"
 BOOTSTRAP_ALONE = "KM305 warning Deployment default/helloworld-v1 spec.template.metadata.labels"
 ECHO_HTTP = "KM307 info Service echo-grpc/echo spec.ports[0].targetPort"
@@ -58,6 +60,8 @@ REASONS = {
     "without the subset v2 that destination-rule-all.yaml defines",
     OTHER_PRODUCTPAGE: "productpage-nodeport.yaml makes the Service of bookinfo.yaml a NodePort",
     OTHER_TCP_ECHO: _REPLACED,
+    OTHER_TCP_ECHO_ROUTE: _REPLACED,
+    OTHER_HELLOWORLD_ROUTE: _REPLACED,
     OTHER_REVIEWS_V2: "bookinfo.yaml has the Deployment with serviceAccountName: bookinfo-reviews, "
     "bookinfo-reviews-v2.yaml without",
     BOOTSTRAP_ALONE: "example-app.yaml is a Deployment with a port and no Service, and its README "
@@ -306,6 +310,7 @@ STEPS = [
             "helloworld/gateway-api/helloworld-versions.yaml",
             "helloworld/gateway-api/helloworld-route.yaml",
         ),
+        findings=(OTHER_HELLOWORLD_ROUTE,),
     ),
     *alone("httpbin/httpbin.yaml", "httpbin/httpbin-nodeport.yaml", "httpbin/httpbin-vault.yaml"),
     Step("httpbin", (*FORTIO, "httpbin/httpbin-gateway.yaml")),
@@ -325,6 +330,7 @@ STEPS = [
     Step(
         "tcp-echo: Gateway API, 20 % to v2",
         (*TCP_ECHO_ROUTES, "tcp-echo/gateway-api/tcp-echo-20-v2.yaml"),
+        findings=(OTHER_TCP_ECHO_ROUTE,),
     ),
     Step("websockets", ("websockets/app.yaml", "websockets/route.yaml")),
     Step("extauthz", ("extauthz/ext-authz.yaml", "sleep/sleep.yaml")),
