@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import re
@@ -17,6 +18,7 @@ from krew.build import ROOT
 from kubectl_mesh.cli import main
 from kubectl_mesh.mesh import unread
 from kubectl_mesh.mesh.schema import KINDS, Kind
+from kubectl_mesh.rules.repair import ACCEPT_MTLS_OFF
 
 from .apiserver import ApiServer
 from .client import PATIENCE
@@ -32,7 +34,9 @@ from .manifests import (
     to,
     virtual_service,
 )
+from .rollouts import rolled_out
 from .test_doctor_live import MESH_POLICY
+from .test_repairs_live import PILOT
 
 ROLES: dict[str, Object] = {
     each["metadata"]["name"]: each
@@ -97,7 +101,7 @@ def lacking(role: Object, right: Right | None) -> Object:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[ApiServer]:
-    """With all kinds that the doctor knows, and a pod of istiod, which nothing runs."""
+    """With all kinds that the doctor knows."""
     with built(ApiServer) as server:
         gateway_api = [crd(KINDS[kind]) for kind in unread.KINDS]
         server.apply(MESH_POLICY, crd(KINDS["Rollout"]), *gateway_api)
@@ -105,16 +109,25 @@ def cluster() -> Iterator[ApiServer]:
         for crd_name in ("meshpolicies.authentication.istio.io", "rollouts.argoproj.io", *names):
             server.kubectl("wait", "--for=condition=Established", f"crd/{crd_name}")
         server.apply(namespaced("v1", "Namespace", "istio-system"))
-        pod = namespaced("v1", "Pod", "istiod", "istio-system", labels={"app": "istiod"})
-        pod["spec"] = {"nodeName": "node", "containers": [{"name": "discovery", "image": "none"}]}
-        server.apply(pod)
-        server.request(
-            "PATCH",
-            f"{server.path(pod)}/status",
-            {"status": {"phase": "Running"}},
-            content_type="application/merge-patch+json",
-        )
         yield server
+
+
+@contextlib.contextmanager
+def istiod(server: ApiServer) -> Iterator[None]:
+    """While entered, there is a pod of istiod, which nothing runs."""
+    pod = namespaced("v1", "Pod", "istiod", "istio-system", labels={"app": "istiod"})
+    pod["spec"] = {"nodeName": "node", "containers": [{"name": "discovery", "image": "none"}]}
+    server.apply(pod)
+    server.request(
+        "PATCH",
+        f"{server.path(pod)}/status",
+        {"status": {"phase": "Running"}},
+        content_type="application/merge-patch+json",
+    )
+    try:
+        yield
+    finally:
+        server.kubectl("delete", "pod/istiod", "-n", "istio-system", "--force", "--grace-period=0")
 
 
 def crd(kind: Kind) -> Object:
@@ -228,6 +241,24 @@ class User:
         fixed = self.change("fix", "-n", self.namespace, "--apply", "--unsafe")
         return fixed + self.change("undo")
 
+    def turn_off(self, *, apply: bool) -> str:
+        """What would turn mTLS off, which a MeshPolicy turns on; or that it does, and back."""
+        text = (ROOT / "tests" / "rules" / "KM501" / "bad-mesh-policy.yaml").read_text()
+        text = text.replace("namespace: data", f"namespace: {self.namespace}")
+        objects = [*yaml.safe_load_all(text), PILOT]
+        self._cluster.apply(*objects)
+        try:
+            with rolled_out(self._cluster):
+                fix = ("fix", "KM501", "-A", ACCEPT_MTLS_OFF)
+                if not apply:
+                    return self.run(*fix)
+                return self.change(*fix, "--apply") + self.change("undo")
+        finally:
+            for each in objects:
+                place = ("-n", each["metadata"].get("namespace", "default"))
+                name = f"{each['kind']}/{each['metadata']['name']}"
+                self._cluster.kubectl("delete", name, *place, "--ignore-not-found", "--wait=false")
+
     def halves(self) -> tuple[str, ...]:
         """Two VirtualServices of one host, as merge-vs is told of them."""
         halves = [
@@ -260,7 +291,8 @@ class User:
     def wait(self) -> str:
         """Two steps, with evidence between."""
         objects = APPLIED["services"], APPLIED["virtualservices"]
-        return self.change("apply", "-f", self.file(*objects), "--wait-for", "proxies")
+        with istiod(self._cluster):
+            return self.change("apply", "-f", self.file(*objects), "--wait-for", "proxies")
 
 
 def broken(resource: str, namespace: str) -> Iterator[Object]:
@@ -313,6 +345,12 @@ def test_the_doctor_sees_previews_of_repairs(user: Users, resource: str) -> None
     assert "TO BE REPAIRED" in said, said
 
 
+def test_the_doctor_sees_how_mtls_is_turned_off(user: Users) -> None:
+    said = user(DOCTOR).turn_off(apply=False)
+    assert not refused(said)
+    assert "TO BE REPAIRED" in said, said
+
+
 def test_the_doctor_sees_previews_of_merges(user: Users) -> None:
     someone = user(DOCTOR)
     said = someone.run("merge-vs", *someone.halves())
@@ -358,6 +396,13 @@ def test_virtual_services_can_be_merged(user: Users) -> None:
     assert " is as it was" in said
 
 
+def test_mtls_can_be_turned_off(user: Users) -> None:
+    said = user(DOCTOR, FIX).turn_off(apply=True)
+    assert not refused(said)
+    assert "MeshPolicy default deleted" in said, said
+    assert "MeshPolicy default is as it was" in said
+
+
 @pytest.mark.parametrize("resource", APPLIED)
 def test_manifests_can_be_applied(user: Users, resource: str) -> None:
     said = user(DOCTOR, APPLY).apply(resource)
@@ -390,15 +435,24 @@ def named(right: Right, said: str) -> None:
 def test_the_doctor_names_what_it_may_not_read(user: Users, right: Right) -> None:
     someone = user(DOCTOR, missing=right)
     verb, resource = right
-    asked = someone.preview if verb == "get" and resource in REPAIRED else None
-    named(right, asked(resource) if asked else someone.examine())
+    if right == ("get", "meshpolicies"):
+        named(right, someone.turn_off(apply=False))
+    elif verb == "get" and resource in REPAIRED:
+        named(right, someone.preview(resource))
+    else:
+        named(right, someone.examine())
 
 
 @lacks(FIX)
 def test_fix_names_what_it_may_not_do(user: Users, right: Right) -> None:
     verb, resource = right
     someone = user(DOCTOR, FIX, missing=right)
-    named(right, someone.merge() if verb in ("create", "delete") else someone.repair(resource))
+    if resource == "meshpolicies":
+        named(right, someone.turn_off(apply=True))
+    elif verb in ("create", "delete"):
+        named(right, someone.merge())
+    else:
+        named(right, someone.repair(resource))
 
 
 @lacks(APPLY)
