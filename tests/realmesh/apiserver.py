@@ -161,7 +161,7 @@ class ApiServer:
             )
 
     def create(self, items: Iterable[Mapping[str, Any]]) -> None:
-        """Creates objects, several at a time, with fields that are not ours. Raises RuntimeError."""
+        """Creates objects with fields that are not ours, several at once. Raises RuntimeError."""
 
         def post(item: Mapping[str, Any]) -> None:
             folder = self.path(item).rpartition("/")[0]
