@@ -192,7 +192,11 @@ def not_compared(scope: Scope) -> Iterator[str]:
     ):
         states = [state.get(key.kind, key.namespace, key.name) for state in scope.snapshots]
         for found in states:
-            if found and found.faults and any(not each or each.raw != found.raw for each in states):
+            if (
+                found
+                and found.faults
+                and any(not each or each.faults != found.faults for each in states)
+            ):
                 fault = found.faults[0]
                 yield (
                     f"{key}: {dotted(fault.path)} is {fault.found}, expected {fault.expected}: the "

@@ -104,9 +104,10 @@ def cluster() -> Iterator[ApiServer]:
     """With all kinds that the doctor knows."""
     with built(ApiServer) as server:
         gateway_api = [crd(KINDS[kind]) for kind in unread.KINDS]
-        server.apply(MESH_POLICY, crd(KINDS["Rollout"]), *gateway_api)
-        names = [each["metadata"]["name"] for each in gateway_api]
-        for crd_name in ("meshpolicies.authentication.istio.io", "rollouts.argoproj.io", *names):
+        made = [crd(KINDS["Rollout"]), crd(KINDS["Canary"]), *gateway_api]
+        server.apply(MESH_POLICY, *made)
+        names = [each["metadata"]["name"] for each in made]
+        for crd_name in ("meshpolicies.authentication.istio.io", *names):
             server.kubectl("wait", "--for=condition=Established", f"crd/{crd_name}")
         server.apply(namespaced("v1", "Namespace", "istio-system"))
         yield server
@@ -179,7 +180,8 @@ class User:
         for role in roles:
             self._grant(lacking(ROLES[role], missing if role == roles[-1] else None))
         deadline = time.monotonic() + PATIENCE
-        while not self._is_known() and time.monotonic() < deadline:
+        while not self._is_known():
+            assert time.monotonic() < deadline, "RBAC takes no notice of the roles"
             time.sleep(0.05)
 
     def _grant(self, role: Object) -> None:
@@ -194,9 +196,11 @@ class User:
 
     def _is_known(self) -> bool:
         """Whether RBAC has taken notice."""
-        resource = f"{self._last['resources'][0]}.{self._last['apiGroups'][0]}".rstrip(".")
-        asked = ("auth", "can-i", self._last["verbs"][-1], resource, "-n", "istio-system")
-        return self._cluster.kubectl(*asked, "--as", self.name, check=False).stdout == "yes\n"
+        plural, _, part = self._last["resources"][0].partition("/")
+        resource = f"{plural}.{self._last['apiGroups'][0]}".rstrip(".")
+        asked = [self._last["verbs"][-1], resource, f"--subresource={part}", "-n", "istio-system"]
+        said = self._cluster.kubectl("auth", "can-i", *asked, "--as", self.name, check=False)
+        return said.stdout == "yes\n"
 
     def run(self, *arguments: str) -> str:
         """What a command says to the user."""
