@@ -17,7 +17,6 @@ import yaml
 from krew.build import ROOT
 from kubectl_mesh.cli import main
 from kubectl_mesh.mesh import unread
-from kubectl_mesh.mesh.schema import KINDS, Kind
 from kubectl_mesh.rules.repair import ACCEPT_MTLS_OFF
 
 from .apiserver import ApiServer
@@ -36,7 +35,7 @@ from .manifests import (
 )
 from .rollouts import rolled_out
 from .test_doctor_live import MESH_POLICY
-from .test_repairs_live import PILOT
+from .test_repairs_live import PILOT, serve
 
 ROLES: dict[str, Object] = {
     each["metadata"]["name"]: each
@@ -103,12 +102,10 @@ def lacking(role: Object, right: Right | None) -> Object:
 def cluster() -> Iterator[ApiServer]:
     """With all kinds that the doctor knows."""
     with built(ApiServer) as server:
-        gateway_api = [crd(KINDS[kind]) for kind in unread.KINDS]
-        made = [crd(KINDS["Rollout"]), crd(KINDS["Canary"]), *gateway_api]
-        server.apply(MESH_POLICY, *made)
-        names = [each["metadata"]["name"] for each in made]
-        for crd_name in ("meshpolicies.authentication.istio.io", *names):
-            server.kubectl("wait", "--for=condition=Established", f"crd/{crd_name}")
+        server.apply(MESH_POLICY)
+        serve(server, "Rollout", "Canary", *unread.KINDS)
+        name = "crd/meshpolicies.authentication.istio.io"
+        server.kubectl("wait", "--for=condition=Established", name)
         server.apply(namespaced("v1", "Namespace", "istio-system"))
         yield server
 
@@ -129,29 +126,6 @@ def istiod(server: ApiServer) -> Iterator[None]:
         yield
     finally:
         server.kubectl("delete", "pod/istiod", "-n", "istio-system", "--force", "--grace-period=0")
-
-
-def crd(kind: Kind) -> Object:
-    """A CustomResourceDefinition of a kind, in its best version, that takes anything."""
-    schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
-    version = {"name": kind.versions[0], "served": True, "storage": True}
-    official = {"api-approved.kubernetes.io": "unapproved, for a test"}
-    metadata = {"name": f"{kind.plural}.{kind.group}", "annotations": official}
-    return {
-        "apiVersion": "apiextensions.k8s.io/v1",
-        "kind": "CustomResourceDefinition",
-        "metadata": metadata,
-        "spec": {
-            "group": kind.group,
-            "scope": "Namespaced" if kind.namespaced else "Cluster",
-            "names": {
-                "plural": kind.plural,
-                "kind": kind.api_kind,
-                "listKind": f"{kind.api_kind}List",
-            },
-            "versions": [{**version, "schema": {"openAPIV3Schema": schema}}],
-        },
-    }
 
 
 def namespaced(version: str, kind: str, name: str, namespace: str = "", **more: Any) -> Object:
