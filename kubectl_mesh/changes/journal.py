@@ -22,6 +22,7 @@ from jsonpointer import JsonPointer, JsonPointerException
 
 from kubectl_mesh.changes.atomic import replace_file
 from kubectl_mesh.changes.change_set import Action, Ready, action_of
+from kubectl_mesh.changes.deletion import uid_of
 from kubectl_mesh.changes.patch import Operation, Target
 from kubectl_mesh.errors import MeshError
 from kubectl_mesh.rules.repair import Then
@@ -182,7 +183,7 @@ class Journal:
     def recreated(self) -> dict[str, str]:
         """The uid of each object that undo has created, by that of the one in whose place it is."""
         return {
-            str(((entry.before or {}).get("metadata") or {}).get("uid")): entry.recreated
+            uid_of(entry.before): entry.recreated
             for run in self.runs()
             if isinstance(run, Run)
             for entry in run.entries

@@ -140,8 +140,12 @@ def run(args: argparse.Namespace) -> int:
         def look(root: str, state: Snapshot) -> Report:
             return examine_all({root: state}, rules, ignores, namespaces)
 
-        report = examine_all(meshes, rules, ignores, namespaces)
-        cures, texts = _cured(args, meshes, look, wishes)
+        reports = {root: look(root, snapshot) for root, snapshot in meshes.items()}
+        if len(reports) == 1:
+            (report,) = reports.values()
+        else:
+            report = examine_all(meshes, rules, ignores, namespaces)
+        cures, texts = _cured(args, meshes, reports, look, wishes)
     name_limits(*meshes.values())
     known = {name for found in cures.values() for name in found.known}
     for name in names:
@@ -201,6 +205,7 @@ def _ending(
 def _cured(
     args: argparse.Namespace,
     meshes: Mapping[str, Snapshot],
+    reports: Mapping[str, Report],
     look: Callable[[str, Snapshot], Report],
     wishes: Wishes,
 ) -> tuple[Mapping[str, Cure], list[FileChange]]:
@@ -208,7 +213,6 @@ def _cured(
 
     What would change a file that cannot be edited in place is not repaired; it says which that is.
     """
-    reports = {root: look(root, snapshot) for root, snapshot in meshes.items()}
     untouchable: set[ResourceId] = set()
     while True:
         allowed = replace(wishes, untouchable=untouchable)

@@ -23,7 +23,7 @@ KINDS = (*sorted(_READ), "Namespace", *WORKLOAD_KINDS)
 """The kinds that have a bearing on routes; Namespaces only on who has a sidecar."""
 _GATEWAY = SCHEMA["Gateway"].shape["spec"]
 (_SERVER,) = _GATEWAY["servers"]
-KNOWN: Mapping[str, Any] = {
+_KNOWN: Mapping[str, Any] = {
     "Gateway": {**_GATEWAY, "servers": [{**_SERVER, "tls": {"httpsRedirect": bool}}]},
     "Sidecar": SCHEMA["Sidecar"].shape["spec"],
 }
@@ -182,7 +182,7 @@ def not_compared(scope: Scope) -> Iterator[str]:
             one, other = (state.get(key.kind, key.namespace, key.name) for state in (before, after))
             if kind == "Gateway" and not (one and other):
                 continue  # what it serves at all is compared
-            fields = [_left_out(each.spec, KNOWN[kind]) if each else {} for each in (one, other)]
+            fields = [_left_out(each.spec, _KNOWN[kind]) if each else {} for each in (one, other)]
             for path in sorted({*fields[0], *fields[1]}, key=str):
                 if fields[0].get(path) != fields[1].get(path):
                     told = dotted(("spec", *path))
