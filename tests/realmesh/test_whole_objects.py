@@ -20,6 +20,7 @@ from kubectl_mesh.changes.patch import content
 from kubectl_mesh.cli import main
 
 from .apiserver import ApiServer
+from .conftest import built
 from .crd_values import Filling, Schema, filled, listed, specs
 from .manifests import istio, service
 from .routes_tried import SEED
@@ -52,7 +53,7 @@ HTTP_GATEWAY: Object = {
 
 @functools.cache
 def schemas() -> Mapping[str, Schema]:
-    return specs()
+    return built(specs)
 
 
 def every_field(kind: str, seed: int, way_in: str = "mesh") -> list[Object]:
