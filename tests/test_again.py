@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import re
 import shlex
 import shutil
 from pathlib import Path
@@ -111,6 +112,48 @@ def test_what_takes_a_choice_is_counted(run: Run, tmp_path: Path) -> None:
     )
     _, out, _ = run("doctor", "-f", str(file), "--rule", "KM301")
     assert "for this finding (1 only with a choice or a flag that it names): kubectl" in out
+
+
+@pytest.mark.parametrize(
+    ("example", "said", "last"),
+    [
+        ("1-subset-not-defined", "To look again after changes by hand", ""),
+        (
+            "3-rules-without-effect-on-application",
+            "To preview what takes --unsafe, too",
+            " --unsafe",
+        ),
+        (
+            "5-headless-tcp-and-citadel",
+            "To preview what takes --accept-mtls-off, too",
+            " --accept-mtls-off",
+        ),
+    ],
+)
+def test_a_preview_without_changes_names_what_comes_next(
+    run: Run, example: str, said: str, last: str
+) -> None:
+    file = ROOT / "examples" / f"{example}.yaml"
+    _, out, _ = run("fix", "-f", str(file))
+    command = "fix" if last else "doctor"
+    assert out.endswith(f"\n\n{said}: kubectl mesh {command} -f {file}{last}\n")
+    if last:
+        _, out, _ = run("fix", "-f", str(file), last.strip())
+        assert out.endswith(f"\nTo make these changes: kubectl mesh fix -f {file}{last} --write\n")
+
+
+@pytest.mark.parametrize("file", ["KM201/bad-header-canary.yaml", "KM301/bad-names.yaml"])
+def test_a_choice_is_named_with_its_command(run: Run, file: str) -> None:
+    path = ROOT / "tests" / "rules" / file
+    _, out, _ = run("fix", file[:5], "-f", str(path), "--unsafe")
+    said = re.search(r"^To preview a choice, such as (\S+): (kubectl mesh fix .*)$", out, re.M)
+    assert said
+    name, line = said.groups()
+    _, out, _ = run(*shlex.split(line)[2:])
+    made = parsed(out.rpartition("To make these changes: ")[2])
+    wanted = parsed(f"{line} --write")
+    assert {**vars(made), "parser": 0} == {**vars(wanted), "parser": 0}
+    assert (made.choose, made.filename) == ([name], [str(path)])
 
 
 def test_a_merge_names_the_command_that_makes_it(run: Run, tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from kubectl_mesh.mesh.resource import Resource
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.report.changes import FORMATS, live_diff, paint_diff
 from kubectl_mesh.routing.scope import KINDS as ROUTING_KINDS
+from kubectl_mesh.sources.files import STDIN
 from kubectl_mesh.sources.yaml import collector_paused
 from kubectl_mesh.term import Paint, emit, safe
 
@@ -181,10 +182,15 @@ def tell(args: argparse.Namespace, changes: ChangeSet, parts: list[str]) -> None
         print(text, file=sys.stderr)
 
 
-def how_to_make(args: argparse.Namespace) -> str:
-    """The command that makes what a preview shows; "" for none, as for standard input."""
+def is_previewed(args: argparse.Namespace) -> bool:
+    """Whether people see a preview of what a command line can make: not of standard input."""
     for_people = args.output == "diff" and not args.no_headers
-    if args.write or args.apply or not for_people or "-" in filenames_of(args):
+    return for_people and not (args.write or args.apply or STDIN in filenames_of(args))
+
+
+def how_to_make(args: argparse.Namespace, changes: ChangeSet) -> str:
+    """The command that makes what a preview shows; "" for nothing, and for no preview."""
+    if not changes or not is_previewed(args):
         return ""
     flag = "--write" if is_on_disk(args) else "--apply"
     return safe(f"To make these changes: {again(args, args.command, last=flag)}")

@@ -18,6 +18,7 @@ from kubectl_mesh.commands.changing import (
     apply,
     check_flags,
     how_to_make,
+    is_previewed,
     owned_steps,
     show,
     tell,
@@ -25,13 +26,16 @@ from kubectl_mesh.commands.changing import (
     whole,
     write,
 )
-from kubectl_mesh.commands.doctor import add_rule_flags, chosen_rules
+from kubectl_mesh.commands.doctor import RULES_MEANT, add_rule_flags, chosen_rules
 from kubectl_mesh.commands.inputs import name_limits, take_meshes
 from kubectl_mesh.errors import UsageError
 from kubectl_mesh.flags import (
+    CLUSTER,
+    INPUT,
     add_cluster_flags,
     add_input_flags,
     add_output_flags,
+    again,
     comma_separated,
 )
 from kubectl_mesh.mesh.resource import ResourceId
@@ -168,6 +172,8 @@ def run(args: argparse.Namespace) -> int:
     told += [failures(report, width(), paint), unexamined(report, width(), paint)]
     if not args.no_headers:
         told += _ending(args, changes, texts, paint, is_empty=is_empty)
+        if is_previewed(args):
+            told += ["\n".join(_next(args, list(cures.values()))), how_to_make(args, changes)]
     tell(args, changes, told)
     if changes and args.apply:
         apply(args, changes, meshes[""])
@@ -199,7 +205,25 @@ def _ending(
     if is_empty:
         named = "None of these findings is there: nothing" if args.finding else "Nothing"
         yield paint(f"{named} to repair.", "bold", "green")
-    yield how_to_make(args) if changes else ""
+
+
+def _next(args: argparse.Namespace, cures: Sequence[Cure]) -> Iterator[str]:
+    """The commands for what a preview leaves: other repairs, or another look at it."""
+    flags = {each.repair.flag: None for found in cures for each in found.unsafe}
+    for flag in flags:
+        line = again(args, args.command, last=flag)
+        yield safe(f"To preview what takes {flag}, too: {line}")
+    choices = [finding for found in cures for finding in found.open]
+    for finding in choices[:1]:
+        repair, target = finding.repairs[0], finding.resource.id
+        parts = filter(None, (target.kind, target.namespace, target.name))
+        words = (f"{finding.rule.code}={'/'.join(parts)}", *" ".join(_flags(repair)).split())
+        given = ("finding", "choose", repair.flag.strip("-").replace("-", "_"))
+        line = again(args, args.command, *words, without=given)
+        yield safe(f"To preview a choice, such as {repair.name}: {line}")
+    if not (flags or choices) and any(found.manual for found in cures):
+        line = again(args, "doctor", only=(INPUT, RULES_MEANT, CLUSTER))
+        yield safe(f"To look again after changes by hand: {line}")
 
 
 def _cured(

@@ -151,7 +151,7 @@ def run(args: argparse.Namespace) -> int:
     notes = [f"Gateway {name} is not in the input: taken to serve every host" for name in named]
     told = list(_told(args, snapshot, found, changes, comparison, notes, paint))
     if texts is not None and (not stopping or args.allow_differences):
-        told.append(how_to_make(args))
+        told.append(how_to_make(args, changes))
     tell(args, changes, told)
     if stopping and not args.allow_differences:
         raise Unmergeable(
