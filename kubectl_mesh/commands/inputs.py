@@ -126,7 +126,7 @@ def take_snapshot(
     if args.with_cluster:
         return _from_cluster(args, kinds, namespaces, hosts, config, resources, unreadable)
     only = (args.namespace,) if args.namespace and not args.all_namespaces else None
-    config = config or find_mesh_config(resources, only)
+    config = config or find_mesh_config(resources, namespaces or only)
     return Snapshot(resources, config, unreadable=unreadable), only
 
 

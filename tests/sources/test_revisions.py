@@ -118,6 +118,22 @@ def test_what_was_assumed_is_in_every_report(
     )
 
 
+@pytest.mark.parametrize("flag", ["--from-namespace", "--namespace"])
+def test_a_route_is_that_of_the_callers_revision(
+    flag: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "a.yaml"
+    closed = "outboundTrafficPolicy: {mode: REGISTRY_ONLY}"
+    parts = [BOTH.replace(NEW, closed), *(NAMESPACE % (name, ENABLED) for name in "abc")]
+    path.write_text("".join([*parts, NAMESPACE % ("d", NEWER)]))
+    outcomes = []
+    for name in "ad":
+        main(["route", "http://elsewhere.example.com", "-f", str(path), flag, name, "-o", "json"])
+        answer = json.loads(capsys.readouterr().out)
+        outcomes.append((answer["outcome"], answer["notes"]))
+    assert outcomes == [("passthrough", []), ("blackhole", [])]
+
+
 def test_the_doctor_fails_for_it_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "a.yaml"
     path.write_text(BOTH)
