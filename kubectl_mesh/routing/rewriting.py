@@ -43,7 +43,7 @@ class Rewriting:
     def of(self, path: str) -> str:
         """The path that the upstream gets. Raises Undecidable."""
         if self.expression:
-            return _replaced(path, *self.expression)
+            return _replaced(path, *self.expression) or path  # Envoy takes nothing for no rewrite
         return self.text if self.cut is None else self.text + path[self.cut :]
 
     @property

@@ -28,6 +28,8 @@ _KNOWN: Mapping[str, Any] = {
     "Sidecar": SCHEMA["Sidecar"].shape["spec"],
 }
 """The fields that are compared; a server's tls.mode only in so far as it ends TLS or passes it."""
+_MODE = ("tls", "mode")
+_PASSED_ON = "PASSTHROUGH"
 _HTTP_PORT = 80
 _PORTS = 65536
 
@@ -184,7 +186,8 @@ def not_compared(scope: Scope) -> Iterator[str]:
                 continue  # what it serves at all is compared
             fields = [_left_out(each.spec, _KNOWN[kind]) if each else {} for each in (one, other)]
             for path in sorted({*fields[0], *fields[1]}, key=str):
-                if fields[0].get(path) != fields[1].get(path):
+                values = [each.get(path) for each in fields]
+                if values[0] != values[1] and not (path[-2:] == _MODE and _PASSED_ON in values):
                     told = dotted(("spec", *path))
                     yield f"{key}: {told} is not the same in both states, and is not compared"
     for key in dict.fromkeys(

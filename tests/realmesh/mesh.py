@@ -38,11 +38,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any
 
+from kubectl_mesh.changes.deletion import is_terminating
 from kubectl_mesh.kube.workers import in_parallel
 
 from . import backend, build
 from .apiserver import ApiServer, group_path, objects
 from .envoy import Identity, Proxy
+from .finalizers import let_go
 from .istiod import XDS, Istiod
 from .load import Load
 from .network import Host, Network
@@ -303,7 +305,7 @@ class Mesh:
     def reset(self) -> None:
         """Takes away all proxies, applications and objects that were not there at the start.
 
-        Namespaces stay, and objects with finalizers, as no controller is there to heed them.
+        Namespaces stay. Finalizers go first: no controller is there to heed them.
         """
         for proxy in self._proxies:
             proxy.stop()
@@ -314,8 +316,15 @@ class Mesh:
         self._applications.clear()
         objects = self._objects(self._kinds)
         left = [item for item in objects if self.server.path(item) not in self._own]
-        in_parallel([functools.partial(self.server.delete, item) for item in left], 8)
+        in_parallel([functools.partial(self._take_away, item) for item in left], 8)
         self.server.apply(_MESH_CONFIG_MAP)
+
+    def _take_away(self, item: Mapping[str, Any]) -> None:
+        is_held = bool(item["metadata"].get("finalizers"))
+        if is_held:
+            let_go(self.server, self.server.path(item))
+        if not (is_held and is_terminating(item)):  # else it is gone by now
+            self.server.delete(item)
 
     def _namespaced_kinds(self) -> Iterator[tuple[str, str, str]]:
         """apiVersion, kind and plural of all that lives in namespaces and can be deleted.

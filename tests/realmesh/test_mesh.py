@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from kubectl_mesh.changes.deletion import is_terminating
+
+from .finalizers import hold
+from .manifests import istio
 from .mesh import Mesh
 
 VIRTUAL_SERVICE = """
@@ -53,6 +57,17 @@ def test_names_can_be_used_again(mesh: Mesh) -> None:
         mesh.settled()
         assert client.request("GET", "helloworld:5000").version == version
         mesh.reset()
+
+
+def test_what_a_finalizer_keeps_goes_with_the_test(mesh: Mesh) -> None:
+    rules = [istio("DestinationRule", name, host=name) for name in ("held", "terminating")]
+    mesh.apply(*rules)
+    for rule in rules:
+        hold(mesh.server, mesh.server.path(rule))
+    mesh.server.delete(rules[1])
+    assert is_terminating(mesh.server.request("GET", mesh.server.path(rules[1])))
+    mesh.reset()
+    assert mesh.server.kubectl("get", "destinationrules", "-A", "-o", "name").stdout == ""
 
 
 def test_two_at_once(mesh: Mesh, new_mesh: Callable[..., Mesh]) -> None:

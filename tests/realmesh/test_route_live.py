@@ -73,7 +73,7 @@ def test_compare_with_the_cluster(helloworld: WaysIn, run: Run, tmp_path: Path) 
     helloworld.mesh.settled()
     assert run("compare", "-f", str(change)) == (
         0,
-        {**found, "verdict": "the same for every request", "classes": []},
+        {**found, "verdict": "the same for every request", "classes": [], "compared": []},
     )
     assert helloworld.from_outside("myapp.com") == {"v1"}
 

@@ -997,6 +997,15 @@ def test_a_field_that_nothing_compares_is_named(
     assert compare(snapshot([service(), after]), snapshot([service(), after])).verdict == SAME
 
 
+def test_whether_a_gateway_ends_tls_is_compared() -> None:
+    ends, passes = (
+        https(tls={"mode": "SIMPLE", "credentialName": "a"}),
+        https(tls={"mode": "PASSTHROUGH", "credentialName": "a"}),
+    )
+    found = compare(snapshot([service(), ends]), snapshot([service(), passes]))
+    assert not [each for each in found.undecided if "tls.mode" in each]
+
+
 def test_an_object_that_the_api_server_refuses_is_not_the_same() -> None:
     found = compare(snapshot([service(), web(to())]), snapshot([service(), web(to(timeout=5))]))
     assert found.undecided == [

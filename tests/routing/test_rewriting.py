@@ -64,6 +64,12 @@ def test_two_routes_are_told_apart_by_a_path_if_there_is_one(seed: int) -> None:
     assert decided > 30
 
 
+def test_a_path_of_which_an_expression_leaves_nothing_stays() -> None:
+    rewrite = {"uriRegexRewrite": {"match": "/b", "rewrite": ""}}
+    found = rewriting(StringMatch("prefix", "/"), rewrite)
+    assert [found.of(path) for path in ("/b", "/b/b", "/b/c", "/c")] == ["/b", "/b/b", "/c", "/c"]
+
+
 def test_a_long_prefix_is_no_matter() -> None:
     long = StringMatch("prefix", f"/{'x' * 5000}")
     short = StringMatch("prefix", "/")
