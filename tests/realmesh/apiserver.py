@@ -52,6 +52,7 @@ from .network import Host
 from .processes import Processes, frozen
 
 ADMIN = "admin"
+CRD = "CustomResourceDefinition"
 USERS = ("alice", "bob", "carol", "nobody")
 """Users who may do nothing until they are granted it; no test grants `nobody` anything."""
 
@@ -59,8 +60,9 @@ USERS = ("alice", "bob", "carol", "nobody")
 class ApiServer:
     """An API server with an etcd of its own. Starts when entered, is gone when left.
 
-    `crds=False` leaves Istio's resource definitions out. `processes` and `node` put it into a mesh.
-    Raises NotBuilt when a program that it needs is missing, StartError when one does not start.
+    `crds=False` leaves the resource definitions of Istio and of the Gateway API out. `processes`
+    and `node` put it into a mesh. Raises NotBuilt when a program that it needs is missing,
+    StartError when one does not start.
     """
 
     def __init__(
@@ -71,7 +73,7 @@ class ApiServer:
         self._node = node
         self._resources: dict[tuple[str, str], dict[str, Any]] = {}
         self._programs = {name: build.binary(name) for name in ("etcd", "kube-apiserver")}
-        self._istio = build.istio_module_dir()
+        self._definitions = _definitions()
         self._kubectl = build.kubectl()
         self._exit = contextlib.ExitStack()
 
@@ -243,9 +245,13 @@ class ApiServer:
         self._processes.wait("kube-apiserver", self._apiserver, noticed)
 
     def install_crds(self, *, without: Collection[str] = ()) -> None:
-        """Installs Istio's resource definitions, save those of the plural names in `without`."""
-        text = (self._istio / "manifests/charts/base/crds/crd-all.gen.yaml").read_text()
-        chosen = [crd for crd in objects(text) if crd["spec"]["names"]["plural"] not in without]
+        """Installs the resource definitions of Istio and of the Gateway API.
+
+        Those of the plural names in `without` are left out.
+        """
+        texts = [file.read_text() for file in self._definitions]
+        definitions = [each for each in objects(*texts) if each["kind"] == CRD]
+        chosen = [crd for crd in definitions if crd["spec"]["names"]["plural"] not in without]
         self.create(chosen)
         self._processes.wait(
             "kube-apiserver", self._apiserver, lambda: all(map(self._is_established, chosen))
@@ -402,3 +408,11 @@ def objects(*manifests: str | Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 def _token(user: str) -> str:
     return f"token-of-{user}"
+
+
+def _definitions() -> list[Path]:
+    """The manifests of resource definitions that a cluster with this Istio has. Raises NotBuilt."""
+    found = [build.istio_crds()]
+    if build.istio_release() == build.NEWEST:  # the other knows no Gateway API of today
+        found += sorted(build.gateway_api_crds().glob("*.yaml"))
+    return found

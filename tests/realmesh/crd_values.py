@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from .apiserver import objects
-from .build import istio_module_dir
+from .build import istio_crds
 
 Schema = Mapping[str, Any]
 Path = tuple[str, ...]
@@ -24,7 +24,7 @@ _TEXTS = ("10.1.2.3", "a.example.com", "/a", "5s", "GET", "8080", "YQ==")
 
 def specs() -> Mapping[str, Schema]:
     """The schema of `spec` of each of Istio's kinds."""
-    text = (istio_module_dir() / "manifests/charts/base/crds/crd-all.gen.yaml").read_text()
+    text = istio_crds().read_text()
     return {
         crd["spec"]["names"]["kind"]: version["schema"]["openAPIV3Schema"]["properties"]["spec"]
         for crd in objects(text)

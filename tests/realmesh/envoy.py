@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from .build import istio_release
 from .client import PATIENCE, Answer, Connection, get
 from .istiod import XDS
 from .network import Host
@@ -177,7 +178,7 @@ def _bootstrap(identity: Identity) -> dict[str, Any]:
                 "NAMESPACE": identity.namespace,
                 "NAME": identity.name,
                 "LABELS": dict(identity.labels),
-                "ISTIO_VERSION": "1.22.0",
+                "ISTIO_VERSION": f"{istio_release()}.0",
                 "CLUSTER_ID": "Kubernetes",
                 "INTERCEPTION_MODE": "NONE",
                 "INSTANCE_IPS": identity.address,

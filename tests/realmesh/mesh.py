@@ -74,7 +74,7 @@ class Mesh:
 
     def __init__(self, *, debounce: str = "100ms") -> None:
         self._envoy = build.envoy()
-        self._pilot_discovery = build.binary("pilot-discovery")
+        self._pilot_discovery = build.pilot_discovery()
         self._debounce = debounce
         self._exit = contextlib.ExitStack()
         self._numbers = itertools.count(1)

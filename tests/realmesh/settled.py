@@ -127,8 +127,9 @@ def _known_endpoints(shards: Mapping[str, Any]) -> Iterator[tuple[_Endpoint, Obj
             for shard, endpoints in known["Shards"].items():
                 for endpoint in endpoints or () if shard.startswith("Kubernetes/") else ():
                     service = host.partition(".")[0]
-                    key = (namespace, service, endpoint["Address"], endpoint["EndpointPort"])
-                    yield key, _own_labels(endpoint["Labels"] or {})
+                    labels = _own_labels(endpoint["Labels"] or {})
+                    for address in endpoint.get("Addresses") or [endpoint["Address"]]:
+                        yield (namespace, service, address, endpoint["EndpointPort"]), labels
 
 
 def _own_labels(labels: Object) -> Object:
