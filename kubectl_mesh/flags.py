@@ -8,6 +8,8 @@ import shlex
 from collections.abc import Collection, Sequence
 from typing import Any
 
+from kubectl_mesh.mesh.versions import NEWEST, Istio, release_of
+
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)", re.ASCII)
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _LONGEST = 24 * 3600.0
@@ -32,6 +34,16 @@ def duration(text: str) -> float | None:
     if seconds > _LONGEST:
         raise argparse.ArgumentTypeError(f"{text!r} is too long; expected 24h at most, or 0")
     return seconds or None
+
+
+def istio(text: str) -> Istio:
+    """The Istio of a version (1.27, 1.27.3). Raises argparse.ArgumentTypeError for no version."""
+    release = release_of(text)
+    if release is None:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no version of Istio; expected 1.27 or 1.27.3"
+        )
+    return Istio(release, "--istio-version")
 
 
 def command_of(arguments: Sequence[str]) -> str | None:
@@ -88,9 +100,11 @@ def _given(action: argparse.Action, value: Any) -> list[str]:
 
 
 def _text(value: object) -> str:
-    """A value as it is given on a command line; those that are no text are durations."""
+    """A value as it is given on a command line; those of no other type are durations."""
     if value is None:
         return "0"
+    if isinstance(value, Istio):
+        return value.text
     return f"{value:g}s" if isinstance(value, float) else str(value)
 
 
@@ -120,6 +134,17 @@ def add_input_flags(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="the MeshConfig; default: ConfigMap istio, or istio-REVISION, of the input, else "
         "Istio's defaults",
+    )
+    add_version_flag(group)
+
+
+def add_version_flag(group: argparse._ArgumentGroup) -> None:
+    newest = ".".join(map(str, NEWEST))
+    group.add_argument(
+        "--istio-version",
+        metavar="VERSION",
+        type=istio,
+        help=f"the version of Istio; default: istiod's, or that of the proxies, else {newest}",
     )
 
 

@@ -24,6 +24,7 @@ NOT_GIVEN = ("help", "output", "no_headers", "color", "verbose", "token")
 VALUES = {
     "request_timeout": "1m30s",
     "timeout": "0",
+    "istio_version": "1.27",
     "wait_for": "delay=250ms",
     "dry_run": "server",
     "fail_on": "warning",

@@ -345,6 +345,7 @@ def whole_mesh(args: argparse.Namespace) -> Snapshot:
     flags = {**vars(args), "filename": None, "kustomize": None, "all_namespaces": True}
     flags |= {"recursive": False, "render": None, "strict": False, "mesh_config": None}
     flags |= {"with_cluster": False, "namespace": None}
+    flags.setdefault("istio_version", None)
     try:
         found, _ = take_snapshot(argparse.Namespace(**flags), {*ROUTING_KINDS, "Pod"})
     except Forbidden as error:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 
 from kubectl_mesh.commands.inputs import (
+    given_settings,
     is_on_disk,
     name_limits,
     read_manifests,
@@ -17,6 +18,7 @@ from kubectl_mesh.flags import (
     add_cluster_flags,
     add_folder_flags,
     add_output_flags,
+    add_version_flag,
     comma_separated,
 )
 from kubectl_mesh.mesh.resource import Unreadable
@@ -24,7 +26,6 @@ from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.report import Layout, comparison
 from kubectl_mesh.routing.compare import Comparison, compare
 from kubectl_mesh.routing.scope import KINDS
-from kubectl_mesh.sources.config import find_mesh_config, read_mesh_config
 from kubectl_mesh.sources.yaml import collector_paused
 from kubectl_mesh.term import emit, safe, use_color, width
 
@@ -78,6 +79,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="the MeshConfig of both; default: ConfigMap istio or istio-REVISION of each, or none",
     )
+    add_version_flag(group)
     add_output_flags(parser, tuple(_RENDERERS))
     add_cluster_flags(parser)
 
@@ -125,9 +127,9 @@ def _read(args: argparse.Namespace, state: str) -> Snapshot:
     filenames = comma_separated([state])
     if not filenames:
         raise UsageError(f"{state!r} names no file")
-    config = read_mesh_config(args.mesh_config) if args.mesh_config is not None else None
+    settings = given_settings(args)
     found = read_manifests(args, filenames)
     resources, unreadable = found.only(), found.unreadable
     if unreadable and not resources:
         raise InputError(f"nothing of {state} could be read: {unreadable[0].reason}", state)
-    return Snapshot(resources, config or find_mesh_config(resources), unreadable=unreadable)
+    return Snapshot(resources, settings(resources, None), unreadable=unreadable)

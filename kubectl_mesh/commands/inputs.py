@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 
 from kubectl_mesh.errors import UsageError
 from kubectl_mesh.flags import comma_separated
@@ -85,7 +86,7 @@ def take_meshes(
     if not filenames or args.with_cluster:
         snapshot, namespaces = take_snapshot(args, kinds)
         return {"": snapshot}, namespaces
-    config = read_mesh_config(args.mesh_config) if args.mesh_config is not None else None
+    settings = given_settings(args)
     found = read_manifests(args, filenames)
     plain = found.meshes[0].resources
     only = (args.namespace,) if args.namespace and not args.all_namespaces else None
@@ -94,7 +95,7 @@ def take_meshes(
         own = each.resources if each.root else ()
         meshes[each.root] = Snapshot(
             each.resources,
-            config or find_mesh_config([*own, *plain], only),
+            settings([*own, *plain], only),
             Coverage(elsewhere=each.elsewhere),
             () if meshes else found.unreadable,
         )
@@ -118,16 +119,44 @@ def take_snapshot(
     """
     filenames = _filenames(args)
     kinds = {*kinds, *unread.KINDS}
-    config = read_mesh_config(args.mesh_config) if args.mesh_config is not None else None
     if not filenames:
-        return _from_cluster(args, kinds, namespaces, hosts, config, [], [])
+        return _from_cluster(args, kinds, namespaces, hosts, [], [])
+    settings = given_settings(args)
     found = read_manifests(args, filenames)
     resources, unreadable = found.only(), found.unreadable
     if args.with_cluster:
-        return _from_cluster(args, kinds, namespaces, hosts, config, resources, unreadable)
+        return _from_cluster(args, kinds, namespaces, hosts, resources, unreadable)
     only = (args.namespace,) if args.namespace and not args.all_namespaces else None
-    config = config or find_mesh_config(resources, namespaces or only)
+    config = settings(resources, namespaces or only)
     return Snapshot(resources, config, unreadable=unreadable), only
+
+
+def given_settings(
+    args: argparse.Namespace,
+) -> Callable[[Sequence[Resource], Collection[str] | None], MeshConfig]:
+    """What gives the settings of manifests, for clients of some namespaces (None: of all).
+
+    --mesh-config and --istio-version come first. Raises InputError for a --mesh-config that cannot
+    be read.
+    """
+    given = _read_config(args)
+
+    def settings(resources: Sequence[Resource], namespaces: Collection[str] | None) -> MeshConfig:
+        found = find_mesh_config(resources, namespaces)
+        return _of_version(args, replace(given, istio=found.istio) if given else found)
+
+    return settings
+
+
+def _read_config(args: argparse.Namespace) -> MeshConfig | None:
+    return read_mesh_config(args.mesh_config) if args.mesh_config is not None else None
+
+
+def _of_version(args: argparse.Namespace, config: MeshConfig) -> MeshConfig:
+    """The settings with the Istio of --istio-version, if it is given."""
+    if args.istio_version is None:
+        return config
+    return replace(config, istio=replace(args.istio_version, settings=config.istio.settings))
 
 
 def name_gaps(snapshot: Snapshot) -> bool:
@@ -170,7 +199,6 @@ def _from_cluster(
     kinds: Collection[str],
     wanted: Collection[str],
     hosts: Collection[str],
-    config: MeshConfig | None,
     manifests: Sequence[Resource],
     unreadable: Sequence[Unreadable],
 ) -> tuple[Snapshot, Collection[str] | None]:
@@ -191,17 +219,18 @@ def _from_cluster(
             namespaces,
             hosts=hosts,
             manifests=manifests,
-            config=config,
+            config=_read_config(args),
             progress=progress,
         )
+    config = _of_version(args, state.config)
     for warning in state.warnings:
         print(f"Warning: {safe(warning)}", file=sys.stderr)
-    live = Snapshot(state.resources, state.config, state.coverage, state.unreadable)
+    live = Snapshot(state.resources, config, state.coverage, state.unreadable)
     if not manifests and not unreadable:
         return live, namespaces
     after = Snapshot(
         lay_over(state.resources, manifests),
-        state.config,
+        config,
         state.coverage,
         (*state.unreadable, *unreadable),
         before=live,

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from kubectl_mesh.mesh.schema import conform
+from kubectl_mesh.mesh.versions import Istio
 
 _SHAPE = {
     "rootNamespace": str,
@@ -47,8 +48,9 @@ class MeshConfig:
     name it all the same. `registry_only`: sidecars let nothing out to hosts that the registry does
     not know. The three exports are the defaults for resources without exportTo. `unread` holds the
     fields that nothing is known of here, as texts. `several_clusters` says which setting is for a
-    mesh of several clusters; "" if none is. `notes` say why these settings were taken, and no
-    others; `fault` says why they could not be read, where these are Istio's defaults for that.
+    mesh of several clusters; "" if none is. `istio` is the Istio that has these settings. `notes`
+    say why these settings were taken, and no others; `fault` says why they could not be read, where
+    these are Istio's defaults for that.
     """
 
     root_namespace: str = "istio-system"
@@ -63,6 +65,7 @@ class MeshConfig:
     path_normalization: str = "BASE"
     unread: tuple[tuple[str, str], ...] = ()
     several_clusters: str = ""
+    istio: Istio = field(default=Istio(), compare=False)
     notes: tuple[str, ...] = field(default=(), compare=False)
     fault: str = field(default="", compare=False)
 

@@ -325,6 +325,12 @@ def pod_labels(resource: Resource) -> Mapping[str, str]:
     return labels
 
 
+def pod_spec(resource: Resource) -> Mapping[str, Any]:
+    """The spec of a Pod, or of the template of an object of WORKLOAD_KINDS."""
+    spec: Mapping[str, Any] = _template(resource).get("spec") or {}
+    return spec
+
+
 def _template(resource: Resource) -> Mapping[str, Any]:
     """What a workload's pods are made of; a Pod itself."""
     template: Any = resource.data

@@ -23,7 +23,8 @@ import copy
 import re
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -37,10 +38,12 @@ from kubectl_mesh.kube.managed_fields import LAST_APPLIED
 from kubectl_mesh.kube.workers import in_parallel
 from kubectl_mesh.mesh import unread
 from kubectl_mesh.mesh.config import MeshConfig
+from kubectl_mesh.mesh.control_planes import ControlPlane
 from kubectl_mesh.mesh.objects import as_resource
 from kubectl_mesh.mesh.resource import Path, Resource, ResourceId, Unreadable
 from kubectl_mesh.mesh.schema import KINDS, Kind
 from kubectl_mesh.mesh.snapshot import Coverage
+from kubectl_mesh.mesh.versions import Istio
 from kubectl_mesh.sources.config import (
     CONFIG_MAP,
     KEY,
@@ -50,6 +53,7 @@ from kubectl_mesh.sources.config import (
     is_mesh_config,
     selected_revisions,
 )
+from kubectl_mesh.sources.istiods import read_control_planes
 from kubectl_mesh.sources.overlay import lay_over
 from kubectl_mesh.sources.references import (
     CONFIG_KINDS,
@@ -142,14 +146,16 @@ def load(
         if not is_namespace(name):
             raise UsageError(f"no namespace can be called {name!r}")
     client = Client(connect(options))
-    with collector_paused():
+    with collector_paused(), ThreadPoolExecutor(1) as beside:
         reader = _Reader(client, progress)
+        planes = beside.submit(read_control_planes, client)
         loading = _Loading(reader, kinds, hosts, config)
         if namespaces is None:
             loading.read_all()
         else:
             asked = {*namespaces, *(found.namespace for found in manifests if found.namespace)}
             loading.read_some(frozenset(asked), frozenset(namespaces), manifests)
+        loading.take_istio(planes)
     return loading.state()
 
 
@@ -301,13 +307,19 @@ class _Loading:
         self._something_read = False
         self._pods_anywhere = True
         self._refusals: list[ClusterError] = []
+        self._planes: Sequence[ControlPlane] = ()
+        self._istio_unknown = ""
         reader.discover(self._kinds)
 
     @property
     def config(self) -> MeshConfig:
+        found = find_mesh_config(self._found.values(), self._asked, self._planes)
+        given = found
         if self._given_config is not None:
-            return self._given_config
-        return find_mesh_config(self._found.values(), self._asked)
+            given = replace(self._given_config, istio=found.istio)
+        if found.istio.origin or not self._istio_unknown:
+            return given
+        return replace(given, notes=(*given.notes, self._istio_unknown))
 
     def state(self) -> ClusterState:
         return ClusterState(
@@ -329,6 +341,16 @@ class _Loading:
                 self._note(job, None, problem)
         self._read_settings_of_revisions()
         self._check_something_read("in all namespaces: name one with -n")
+
+    def take_istio(self, planes: Future[list[ControlPlane]]) -> None:
+        """Learns which Istio it is, of istiod."""
+        try:
+            self._planes = planes.result()
+        except ClusterError as problem:
+            self._istio_unknown = (
+                f"Istio's version is not known: deployments of istiod cannot be listed: {problem}; "
+                f"{Istio().text} was assumed (--istio-version names another)"
+            )
 
     def read_some(
         self, asked: frozenset[str], named: frozenset[str], manifests: Sequence[Resource]

@@ -9,8 +9,16 @@ from typing import Any
 
 from kubectl_mesh.errors import InputError
 from kubectl_mesh.mesh.config import MeshConfig
+from kubectl_mesh.mesh.control_planes import (
+    DEFAULT,
+    ControlPlane,
+    control_planes,
+    istio_of,
+    istio_of_proxies,
+)
 from kubectl_mesh.mesh.injection import INJECTION, REVISION
 from kubectl_mesh.mesh.resource import Resource, ResourceId
+from kubectl_mesh.mesh.versions import Istio
 from kubectl_mesh.mesh.workloads import WORKLOAD_KINDS, pod_labels
 from kubectl_mesh.sources.files import read_text
 from kubectl_mesh.sources.yaml import read_documents
@@ -18,8 +26,6 @@ from kubectl_mesh.sources.yaml import read_documents
 CONFIG_MAP = "istio"
 KEY = "mesh"
 NETWORKS = "meshNetworks"
-DEFAULT = "default"
-"""The revision that `istio-injection: enabled` selects, and whose ConfigMap is `istio`."""
 _PREFIX = f"{CONFIG_MAP}-"
 _MAX_NAMES = 3
 
@@ -90,26 +96,47 @@ def selected_revisions(resources: Iterable[Resource]) -> Mapping[str, frozenset[
 
 
 def find_mesh_config(
-    resources: Iterable[Resource], namespaces: Collection[str] | None = None
+    resources: Iterable[Resource],
+    namespaces: Collection[str] | None = None,
+    planes: Collection[ControlPlane] | None = None,
 ) -> MeshConfig:
     """The MeshConfig of the revision that some namespaces (None: all) select.
 
     It is in the ConfigMap `istio`, or `istio-REVISION`. Where they select several, it is that of
-    most of them; a single one counts in any case; without any it is Istio's defaults. `notes` of it
-    say what was assumed.
+    most of them; a single one counts in any case; without any it is Istio's defaults. The Istio is
+    that of the revision among `planes` (None: those among the resources), or of proxies. `notes` of
+    it say what was assumed.
     """
     resources = list(resources)
     known = _settings(resources)
-    if not known:
-        return MeshConfig()
     wanted: dict[str, set[str]] = defaultdict(set)
     for namespace, revisions in selected_revisions(resources).items():
         if namespaces is None or namespace in namespaces:
             for revision in revisions:
                 wanted[revision].add(namespace)
-    order = sorted(known, key=lambda name: (-len(wanted.get(name, ())), name != DEFAULT, name))
-    used = known[order[0]]
-    return replace(used.config, notes=tuple(_notes(used, known, wanted)))
+    revision = min(
+        known or wanted or [DEFAULT],
+        key=lambda name: (-len(wanted.get(name, ())), name != DEFAULT, name),
+    )
+    used = known.get(revision)
+    planes = control_planes(resources) if planes is None else planes
+    istio = istio_of(planes, revision)
+    notes = [*(_notes(used, known, wanted) if used else ()), *_unclear(planes, revision, istio)]
+    return replace(
+        used.config if used else MeshConfig(),
+        istio=istio or istio_of_proxies(resources) or Istio(),
+        notes=tuple(notes),
+    )
+
+
+def _unclear(planes: Collection[ControlPlane], revision: str, istio: Istio | None) -> Iterator[str]:
+    """Says so where several istiods are there, and none is of the revision."""
+    if istio is None and len({each.version for each in planes}) > 1:
+        named = ", ".join(sorted(f"{each.revision or DEFAULT} ({each.version})" for each in planes))
+        yield (
+            f"no istiod is of revision {revision}: there are {named}; the newest release that is "
+            "known here was assumed (--istio-version names another)"
+        )
 
 
 def _notes(

@@ -126,7 +126,10 @@ def test_a_list_that_fails_is_named_and_nothing_is_claimed(
         status = main([*words, *flags])
         out, err = capsys.readouterr()
         told = " ".join((out + err).split())
-        assert status in (1, 3), (plural, failure, told)
+        if command == "route" and plural == "deployments":
+            assert (status, "Istio's version is not known" in told) == (0, True)
+        else:
+            assert status in (1, 3), (plural, failure, told)
         assert plural in told, (failure, told)
         assert not [claim for claim in CLAIMS if claim in told], (plural, failure, told)
 

@@ -567,9 +567,13 @@ def test_a_cluster_tells_which_pods_are_ready(run: Run, live: FakeApiServer) -> 
     assert (status, err) == (0, "")
     assert "1 of 2 ready: Pod b/web-1 (ready), Pod b/web-2 (not ready)" in words
     assert "Pod a/client has no sidecar" in words
+    istiod = {"labelSelector": "app in (istiod,pilot)"}
     for plural in ("deployments", "configmaps", "secrets", "replicasets", "workloadentries"):
-        named = [each.query.get("fieldSelector") for each in live.asked(plural)]
-        assert named in ([], ["metadata.name=istio"])
+        asked = [
+            {key: value for key, value in each.query.items() if key.endswith("Selector")}
+            for each in live.asked(plural)
+        ]
+        assert asked in ([], [{"fieldSelector": "metadata.name=istio"}], [istiod])
 
 
 def test_rules_for_the_host_count_wherever_in_the_cluster_they_are(

@@ -9,7 +9,7 @@ import re
 import socket
 import threading
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -152,7 +152,7 @@ class FakeApiServer:
         ]
 
     def _find(self, kind: str, namespace: str, query: dict[str, str]) -> list[dict[str, Any]]:
-        wanted = dict(part.split("=") for part in query.get("labelSelector", "").split(",") if part)
+        selected = _selecting(query.get("labelSelector", ""))
         name = query.get("fieldSelector", "").removeprefix("metadata.name=")
         return [
             item
@@ -160,7 +160,7 @@ class FakeApiServer:
             if _named(item) == kind
             and namespace in ("", item["metadata"].get("namespace"))
             and name in ("", item["metadata"]["name"])
-            and wanted.items() <= item["metadata"].get("labels", {}).items()
+            and selected(item["metadata"].get("labels", {}))
         ]
 
     def _list(self, items: list[dict[str, Any]], request: Request) -> Answer:
@@ -232,6 +232,16 @@ def _kind(group: str, plural: str) -> str:
     return next(
         kind.name for kind in KINDS.values() if (kind.group, kind.plural) == (group, plural)
     )
+
+
+def _selecting(text: str) -> Callable[[Mapping[str, str]], bool]:
+    """What a label selector (`a=b,c=d`, or one `a in (b,c)`) says of an object's labels."""
+    key, is_set, values = text.partition(" in ")
+    if is_set:
+        among = values.strip("()").split(",")
+        return lambda labels: labels.get(key) in among
+    wanted = dict(part.split("=") for part in text.split(",") if part)
+    return lambda labels: wanted.items() <= labels.items()
 
 
 def _named(item: dict[str, Any]) -> str:

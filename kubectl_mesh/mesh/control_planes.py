@@ -1,0 +1,109 @@
+"""The istiods of a mesh: of which revision and version each is, and how it is set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from kubectl_mesh.mesh.injection import PROXY, REVISION
+from kubectl_mesh.mesh.resource import Resource
+from kubectl_mesh.mesh.schema import conform
+from kubectl_mesh.mesh.versions import Istio, release_of
+from kubectl_mesh.mesh.workloads import WORKLOAD_KINDS, pod_spec
+
+DEFAULT = "default"
+"""The revision that `istio-injection: enabled` selects, and whose ConfigMap is `istio`."""
+APP = "app"
+NAMES = ("istiod", "pilot")
+"""The values of the label `app` that istiod's Deployments have; the second is of Istio 1.4."""
+_SHAPE = {
+    "metadata": {"namespace": str, "labels": {"*": str}},
+    "spec": {
+        "template": {"spec": {"containers": [{"image": str, "env": [{"name": str, "value": str}]}]}}
+    },
+}
+
+
+@dataclass(frozen=True)
+class ControlPlane:
+    """An istiod: `version` is its image's tag, "" where it has none.
+
+    `revision` is that of its label, "" for none. `settings` are its environment variables.
+    """
+
+    namespace: str
+    revision: str
+    version: str
+    settings: Mapping[str, str] = field(default_factory=dict, compare=False)
+
+    @property
+    def istio(self) -> Istio | None:
+        """The Istio that it runs; None where its image does not say."""
+        release = release_of(self.version)
+        if release is None:
+            return None
+        return Istio(release, f"istiod of namespace {self.namespace}", self.settings)
+
+
+def control_plane(deployment: Any) -> ControlPlane:
+    """What a Deployment of istiod says, as the API server or a manifest has it."""
+    data = conform(deployment, _SHAPE)[0] if isinstance(deployment, dict) else {}
+    metadata = data.get("metadata") or {}
+    template = (data.get("spec") or {}).get("template") or {}
+    containers = (template.get("spec") or {}).get("containers") or [{}]
+    variables = containers[0].get("env") or ()
+    return ControlPlane(
+        metadata.get("namespace") or "",
+        (metadata.get("labels") or {}).get(REVISION) or "",
+        _tag(containers[0].get("image") or ""),
+        {each.get("name") or "": each.get("value") or "" for each in variables},
+    )
+
+
+def control_planes(resources: Iterable[Resource]) -> list[ControlPlane]:
+    """Those of the Deployments of istiod among resources."""
+    return [
+        control_plane(
+            {**each.data, "metadata": {"namespace": each.namespace, "labels": {**each.labels}}}
+        )
+        for each in resources
+        if each.kind == "Deployment" and each.labels.get(APP) in NAMES
+    ]
+
+
+def istio_of(planes: Iterable[ControlPlane], revision: str) -> Istio | None:
+    """The Istio of a revision, or of the only istiod there is; None where that is not known."""
+    known = {each.revision or DEFAULT: each for each in planes}
+    chosen = known.get(revision) or (next(iter(known.values())) if len(known) == 1 else None)
+    return chosen.istio if chosen else None
+
+
+def istio_of_proxies(resources: Iterable[Resource]) -> Istio | None:
+    """The newest Istio that a proxy among pods and workloads is of; None without any.
+
+    istiod is as new as its newest proxy, or newer.
+    """
+    found = max(
+        (
+            (release, str(resource))
+            for resource in resources
+            if resource.kind in WORKLOAD_KINDS
+            for container in _containers(resource)
+            if container.get("name") == PROXY
+            and (release := release_of(_tag(container.get("image") or "")))
+        ),
+        default=None,
+    )
+    return Istio(found[0], f"the proxy of {found[1]}") if found else None
+
+
+def _containers(resource: Resource) -> Iterable[Mapping[str, Any]]:
+    spec = pod_spec(resource)
+    for name in ("containers", "initContainers"):
+        yield from spec.get(name) or ()
+
+
+def _tag(image: str) -> str:
+    """The tag of an image's name; "" where it has none."""
+    return image.partition("@")[0].rpartition("/")[2].partition(":")[2]

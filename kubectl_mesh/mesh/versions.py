@@ -1,0 +1,63 @@
+"""What Istio does differently from one release on, as data that the model asks.
+
+`MeshConfig.istio` says which Istio a mesh runs; `config.istio.has(DIFFERENCE)` says whether it
+behaves the newer way. docs/istio-versions.md lists what else changed, and what we do about it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+Release = tuple[int, int]
+
+NEWEST: Release = (1, 31)
+"""The newest release that the model is held to; it answers for what is newer, too."""
+OLDEST: Release = (1, 22)
+"""The oldest release that the model is held to; it answers for what is older, too."""
+_RELEASE = re.compile(r"v?(\d+)\.(\d+)(?:[.-].*)?", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A behaviour that Istio has from the release `since` on.
+
+    `what` it does since then, and `before`. `switch` is the environment variable of istiod that
+    brings the older behaviour back where it is `false`; "" if none does.
+    """
+
+    since: Release
+    what: str
+    before: str
+    switch: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Istio:
+    """The Istio of a mesh.
+
+    `origin` says what its release is known from; "" where it is taken to be the newest that is
+    known here. `settings` are istiod's environment variables.
+    """
+
+    release: Release = NEWEST
+    origin: str = ""
+    settings: Mapping[str, str] = field(default_factory=dict, compare=False)
+
+    def has(self, difference: Difference) -> bool:
+        """Whether it behaves as it does since the release of a difference."""
+        if self.release < difference.since:
+            return False
+        return self.settings.get(difference.switch, "").lower() not in ("false", "0", "f")
+
+    @property
+    def text(self) -> str:
+        """The release as people write it."""
+        return ".".join(map(str, self.release))
+
+
+def release_of(text: str) -> Release | None:
+    """The release of a version or of an image's tag (1.27, 1.27.3-distroless); None for none."""
+    found = _RELEASE.fullmatch(text)
+    return (int(found[1]), int(found[2])) if found else None
