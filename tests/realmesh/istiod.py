@@ -8,6 +8,9 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+from kubectl_mesh.mesh.versions import Istio
+
+from .build import istio_release
 from .client import get
 from .network import NODE, Host
 from .processes import Processes, frozen
@@ -16,6 +19,18 @@ XDS = (NODE, 15010)
 """Where proxies get their configuration, in plain text."""
 
 _HTTP = ("127.0.0.1", 8080)  # it answers debugging requests of its own host without asking who
+
+
+ISTIO = {"1.31": Istio((1, 31)), "1.22": Istio((1, 20))}
+"""What our model takes the istiods of the tests for, by `istio_release`.
+
+The older one is a commit from before 1.21.0, and behaves so.
+"""
+
+
+def istio() -> Istio:
+    """The Istio that the tests run on, for a MeshConfig."""
+    return ISTIO[istio_release()]
 
 
 class Istiod:
