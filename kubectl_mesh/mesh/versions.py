@@ -16,6 +16,8 @@ NEWEST: Release = (1, 31)
 """The newest release that the model is held to; it answers for what is newer, too."""
 OLDEST: Release = (1, 22)
 """The oldest release that the model is held to; it answers for what is older, too."""
+_FALSE = ("0", "f", "F", "false", "FALSE", "False")
+"""What Go takes for false; istiod uses its default for texts that it does not understand."""
 _RELEASE = re.compile(r"v?(\d+)\.(\d+)(?:[.-].*)?", re.ASCII)
 
 
@@ -47,9 +49,8 @@ class Istio:
 
     def has(self, difference: Difference) -> bool:
         """Whether it behaves as it does since the release of a difference."""
-        if self.release < difference.since:
-            return False
-        return self.settings.get(difference.switch, "").lower() not in ("false", "0", "f")
+        set_to = self.settings.get(difference.switch, "") if difference.switch else ""
+        return self.release >= difference.since and set_to not in _FALSE
 
     @property
     def text(self) -> str:
