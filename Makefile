@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test realmesh mesh archive
+.PHONY: demo test realmesh realmesh-1.22 mesh archive
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/installed
@@ -17,9 +17,19 @@ test: $(VENV)/installed-for-tests
 archive: $(VENV)/installed
 	$(BIN)/python -m krew.build
 
-realmesh: $(VENV)/installed-for-realmesh
+realrealmesh-1.22: $(VENV)/installed-for-realmesh
+	$(BIN)/python -m tests.realmesh build
+	KUBECTL_MESH_ISTIO=1.22 KUBECTL_MESH_REQUIRE_REALMESH=1 \
+		$(BIN)/python -m pytest -m each_istio tests/realmesh
+
+mesh: $(VENV)/installed-for-realmesh
 	$(BIN)/python -m tests.realmesh build
 	KUBECTL_MESH_REQUIRE_REALMESH=1 $(BIN)/python -m pytest tests/realmesh
+
+realmesh-1.22: $(VENV)/installed-for-realmesh
+	$(BIN)/python -m tests.realmesh build
+	KUBECTL_MESH_ISTIO=1.22 KUBECTL_MESH_REQUIRE_REALMESH=1 \
+		$(BIN)/python -m pytest -m each_istio tests/realmesh
 
 mesh: $(VENV)/installed-for-realmesh
 	$(BIN)/python -m tests.realmesh build

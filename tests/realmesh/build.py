@@ -553,7 +553,7 @@ def gateway_api_crds() -> Path:
 def _source(module: Module) -> Path:
     found = module.source
     if found is None:
-        raise NotBuilt(f"{module.title} is not in Go's module cache: run `{BUILD_COMMAND}`")
+        raise NotBuilt(f"the source of {module.title} is not there: run `{BUILD_COMMAND}`")
     return found
 
 

@@ -12,7 +12,7 @@ from typing import TypeVar
 import pytest
 
 from .apiserver import ApiServer
-from .build import NotBuilt
+from .build import ISTIOS, NotBuilt, istio_release
 from .mesh import Mesh
 
 REQUIRE = "KUBECTL_MESH_REQUIRE_REALMESH"
@@ -26,6 +26,10 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "realmesh: needs the real control plane (python -m tests.realmesh build)"
     )
+
+
+def pytest_report_header() -> str:
+    return f"Istio of the real mesh: {ISTIOS[istio_release()].release}"
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

@@ -11,6 +11,8 @@ import os
 import random
 from collections.abc import Callable, Iterator
 
+import pytest
+
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.routing.compare import Comparison, Decision, compare, decision_of
 from kubectl_mesh.routing.router import Router
@@ -20,6 +22,8 @@ from .envoy import Proxy
 from .mesh import Mesh
 from .random_routes import Ask, Configuration, configuration, mutated, requests
 from .routes_tried import SEED, Tried, applied, request_of, table_for, tried
+
+pytestmark = pytest.mark.each_istio
 
 __all__ = ["tried"]
 

@@ -57,6 +57,8 @@ from .settled import NotSettled
 from .shrinking import shrunk
 from .test_tcp_tls import tcp_pod
 
+pytestmark = pytest.mark.each_istio
+
 CONFIGURATIONS = int(os.environ.get("KUBECTL_MESH_CONNECTIONS", "40"))
 PAIRS = int(os.environ.get("KUBECTL_MESH_PAIRS", "20"))
 ASKED = 20

@@ -29,6 +29,8 @@ from .manifests import (
 from .mesh import ROOT_NAMESPACE, Mesh
 from .settled import NotSettled
 
+pytestmark = pytest.mark.each_istio
+
 GATEWAYS: Object = {"gateways": [f"{ROOT_NAMESPACE}/gateway"]}
 
 given = Given()

@@ -22,6 +22,8 @@ from .given import Given, Service, Younger, service
 from .manifests import Object, destination, destination_rule, subset, to, virtual_service
 from .mesh import ROOT_NAMESPACE, Mesh
 
+pytestmark = pytest.mark.each_istio
+
 BLUE_V1 = subset("blue", version="v1")
 BLUE_V2 = subset("blue", version="v2")
 GREEN = subset("green", version="v2")

@@ -19,6 +19,8 @@ from .given import AtOnce, Given, Younger, service
 from .manifests import INGRESS, Object, prefix, regex, says, server, to
 from .mesh import ROOT_NAMESPACE, Mesh
 
+pytestmark = pytest.mark.each_istio
+
 PORTS = {port: 8000 + port for port in range(80, 94)}
 EGRESS = {"istio": "egressgateway"}
 

@@ -26,6 +26,8 @@ from .envoy import Proxy
 from .mesh import Mesh
 from .nginx import Nginx
 
+pytestmark = pytest.mark.each_istio
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 SIDECAR_OF_THE_BACKEND = """

@@ -18,6 +18,8 @@ from .manifests import INGRESS
 from .mesh import Mesh
 from .test_doctor_live import doctor
 
+pytestmark = pytest.mark.each_istio
+
 ROOT = Path(__file__).parents[2]
 EXAMPLE = "2-rules-without-effect-on-ingress.yaml"
 

@@ -13,6 +13,8 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterator
 
+import pytest
+
 from kubectl_mesh.changes import outlook
 from kubectl_mesh.changes.change_set import change_set
 from kubectl_mesh.changes.judgement import Judgement, judge
@@ -24,6 +26,8 @@ from .mesh import Mesh
 from .random_routes import GATEWAYS, Ask, Configuration, Object, configuration, requests
 from .routes_tried import SEED, Tried, applied, tried
 from .test_comparison_model import examples, is_reported
+
+pytestmark = pytest.mark.each_istio
 
 __all__ = ["tried"]
 

@@ -15,6 +15,8 @@ from .given import AtOnce, Given, Younger, service
 from .manifests import Object, destination, exact, istio, prefix, regex, says, to, virtual_service
 from .mesh import Mesh
 
+pytestmark = pytest.mark.each_istio
+
 DEFAULT = "default"  # Istio's name of the route that a Service has by itself
 PASSTHROUGH = "PassthroughCluster"  # where requests go to a host that the sidecar does not know
 

@@ -27,6 +27,8 @@ from .load import Load
 from .manifests import INGRESS
 from .mesh import Mesh
 
+pytestmark = pytest.mark.each_istio
+
 GATEWAY = """
 apiVersion: networking.istio.io/v1beta1
 kind: Gateway

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from itertools import product
 
+import pytest
+
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.routing.compare import compare
 from kubectl_mesh.routing.request import Request, request_for
@@ -28,6 +30,8 @@ from .manifests import (
     virtual_service,
 )
 from .mesh import Mesh
+
+pytestmark = pytest.mark.each_istio
 
 KINDS = ("VirtualService", "Gateway", "Service", "Pod", "DestinationRule", "ConfigMap")
 FOLD = {"ignoreUriCase": True}

@@ -19,6 +19,8 @@ from .random_routes import Ask, Configuration, configuration, requests
 from .routes_tried import SEED, Tried, applied, tried
 from .shrinking import shrunk
 
+pytestmark = pytest.mark.each_istio
+
 __all__ = ["tried"]
 
 CONFIGURATIONS = int(os.environ.get("KUBECTL_MESH_ROUTES", "100"))

@@ -29,6 +29,8 @@ from .manifests import (
 )
 from .mesh import ROOT_NAMESPACE, Mesh
 
+pytestmark = pytest.mark.each_istio
+
 TLS_PORTS = (443, 444, 445)
 TCP_PORTS = (9000, 9001, 9002, 9003, 9004)
 PORTS = {port: 8000 + port for port in TLS_PORTS} | {port: port for port in TCP_PORTS}
