@@ -116,7 +116,7 @@ def test_istio_source_that_is_gone_is_fetched_again(tmp_path: Path) -> None:
     build.build(["istioctl"], lambda line: None)
     assert build.istio_module_dir() == Path("/")
     (build.binary("istioctl").parent / "module-dir").write_text(str(tmp_path / "cleaned"))
-    with pytest.raises(build.NotBuilt, match="the source of istio-1.31"):
+    with pytest.raises(build.NotBuilt, match=r"the source of istio-1\.31"):
         build.istio_module_dir()
     build.build(["istioctl"], lambda line: None)
     assert build.istio_module_dir() == Path("/")
