@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from kubectl_mesh.mesh.versions import NEWEST, Istio, release_of
+from kubectl_mesh.mesh.versions import NEWEST, Istio, release_of, written
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)", re.ASCII)
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -139,12 +139,12 @@ def add_input_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def add_version_flag(group: argparse._ArgumentGroup) -> None:
-    newest = ".".join(map(str, NEWEST))
     group.add_argument(
         "--istio-version",
         metavar="VERSION",
         type=istio,
-        help=f"the version of Istio; default: istiod's, or that of the proxies, else {newest}",
+        help="the version of Istio; default: istiod's, or that of the proxies, else "
+        f"{written(NEWEST)}",
     )
 
 

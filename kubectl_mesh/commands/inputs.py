@@ -143,7 +143,7 @@ def given_settings(
 
     def settings(resources: Sequence[Resource], namespaces: Collection[str] | None) -> MeshConfig:
         found = find_mesh_config(resources, namespaces)
-        return _of_version(args, replace(given, istio=found.istio) if given else found)
+        return _of_version(args, given.run_by(found.istio) if given else found)
 
     return settings
 
@@ -156,7 +156,7 @@ def _of_version(args: argparse.Namespace, config: MeshConfig) -> MeshConfig:
     """The settings with the Istio of --istio-version, if it is given."""
     if args.istio_version is None:
         return config
-    return replace(config, istio=replace(args.istio_version, settings=config.istio.settings))
+    return config.run_by(replace(args.istio_version, settings=config.istio.settings))
 
 
 def name_gaps(snapshot: Snapshot) -> bool:

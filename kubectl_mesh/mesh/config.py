@@ -98,6 +98,11 @@ class MeshConfig:
             else "",
         )
 
+    def run_by(self, istio: Istio) -> MeshConfig:
+        """The same settings of that Istio; `notes` say so where it is none that is known here."""
+        kept = tuple(note for note in self.notes if note != self.istio.doubt)
+        return replace(self, istio=istio, notes=(*kept, *filter(None, (istio.doubt,))))
+
     def with_networks(self, value: Mapping[str, Any]) -> MeshConfig:
         """The same settings beside MeshNetworks, as the key `meshNetworks` has them."""
         data, _ = conform(dict(value), _NETWORKS)

@@ -53,9 +53,22 @@ class Istio:
         return self.release >= difference.since and set_to not in _FALSE
 
     @property
+    def doubt(self) -> str:
+        """Why the model may not know how it routes; "" if it does."""
+        if OLDEST <= self.release <= NEWEST:
+            return ""
+        known = f"what is known here is Istio {written(OLDEST)} to {written(NEWEST)}"
+        where = f", as {self.origin} has it" if self.origin else ""
+        return f"Istio {self.text}{where}, may route otherwise: {known}"
+
+    @property
     def text(self) -> str:
-        """The release as people write it."""
-        return ".".join(map(str, self.release))
+        return written(self.release)
+
+
+def written(release: Release) -> str:
+    """A release as people write it."""
+    return ".".join(map(str, release))
 
 
 def release_of(text: str) -> Release | None:

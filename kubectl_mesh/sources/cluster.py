@@ -316,7 +316,7 @@ class _Loading:
         found = find_mesh_config(self._found.values(), self._asked, self._planes)
         given = found
         if self._given_config is not None:
-            given = replace(self._given_config, istio=found.istio)
+            given = self._given_config.run_by(found.istio)
         if found.istio.origin or not self._istio_unknown:
             return given
         return replace(given, notes=(*given.notes, self._istio_unknown))

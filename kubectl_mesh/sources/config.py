@@ -122,11 +122,8 @@ def find_mesh_config(
     planes = control_planes(resources) if planes is None else planes
     istio = istio_of(planes, revision)
     notes = [*(_notes(used, known, wanted) if used else ()), *_unclear(planes, revision, istio)]
-    return replace(
-        used.config if used else MeshConfig(),
-        istio=istio or istio_of_proxies(resources) or Istio(),
-        notes=tuple(notes),
-    )
+    config = replace(used.config if used else MeshConfig(), notes=tuple(notes))
+    return config.run_by(istio or istio_of_proxies(resources) or Istio())
 
 
 def _unclear(planes: Collection[ControlPlane], revision: str, istio: Istio | None) -> Iterator[str]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from kubectl_mesh.mesh.config import MeshConfig
 from kubectl_mesh.mesh.control_planes import (
     ControlPlane,
     control_plane,
@@ -15,7 +16,7 @@ from kubectl_mesh.mesh.control_planes import (
 )
 from kubectl_mesh.mesh.objects import as_resource
 from kubectl_mesh.mesh.resource import Resource
-from kubectl_mesh.mesh.versions import NEWEST, Difference, Istio, release_of
+from kubectl_mesh.mesh.versions import NEWEST, OLDEST, Difference, Istio, release_of
 from kubectl_mesh.sources.cluster import ClusterOrigin
 
 NEWER = Difference((1, 27), "new", "old", "PILOT_NEWER")
@@ -65,6 +66,24 @@ def test_a_difference(release: tuple[int, int], settings: dict[str, str], has: b
 
 def test_a_difference_without_a_switch() -> None:
     assert Istio(settings={"": "false"}).has(Difference(NEWEST, "new", "old"))
+
+
+@pytest.mark.parametrize(
+    ("release", "doubt"),
+    [
+        (NEWEST, ""),
+        (OLDEST, ""),
+        ((1, 40), "Istio 1.40, as istiod has it, may route otherwise: what is known here is Istio"),
+        ((1, 21), "Istio 1.21, as istiod has it, may route otherwise: what is known here is Istio"),
+    ],
+)
+def test_a_release_that_is_not_known(release: tuple[int, int], doubt: str) -> None:
+    istio = Istio(release, "istiod")
+    assert istio.doubt.startswith(doubt)
+    assert bool(istio.doubt) is bool(doubt)
+    config = MeshConfig(notes=("other",)).run_by(istio)
+    assert config.notes == ("other", *([istio.doubt] if doubt else []))
+    assert config.run_by(Istio()).notes == ("other",)
 
 
 def deployment(image: str, revision: str = "", **env: str) -> dict[str, Any]:

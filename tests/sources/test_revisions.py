@@ -134,6 +134,87 @@ def test_a_route_is_that_of_the_callers_revision(
     assert outcomes == [("passthrough", []), ("blackhole", [])]
 
 
+ISTIOD = """\
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: istiod-%s, namespace: istio-system, labels: {app: istiod, istio.io/rev: %s}}
+spec:
+  template: {spec: {containers: [{name: discovery, image: "istio/pilot:%s", env: [%s]}]}}
+"""
+SWITCH = "{name: PILOT_X, value: 'false'}"
+
+
+@pytest.mark.parametrize(
+    ("parts", "release", "noted"),
+    [
+        ([], (1, 31), ""),
+        ([ISTIOD % ("x", "default", "1.26.1", "")], (1, 26), ""),
+        ([ISTIOD % ("x", "1-27", "1.27.1", SWITCH)], (1, 27), ""),
+        ([ISTIOD % ("x", "1-27", "latest", "")], (1, 31), ""),
+        (
+            [
+                ISTIOD % ("x", "1-26", "1.26.1", ""),
+                ISTIOD % ("y", "1-27", "1.27.1", SWITCH),
+                NAMESPACE % ("a", NEWER),
+            ],
+            (1, 27),
+            "",
+        ),
+        (
+            [ISTIOD % ("x", "1-26", "1.26.1", ""), ISTIOD % ("y", "1-27", "1.27.1", "")],
+            (1, 31),
+            "no istiod is of revision default: there are 1-26 (1.26.1), 1-27 (1.27.1)",
+        ),
+        ([ISTIOD % ("x", "default", "1.40.0", "")], (1, 40), "Istio 1.40"),
+    ],
+)
+def test_the_istio_of_the_revision(
+    parts: Sequence[str], release: tuple[int, int], noted: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text("".join([OTHER, *parts]))
+    config = find_mesh_config(files.load([str(path)])[0])
+    assert config.istio.release == release
+    assert (noted in " ".join(config.notes), bool(noted)) == (True, bool(config.notes))
+    is_switched = release == (1, 27)
+    assert config.istio.settings == ({"PILOT_X": "false"} if is_switched else {})
+
+
+def test_the_istio_of_a_cluster(tmp_path: Path) -> None:
+    with FakeApiServer() as fake:
+        live = Cluster(fake, tmp_path)
+        live.add(thing("Service", "web", "shop"))
+        container = {"name": "discovery", "image": "istio/pilot:1.26.3"}
+        template = {"spec": {"containers": [container]}}
+        istiod = thing("Deployment", "istiod", "istio-system", spec={"template": template})
+        istiod["metadata"]["labels"] = {"app": "istiod"}
+        live.add(istiod)
+        for namespaces in (None, {"shop"}):
+            assert live.load(["Service"], namespaces).config.istio.release == (1, 26)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [("1.22", 0), ("1.27.3", 0), ("latest", 2), ("", 2), ("1", 2)]
+)
+def test_the_flag_for_it(
+    text: str, said: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text(OTHER)
+    words = ["route", "http://web", "-f", str(path), "--istio-version", text]
+    assert _status(words) == said
+    err = capsys.readouterr().err
+    assert ("expected 1.27 or 1.27.3" in err) is (said == 2)
+
+
+def _status(words: Sequence[str]) -> int:
+    try:
+        return main(words)
+    except SystemExit as stop:
+        return int(stop.code or 0)
+
+
 def test_the_doctor_fails_for_it_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "a.yaml"
     path.write_text(BOTH)
