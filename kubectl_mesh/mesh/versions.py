@@ -75,3 +75,25 @@ def release_of(text: str) -> Release | None:
     """The release of a version or of an image's tag (1.27, 1.27.3-distroless); None for none."""
     found = _RELEASE.fullmatch(text)
     return (int(found[1]), int(found[2])) if found else None
+
+
+TLS_SUBNETS_STAY = Difference(
+    (1, 24),
+    "A tls match without destinationSubnets has those of the last match before it that holds for "
+    "the same client, host and port and names some, also of an older VirtualService.",
+    "A tls match without destinationSubnets is for all addresses of the host.",
+)
+"""1.22.4 and 1.23.0 had it, too, and 1.22.5 and 1.23.1 took it back."""
+EMPTY_RULES_SKIPPED = Difference(
+    (1, 31),
+    "A tcp or tls rule without a destination is skipped.",
+    "istiod crashes at a tcp or tls rule without a destination.",
+)
+PLAIN_JOINS_TLS = Difference(
+    (1, 28),
+    "On a gateway's port that begins with TLS, plain HTTP servers are joined, and TLS servers that "
+    "come after the first of them are left out.",
+    "On a gateway's port that begins with TLS, a plain HTTP server is taken only if it is the "
+    "second server there; TLS servers after it are joined.",
+)
+"""1.27.4 has it, and of 1.28 all but 1.28.0: it came with the mending of Istio's issue 57706."""

@@ -37,7 +37,8 @@ class Chain:
 
     `path` is that of the match in `virtual_service`, or of the rule where it has none; both are
     None and empty for the route that `service` has by itself. `server` is set where a gateway looks
-    for http rules then.
+    for http rules then. `lender` is the earlier match that it has its subnets of, where its own
+    names none.
     """
 
     server_names: tuple[str, ...] = ()
@@ -47,6 +48,7 @@ class Chain:
     path: Path = ()
     service: Service | None = None
     server: tuple[Gateway, Server] | None = None
+    lender: tuple[VirtualService, Path] | None = None
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -9,16 +9,17 @@ sidecar may be told to listen on ports that Services do not have is not modelled
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice, permutations, product
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from kubectl_mesh.mesh.gateways import MESH, Gateway, Server, merged
 from kubectl_mesh.mesh.hosts import overlap
 from kubectl_mesh.mesh.ports import HTTP_PROTOCOLS, SNIFFED
 from kubectl_mesh.mesh.registry import Service
-from kubectl_mesh.mesh.resource import Path
+from kubectl_mesh.mesh.resource import Path, dotted
 from kubectl_mesh.mesh.sidecars import Egress
+from kubectl_mesh.mesh.versions import EMPTY_RULES_SKIPPED, TLS_SUBNETS_STAY
 from kubectl_mesh.mesh.virtual_services import VirtualService, as_seen_from
 from kubectl_mesh.routing.chains import Address, Chain, Listener, Network, address_in, networks
 from kubectl_mesh.routing.table import Target
@@ -26,6 +27,7 @@ from kubectl_mesh.routing.table import Target
 if TYPE_CHECKING:
     from kubectl_mesh.routing.router import Client, GatewayProxy, Router
 
+T = TypeVar("T")
 _TLS = ("https", "tls")
 _ALONE = ("mongo", "mysql")
 """Protocols that share a port with no other."""
@@ -51,12 +53,15 @@ class Listeners:
         if service is None or not _has_listener(service, port) or not _has_own(service, host):
             return self._on_port(client, egress, port)
         rules = self._rules_for(service, client, egress)
-        chains = _chains_of_service(self._router, service, client, port, rules, "", shared=False)
+        chains, crash = _unless_it_crashes(
+            lambda: _chains_of_service(self._router, service, client, port, rules, "", shared=False)
+        )
         return Listener(
             f"the sidecar's listener for port {port} of {service.resource}",
             tuple(chains),
             self._rest(client),
             address_in(host) or _address_of(service),
+            unread=crash,
             last_for_all=True,
         )
 
@@ -100,16 +105,19 @@ class Listeners:
         if key not in self._shared:
             services = self._in_order(client, egress, port)
             orders = [services, *_other_orders(services, client, port)]
-            found = [tuple(self._shared_chains(each, client, egress, port)) for each in orders]
+            found, unread = _unless_it_crashes(
+                lambda: [tuple(self._shared_chains(each, client, egress, port)) for each in orders]
+            )
             name = f"the sidecar's listener for port {port}"
             if not services:
                 name = f"none of the sidecar's: it has none for port {port}"
-            is_sure = len({_signature(each) for each in found}) == 1
+            if len({_signature(each) for each in found}) > 1:
+                unread = _tied(services, client, port)
             self._shared[key] = Listener(
                 name,
-                found[0] if is_sure else (),
+                () if unread else found[0],
                 self._rest(client),
-                unread=None if is_sure else _tied(services, client, port),
+                unread=unread,
                 for_any_host=True,
                 last_for_all=True,
             )
@@ -178,7 +186,7 @@ class Listeners:
         """The servers of a gateway's proxies, by port (see mesh/gateways.py)."""
         key = proxy.gateways
         if key not in self._merged:
-            self._merged[key] = merged(proxy.gateways)
+            self._merged[key] = merged(proxy.gateways, self._router.snapshot.config.istio)
         return self._merged[key]
 
     def gateway(self, proxy: GatewayProxy, port: int) -> Listener | None:
@@ -192,9 +200,23 @@ class Listeners:
         servers = self.merged(proxy).get(port)
         if not servers:
             return None
+        modes = [
+            f"port {port} of Gateway {gateway.id} is {server.tls_mode}, which is not modelled"
+            for gateway, server in servers
+            if _is_opaque(server)
+        ]
+        chains, crash = _unless_it_crashes(lambda: self._gateway_chains(proxy, servers))
+        named = dict.fromkeys(f"Gateway {each.id} ({server.protocol})" for each, server in servers)
+        name = f"port {port} of {', '.join(named)}"
+        unread = crash or next(iter(modes), None)
+        return Listener(name, tuple(chains), "closed", unread=unread, for_any_host=True)
+
+    def _gateway_chains(
+        self, proxy: GatewayProxy, servers: Iterable[tuple[Gateway, Server]]
+    ) -> list[Chain]:
+        """The chains for what is known of the servers of a port."""
         chains: list[Chain] = []
         taken: set[str] = set()
-        unread = None
         for gateway, server in servers:
             names = tuple(sorted(set(server.bare_hosts))) if server.has_tls else ()
             if server.is_plain_http:
@@ -204,22 +226,17 @@ class Listeners:
                 chains.append(Chain(names, server=(gateway, server)))
             elif not server.has_tls or server.ends_tls:
                 chains += self._tcp_on_gateway(proxy, gateway, server, names)
-            elif server.tls_mode == "PASSTHROUGH":
+            elif not _is_opaque(server):
                 chains += self._tls_on_gateway(proxy, gateway, server, taken)
-            else:
-                mode = server.tls_mode
-                unread = f"port {port} of Gateway {gateway.id} is {mode}, which is not modelled"
-        named = dict.fromkeys(f"Gateway {each.id} ({server.protocol})" for each, server in servers)
-        name = f"port {port} of {', '.join(named)}"
-        return Listener(name, tuple(chains), "closed", unread=unread, for_any_host=True)
+        return chains
 
     def _tcp_on_gateway(
         self, proxy: GatewayProxy, gateway: Gateway, server: Server, names: tuple[str, ...]
     ) -> Iterator[Chain]:
         """Models `buildGatewayNetworkFiltersFromTCPRoutes`: the first rule has it all."""
         for vs in self._on_gateway(proxy, gateway, server):
-            for index, rule in enumerate(vs.resource.spec.get("tcp") or ()):
-                path: Path = ("spec", "tcp", index)
+            for where, rule in _rules(self._router, vs, "tcp"):
+                path = where
                 matches = rule.get("match") or ()
                 for number, match in enumerate(matches):
                     if _holds_on_gateway(vs, match, gateway, server):
@@ -228,7 +245,7 @@ class Listeners:
                 else:
                     if matches:
                         continue
-                targets = _targets(self._router, vs, rule, server.number, proxy.namespace)
+                targets = _targets(self._router, vs, (where, rule), server.number, proxy.namespace)
                 yield Chain(names, (), targets, vs, path)
                 return
 
@@ -240,14 +257,16 @@ class Listeners:
         A match with a server name that another has taken on this port is left out as a whole.
         """
         for vs in self._on_gateway(proxy, gateway, server):
-            for index, rule in enumerate(vs.resource.spec.get("tls") or ()):
+            for where, rule in _rules(self._router, vs, "tls"):
                 for number, match in enumerate(rule.get("match") or ()):
                     names = tuple(match.get("sniHosts") or ())
                     if not _holds_on_gateway(vs, match, gateway, server) or taken & {*names}:
                         continue
                     taken |= {*names}
-                    path: Path = ("spec", "tls", index, "match", number)
-                    targets = _targets(self._router, vs, rule, server.number, proxy.namespace)
+                    path: Path = (*where, "match", number)
+                    targets = _targets(
+                        self._router, vs, (where, rule), server.number, proxy.namespace
+                    )
                     yield Chain(names, (), targets, vs, path)
 
     def _on_gateway(
@@ -418,21 +437,28 @@ def _tls_chains(
     rules: Iterable[VirtualService],
     own: tuple[Network, ...],
 ) -> Iterator[Chain]:
-    """Of each list of server names and subnets the first match that holds for the client."""
+    """Of the same server names and subnets the first match that holds for the client."""
+    stay = router.snapshot.config.istio.has(TLS_SUBNETS_STAY)
     handled: set[tuple[tuple[str, ...], tuple[str, ...]]] = set()
+    last, lender = own, None
     for vs in rules:
-        for index, rule in enumerate(vs.resource.spec.get("tls") or ()):
+        for where, rule in _rules(router, vs, "tls"):
             for number, match in enumerate(rule.get("match") or ()):
                 if not _holds_in_mesh(vs, match, client, port):
                     continue
+                path: Path = (*where, "match", number)
                 names = tuple(match.get("sniHosts") or ())
                 subnets = tuple(match.get("destinationSubnets") or ())
+                if subnets and stay:
+                    last, lender = networks(subnets), (vs, path)
                 if (names, subnets) in handled:
                     continue
                 handled.add((names, subnets))
-                path: Path = ("spec", "tls", index, "match", number)
-                targets = _targets(router, vs, rule, port, client.namespace)
-                yield Chain(names, networks(subnets) if subnets else own, targets, vs, path)
+                targets = _targets(router, vs, (where, rule), port, client.namespace)
+                if subnets:
+                    yield Chain(names, networks(subnets), targets, vs, path)
+                else:
+                    yield Chain(names, last, targets, vs, path, lender=lender)
 
 
 def _tcp_chains(
@@ -444,25 +470,26 @@ def _tcp_chains(
 ) -> Iterator[Chain]:
     """The rules that hold for the client, up to the first that asks for no subnet."""
     for vs in rules:
-        for index, rule in enumerate(vs.resource.spec.get("tcp") or ()):
-            path: Path = ("spec", "tcp", index)
-            targets = _targets(router, vs, rule, port, client.namespace)
+        for where, rule in _rules(router, vs, "tcp"):
             matches = rule.get("match") or ()
             if not matches:
-                yield Chain((), own, targets, vs, path)
+                targets = _targets(router, vs, (where, rule), port, client.namespace)
+                yield Chain((), own, targets, vs, where)
                 return
             subnets: list[str] = []
             first: Path = ()
             for number, match in enumerate(matches):
                 if not _holds_in_mesh(vs, match, client, port):
                     continue
-                here: Path = (*path, "match", number)
+                here: Path = (*where, "match", number)
                 if not match.get("destinationSubnets"):
+                    targets = _targets(router, vs, (where, rule), port, client.namespace)
                     yield Chain((), own, targets, vs, here)
                     return
                 subnets += match["destinationSubnets"]
                 first = first or here
             if subnets:
+                targets = _targets(router, vs, (where, rule), port, client.namespace)
                 yield Chain((), networks(subnets), targets, vs, first)
 
 
@@ -488,11 +515,44 @@ def _holds_on_gateway(
     )
 
 
+def _is_opaque(server: Server) -> bool:
+    """Whether a server takes TLS in a way that is not modelled."""
+    opened = server.is_plain_http or server.takes_http_routes or server.ends_tls
+    return not opened and server.has_tls and server.tls_mode != "PASSTHROUGH"
+
+
+class _Crash(Exception):
+    """What istiod comes to, instead of a listener; the text says where."""
+
+
+def _unless_it_crashes(make: Callable[[], list[T]]) -> tuple[list[T], str | None]:
+    """What is made, and None; nothing and the reason where istiod crashes."""
+    try:
+        return make(), None
+    except _Crash as crash:
+        return [], str(crash)
+
+
+_Rule = tuple[Path, Mapping[str, Any]]
+
+
+def _rules(router: Router, vs: VirtualService, protocol: str) -> Iterator[_Rule]:
+    """The tcp or tls rules that istiod looks at, each with its path."""
+    skipped = router.snapshot.config.istio.has(EMPTY_RULES_SKIPPED)
+    for index, rule in enumerate(vs.resource.spec.get(protocol) or ()):
+        if rule.get("route") or not skipped:
+            yield ("spec", protocol, index), rule
+
+
 def _targets(
-    router: Router, vs: VirtualService, rule: Mapping[str, Any], port: int, namespace: str
+    router: Router, vs: VirtualService, rule: _Rule, port: int, namespace: str
 ) -> tuple[Target, ...]:
-    """Where a rule sends connections: without a port, to the only one of the destination."""
-    routes = rule.get("route") or ()
+    """Where a rule sends connections: without a port, to the only one of the destination.
+
+    Raises _Crash for a rule with none, as istiod takes the first of those that have a weight.
+    """
+    path, data = rule
+    routes = data.get("route") or ()
     found = []
     for route in routes:
         destination = route.get("destination") or {}
@@ -506,4 +566,7 @@ def _targets(
             single = service is not None and len(service.ports) == 1
             number = service.ports[0].number if service and single else port
         found.append(Target(host, number, destination.get("subset") or None, weight))
+    if not found:
+        lacking = "destination with a weight" if routes else "destination"
+        raise _Crash(f"istiod crashes at {vs.resource} {dotted(path)}, which has no {lacking}")
     return tuple(found)

@@ -10,6 +10,7 @@ import pytest
 from kubectl_mesh.errors import UsageError
 from kubectl_mesh.mesh.config import MeshConfig
 from kubectl_mesh.mesh.gateways import merged
+from kubectl_mesh.mesh.versions import Istio
 from kubectl_mesh.routing.chains import Chain, Listener, kinds_of_connections, networks
 from kubectl_mesh.routing.connection import Connection, connection_for
 from kubectl_mesh.routing.matching import Undecidable
@@ -36,6 +37,12 @@ from .given import (
 WEB = service("web", "a", {"name": "tcp", "port": 7000})
 PASSTHROUGH = {"mode": "PASSTHROUGH"}
 SIMPLE = {"mode": "SIMPLE"}
+
+
+def on(*release: int) -> MeshConfig:
+    """The settings of a mesh that runs a release of Istio."""
+    major, minor = release
+    return MeshConfig(istio=Istio((major, minor)))
 
 
 def tls_server(*hosts: str, number: int = 443, protocol: str = "TLS", **tls: Any) -> Object:
@@ -253,6 +260,94 @@ def test_server_names_that_no_rule_has_are_let_out_once_there_is_a_rule() -> Non
     assert sent("tls://db:5433", DB, rule) == "passthrough"
 
 
+SUBNET = {"destinationSubnets": ["10.0.0.0/8"]}
+
+
+@pytest.mark.parametrize(
+    ("older", "younger", "before", "since"),
+    [
+        ([to("web", for_names("a.com", **SUBNET)), to("db", for_names("b.com"))], [], "db", "-"),
+        ([to("web", for_names("a.com", **SUBNET))], [to("db", for_names("b.com"))], "db", "-"),
+        (
+            [to("web", for_names("a.com", **SUBNET), for_names("c.com"))],
+            [to("db", for_names("b.com"))],
+            *("db", "-"),
+        ),
+        (
+            [to("web", for_names("a.com", port=1, **SUBNET))],
+            [to("db", for_names("b.com"))],
+            "db",
+            "db",
+        ),
+        ([to("db", for_names("b.com")), to("web", for_names("a.com", **SUBNET))], [], "db", "db"),
+        ([{"match": [for_names("a.com", **SUBNET)]}], [to("db", for_names("b.com"))], "?", "db"),
+    ],
+)
+def test_since_1_24_subnets_of_a_tls_match_are_those_of_later_ones(
+    older: list[Object], younger: list[Object], before: str, since: str
+) -> None:
+    """Where a later one has none of its own, in whichever rule or younger VirtualService."""
+    service_at = service("db", "a", {"name": "tls", "port": 5433}, clusterIP="192.0.2.1")
+    objects = (
+        service_at,
+        virtual_service("older", ["db"], tls=older, age=1),
+        virtual_service("younger", ["db"], tls=younger),
+    )
+    found = {
+        release: sent("tls://db:5433", *objects, name="b.com", config=on(*release))
+        for release in ((1, 23), (1, 24), (1, 31))
+    }
+    meant = {"db": "outbound|5433||db.a.svc.cluster.local", "-": "passthrough", "?": "undecided"}
+    assert found[1, 23] == meant[before]
+    assert found[1, 31] == meant[since]
+    if before != "?":
+        assert found[1, 24] == meant[since]
+
+
+def test_subnets_that_stay_make_two_matches_clash_or_not() -> None:
+    def clash(release: tuple[int, int], *rules: Object) -> str | None:
+        found = router(WEB, DB, virtual_service("v", ["db"], tls=list(rules)), config=on(*release))
+        clash = found.listeners.sidecar(Client("a"), "db", 5433).clash
+        return clash and clash[2]
+
+    again = (to("web", for_names("a.com", **SUBNET)), to("db", for_names("a.com")))
+    assert clash((1, 23), *again) is None
+    assert clash((1, 24), *again) == "a.com and 10.0.0.0/8"
+    apart = (
+        to("web", for_names("a.com", "b.com")),
+        *(to("web", for_names("c.com", **SUBNET)), to("db", for_names("a.com"))),
+    )
+    assert clash((1, 23), *apart) == "a.com"
+    assert clash((1, 24), *apart) is None
+
+
+def test_a_rule_without_a_destination_is_skipped_since_1_31() -> None:
+    """Istiod crashed at it before, and does so still at several without a weight."""
+
+    def said(release: tuple[int, int], **spec: Any) -> str:
+        found = router(WEB, DB, virtual_service("v", ["db"], **spec), config=on(*release))
+        url = "tls://db:5433" if "tls" in spec else "tcp://db:5432"
+        trace = Tracer(found).connect(Client("a"), connection_for(url))
+        return trace.undecided or went(trace)
+
+    crash = "istiod crashes at VirtualService a/v spec.{}[0], which has no destination"
+    assert said((1, 31), tcp=[{}, to("web")]) == TO_WEB
+    assert said((1, 30), tcp=[{}, to("web")]) == crash.format("tcp")
+    assert said((1, 30), tcp=[{"match": [{"port": 1}]}, to("web")]) == TO_WEB
+    assert said((1, 31), tls=[{"match": [for_names("db")]}]).endswith(
+        "|5433||db.a.svc.cluster.local"
+    )
+    assert said((1, 30), tls=[{"match": [for_names("db")]}]) == crash.format("tls")
+    several = [{"route": [*to("web")["route"], *to("db")["route"]]}]
+    assert said((1, 31), tcp=several) == f"{crash.format('tcp')} with a weight"
+    gateways = [gateway("gw", server(number=5432, protocol="TCP")), bound("a.com", tcp=[{}])]
+    through = {
+        release: sent("tcp://any:5432", *gateways, through="gateway", config=on(*release))
+        for release in ((1, 30), (1, 31))
+    }
+    assert through == {(1, 30): "undecided", (1, 31): "refused"}
+
+
 WIKIPEDIA = entry(
     "w", ["*.wikipedia.org"], ports=[{"number": 443, "name": "tls", "protocol": "TLS"}]
 )
@@ -410,8 +505,13 @@ def test_what_cannot_be_told_is_said() -> None:
         ([tls_server("a.com"), tls_server("b.com"), tls_server("./a.com")], {443: [0, 1, 2]}),
         ([tls_server("./a.com"), tls_server("a/a.com", "b.com")], {443: [0]}),
         ([tls_server("*/a.com"), tls_server("a.com")], {443: [0]}),
-        ([tls_server("a.com"), server(number=443), server(number=443)], {443: [0, 1]}),
-        ([tls_server("a.com"), tls_server("b.com"), server(number=443)], {443: [0, 1]}),
+        ([tls_server("a.com"), server(number=443), server(number=443)], {443: [0, 1, 2]}),
+        ([tls_server("a.com"), server(number=443), tls_server("c.com")], {443: [0, 1]}),
+        (
+            [tls_server("a.com"), server(number=443, protocol="TCP"), server(number=443)],
+            {443: [0, 1]},
+        ),
+        ([tls_server("a.com"), tls_server("b.com"), server(number=443)], {443: [0, 1, 2]}),
         ([server(tls={"httpsRedirect": True}), server(tls={"httpsRedirect": True})], {80: [0]}),
         (
             [
@@ -424,10 +524,24 @@ def test_what_cannot_be_told_is_said() -> None:
 )
 def test_which_servers_share_a_port(servers: list[Object], kept: dict[int, list[int]]) -> None:
     """The last: two HTTPS servers of one Gateway need port names of their own."""
-    found = snapshot(gateway("gw", *servers)).gateways.all
-    assert {
-        port: [server.path[2] for _, server in members] for port, members in merged(found).items()
-    } == kept
+    assert shared(servers, Istio()) == kept
+
+
+def shared(servers: list[Object], istio: Istio) -> dict[int, list[object]]:
+    found = merged(snapshot(gateway("gw", *servers)).gateways.all, istio)
+    return {port: [server.path[2] for _, server in members] for port, members in found.items()}
+
+
+def test_plain_http_beside_tls_up_to_1_27() -> None:
+    """One is taken, behind one of TLS, and TLS goes on. Since then TLS behind it is lost."""
+    servers = [
+        *(tls_server("a.com"), server("b.com", number=443)),
+        *(tls_server("c.com"), server("d.com", number=443)),
+    ]
+    assert shared(servers, Istio((1, 27))) == {443: [0, 1, 2]}
+    assert shared(servers, Istio((1, 28))) == {443: [0, 1, 3]}
+    later = [tls_server("a.com"), tls_server("b.com"), server(number=443)]
+    assert shared(later, Istio((1, 27))) == {443: [0, 1]}
 
 
 # What was wrong once
