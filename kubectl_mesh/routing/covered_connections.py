@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from kubectl_mesh.mesh.gateways import MESH
 from kubectl_mesh.mesh.resource import Path
 from kubectl_mesh.mesh.virtual_services import VirtualService
 
@@ -35,11 +36,19 @@ class Connections:
             and one.get("port") in (None, 0, two.get("port"))
             and (one.get("sourceNamespace") or "") in ("", two.get("sourceNamespace"))
             and labels.items() <= (two.get("sourceLabels") or {}).items()
-            and (
-                not one.get("destinationSubnets")
-                or one["destinationSubnets"] == two.get("destinationSubnets")
-            )
+            and bool(self.rule.get("route"))
+            and self._covers_subnets_of(other)
         )
+
+    def _covers_subnets_of(self, other: Connections) -> bool:
+        """Whether it leaves no subnet to `other`: a sidecar hands both tls matches to Envoy.
+
+        There the one with the narrower subnet has it, whichever comes first.
+        """
+        mine = self.match.get("destinationSubnets") or []
+        if mine == (other.match.get("destinationSubnets") or []):
+            return True
+        return not mine and (self.path[1] == "tcp" or MESH not in other.gateways)
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import Literal
 
 from kubectl_mesh.mesh.gateways import Gateway, Server
+from kubectl_mesh.mesh.hosts import patterns_for
 from kubectl_mesh.mesh.ports import HTTP_PROTOCOLS
 from kubectl_mesh.mesh.registry import Service
 from kubectl_mesh.mesh.resource import dotted
@@ -446,13 +447,32 @@ def _no_chain(listener: Listener, connection: Connection) -> Effect:
 
 
 def _in_vain(listener: Listener, connection: Connection) -> str:
-    """That the server name of a connection is none of those that are asked for."""
+    """That a connection has none of the server names that are asked for where it goes."""
+    elsewhere = _for_other_addresses(listener, connection)
+    if elsewhere:
+        return elsewhere
     asked = ", ".join(listener.server_names[:_MAX_NAMES])
     more = len(listener.server_names) - _MAX_NAMES
     asked += f" and {more} more" if more > 0 else ""
     name = connection.server_name
     bears = f"the server name {name}" if name else "no server name"
     return f"rules are for {asked}, and it bears {bears}"
+
+
+def _for_other_addresses(listener: Listener, connection: Connection) -> str | None:
+    """Which rule for its server name has other subnets than that of a connection; None if none."""
+    if not connection.server_name:
+        return None
+    for name in patterns_for(connection.server_name.lower()):
+        for chain in listener.chains:
+            if name in chain.names and chain.subnets:
+                subnets = ", ".join(map(str, chain.subnets))
+                why = f"{_named_chain(chain)} for {name} is for {subnets} alone"
+                if chain.lender:
+                    vs, path = chain.lender
+                    why += f", the destinationSubnets of {vs.resource} {dotted(path)} before it"
+                return why
+    return None
 
 
 def _named_chain(chain: Chain) -> str:

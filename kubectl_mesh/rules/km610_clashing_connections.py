@@ -76,6 +76,7 @@ def _finding(whose: str, listener: Listener, one: Chain, other: Chain, what: str
     assert resource
     rival, at = _place(one)
     same = one is other
+    lent = [_lent(each) for each in dict.fromkeys((one, other)) if each.lender]
     beside = "twice" if same else f"as does {rival}" + (f" {dotted(at)}" if at else "")
     return RULE.finding(
         resource,
@@ -85,13 +86,38 @@ def _finding(whose: str, listener: Listener, one: Chain, other: Chain, what: str
         traffic=f"{whose} go on with what they had on this port before, and those that start anew "
         "have nothing there: no change of any rule for it comes into force",
         next=_next(one, other, what),
+        evidence=tuple(lent),
         related=() if same or rival is None else (rival.id,),
+    )
+
+
+def _where(chain: Chain) -> str:
+    resource, path = _place(chain)
+    return f"{dotted(path)} of {resource}"
+
+
+def _lent(chain: Chain) -> str:
+    """Where a match has subnets from that names none."""
+    assert chain.lender
+    vs, path = chain.lender
+    resource, at = _place(chain)
+    subnets = ", ".join(map(str, chain.subnets))
+    return (
+        f"{resource} {dotted(at)} has no destinationSubnets, and gets those of {vs.resource} "
+        f"{dotted(path)}, the last before it that has some: {subnets}"
     )
 
 
 def _next(one: Chain, other: Chain, what: str) -> str:
     if one is other:
         return f"name {what} once"
+    for chain in (one, other):
+        if chain.lender:
+            vs, path = chain.lender
+            return (
+                f"put {_where(chain)} before {dotted(path)} of {vs.resource}, or give it "
+                "destinationSubnets of its own: 0.0.0.0/0 stands for every address"
+            )
     if one.server:
         return f"either end TLS for {what} in the Gateway, or pass it on by this rule: not both"
     return f"ask for {what} in one match only; names that go the same way can share its list"
@@ -140,6 +166,12 @@ Envoy refuses a listener with two filter chains for one name. It does not leave 
 all that is sent for that port is lost. The proxy goes on with what it had before. A pod that starts
 anew has nothing for the port, and its connections go past all rules, or are closed where the mesh's
 outboundTrafficPolicy is REGISTRY_ONLY.
+
+Since Istio 1.24 a tls match without `destinationSubnets` is not for all addresses where a match
+before it has some: it gets those of the last that has, in the same rule, another or an older
+VirtualService of the host. So a match for a name and a subnet, and after it one for the name alone,
+clash, which they did not before. Put the one without subnets first, or give it `0.0.0.0/0`, which
+stands for every address.
 
 The same holds for subnets in tcp rules, for a name that comes twice in one list, and on a gateway
 for a name that one server opens (`SIMPLE`, `MUTUAL`) and a tls rule passes on.

@@ -36,6 +36,7 @@ from kubectl_mesh.sources import cluster
 from kubectl_mesh.sources.context import ClusterOptions
 from tests.routing.random_meshes import resource
 
+from . import istiod
 from .envoy import Proxy
 from .manifests import Object, destination_rule, istio, subset
 from .mesh import MESH_CONFIG, Mesh
@@ -115,7 +116,8 @@ class Tried:
         options = ClusterOptions(kubeconfig=str(self._mesh.server.kubeconfig))
         state = cluster.load(options, set(_KINDS), None)
         assert not state.unreadable
-        return Snapshot(state.resources, state.config, state.coverage)
+        config = replace(state.config, istio=istiod.istio())
+        return Snapshot(state.resources, config, state.coverage)
 
     def places(self, snapshot: Snapshot) -> list[tuple[Proxy, Place]]:
         """The proxies, and what each is to the model."""
@@ -194,7 +196,7 @@ def _states(whole: Configuration) -> Iterator[Snapshot]:
     """The configuration as it is after each wave, without a mesh."""
     given: list[Object] = [_WEB, _AT_EVERY_ADDRESS]
     given += [each for each in whole.services if each["kind"] != "EndpointSlice"]
-    config = MeshConfig(registry_only=True)
+    config = MeshConfig(registry_only=True, istio=istiod.istio())
     for second, wave in enumerate(whole.waves):
         for item in wave:
             stamp = f"2024-01-01T00:00:0{second}Z"

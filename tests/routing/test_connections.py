@@ -304,6 +304,20 @@ def test_since_1_24_subnets_of_a_tls_match_are_those_of_later_ones(
         assert found[1, 24] == meant[since]
 
 
+def test_why_a_rule_for_the_server_name_does_not_take_a_connection() -> None:
+    """The name is right, and the subnets of another match are in the way."""
+    rules = [to("web", for_names("a.com", **SUBNET)), to("db", for_names("*.com"))]
+    found = router(WEB, DB, virtual_service("v", ["db"], tls=rules))
+    trace = Tracer(found).connect(Client("a"), Connection("db", 5433, "b.com", "192.0.2.1"))
+    assert trace.effect.why == (
+        "VirtualService a/v spec.tls[1].match[0] for *.com is for 10.0.0.0/8 alone, the "
+        "destinationSubnets of VirtualService a/v spec.tls[0].match[0] before it; it goes to the "
+        "address that the client dials"
+    )
+    trace = Tracer(found).connect(Client("a"), Connection("db", 5433, "b.org", "192.0.2.1"))
+    assert "rules are for a.com, *.com, and it bears the server name b.org" in trace.effect.why
+
+
 def test_subnets_that_stay_make_two_matches_clash_or_not() -> None:
     def clash(release: tuple[int, int], *rules: Object) -> str | None:
         found = router(WEB, DB, virtual_service("v", ["db"], tls=list(rules)), config=on(*release))
