@@ -124,9 +124,18 @@ class Proxy:
         return json.loads(get(self.host, _ADMIN, path))
 
     def stats(self, pattern: str) -> dict[str, Any]:
-        """The counters, gauges and texts whose names hold a match of the regular expression."""
+        """The counters, gauges and texts whose names hold a match of the regular expression.
+
+        Since 1.23 istiod ends the names of clusters and of listeners with `;`, to tell them from
+        what follows: that is left out, and a full stop (`\\.`) in the pattern is one with it, too.
+        """
+        pattern = pattern.replace(r"\.", r";?\.")
         answer = self.admin(f"/stats?format=json&filter={quote(pattern)}")
-        return {each["name"]: each["value"] for each in answer["stats"] if "name" in each}
+        return {
+            each["name"].replace(";.", "."): each["value"]
+            for each in answer["stats"]
+            if "name" in each
+        }
 
     @property
     def rejected(self) -> int:

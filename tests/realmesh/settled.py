@@ -66,12 +66,13 @@ def _unread(istiod: Istiod, live: list[Object]) -> str | None:
     configuration = {
         (item["kind"], *_key(item)): item["metadata"]["resourceVersion"]
         for item in live
-        if item["apiVersion"].partition("/")[0].endswith(".istio.io")
+        if _is_istio(item)
     }
     known_configuration = {
         (item["kind"], *_key(item)): item["metadata"]["resourceVersion"]
         for item in _ask(istiod, "configz")
-        if "resourceVersion" in item["metadata"]  # else istiod made it itself, of an Ingress
+        # Without resourceVersion istiod made it itself, of an Ingress.
+        if _is_istio(item) and "resourceVersion" in item["metadata"]
     }
     services = {key: metadata["resourceVersion"] for key, metadata in by_kind["Service"].items()}
     known_services = {
@@ -91,6 +92,12 @@ def _unread(istiod: Istiod, live: list[Object]) -> str | None:
         or _difference("Services", services, known_services)
         or _difference("endpoints", endpoints, known_endpoints)
     )
+
+
+def _is_istio(item: Object) -> bool:
+    """Whether it is of Istio's own kinds: not of the Gateway API, whose objects it changes, too."""
+    group: str = item["apiVersion"].partition("/")[0]
+    return group.endswith(".istio.io")
 
 
 def _difference(what: str, live: Mapping[Any, Any], known: Mapping[Any, Any]) -> str | None:
