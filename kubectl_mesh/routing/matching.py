@@ -74,10 +74,10 @@ class Conditions:
     def take_everything(self) -> bool:
         """Whether istiod takes them for a catch-all, after which it leaves rules out.
 
-        That is: the prefix `/`, or no uri, and nothing else. A regular expression never is one,
-        save for `*`, which is none.
+        That is: the prefix `/`, the regular expression `.*` in just these letters, or no uri; and
+        nothing else.
         """
-        everything = self.path is None or self.path in (_ROOT, _ROOT_FOLDED, _STAR)
+        everything = self.path is None or self.path in (_ROOT, _ROOT_FOLDED, _ANYTHING)
         return everything and not (self.headers or self.without or self.parameters)
 
     def unmet(self, request: Request) -> str | None:
@@ -92,6 +92,8 @@ class Conditions:
                 return wanted.said(_named(name), False)
         for name, unwanted in self.without:
             value = header(request, name)
+            if value is None and refuses_absence(unwanted):
+                return f"there is no header {name}, which counts as an empty one"
             if value is not None and unwanted.accepts(value):
                 return unwanted.said(_named(name), True)
         parameters = request.parameters if self.parameters else {}
@@ -105,7 +107,16 @@ class Conditions:
 
 _ROOT = StringMatch("prefix", "/")
 _ROOT_FOLDED = StringMatch("prefix", "/", fold=True)
-_STAR = StringMatch("regex", "*")
+_ANYTHING = StringMatch("regex", ".*")
+
+
+def refuses_absence(unwanted: StringMatch) -> bool:
+    """Whether what a header must not be fails a request without that header.
+
+    A missing header counts as an empty one, save where the header must not be there at all. Raises
+    Undecidable.
+    """
+    return unwanted.kind != "present" and unwanted.accepts("")
 
 
 def header(request: Request, name: str) -> str | None:

@@ -31,6 +31,7 @@ from kubectl_mesh.routing.matching import (
     StringMatch,
     Undecidable,
     matcher,
+    refuses_absence,
 )
 from kubectl_mesh.routing.request import Request
 
@@ -362,6 +363,9 @@ def _atoms(conditions: Conditions) -> tuple[tuple[Atom, bool], ...]:
     found = [(_atom(_PATH, conditions.path), True)] if conditions.path else []
     for sign, headers in ((True, conditions.headers), (False, conditions.without)):
         found += [(_atom(_part(name), match), sign) for name, match in headers]
+    for (part, match), sign in tuple(found):
+        if not sign and part[0] == "header" and refuses_absence(match):
+            found.append(((part, StringMatch("present")), True))
     found += [(_atom(("parameter", name), match), True) for name, match in conditions.parameters]
     return tuple(found)
 

@@ -135,6 +135,9 @@ def test_an_example_avoids_what_comes_before() -> None:
         ({"scheme": {"prefix": "http"}}, [{"scheme": {"exact": s}} for s in ("http", "https")]),
         ({"authority": {"exact": "other"}}, []),
         ({"withoutHeaders": {"x": {}}}, [{"withoutHeaders": {"x": {"exact": "1"}}}]),
+        ({"withoutHeaders": {"x": {"regex": ".*"}}}, []),
+        ({"withoutHeaders": {"x": {"regex": "1*"}}}, [{"headers": {"x": {}}}]),
+        ({}, [{"withoutHeaders": {"x": {"exact": "1"}}}, {"headers": {"x": {"exact": "1"}}}]),
         ({"queryParams": {"a&b": {"exact": "1"}}}, []),
         ({"headers": {"not a token": {}}}, []),
         (
