@@ -35,6 +35,14 @@ class Difference:
     switch: str = ""
 
 
+ABSOLUTE_NAMES = Difference(
+    since=(1, 27),
+    what="to sidecars a host of the registry with a full stop at its end is the same host",
+    before="to sidecars a host with a full stop at its end is one that the registry does not know",
+    switch="PILOT_ENABLE_ABSOLUTE_FQDN_VHOST_DOMAIN",
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Istio:
     """The Istio of a mesh.

@@ -15,6 +15,7 @@ from functools import cached_property
 
 from kubectl_mesh.mesh.hosts import is_wildcard
 from kubectl_mesh.mesh.snapshot import Snapshot
+from kubectl_mesh.mesh.versions import ABSOLUTE_NAMES
 from kubectl_mesh.mesh.virtual_services import VirtualService
 from kubectl_mesh.routing.chains import Chain, Listener, kinds_of_connections
 from kubectl_mesh.routing.connection import Connection
@@ -365,6 +366,8 @@ class Comparing:
         found: dict[str, None] = {}
         for snapshot in self._snapshots:
             for service in snapshot.registry.by_host(host):
+                if snapshot.config.istio.has(ABSOLUTE_NAMES) and not is_wildcard(host):
+                    found[f"{host}."] = None
                 if service.is_kubernetes:
                     name = service.resource.name
                     if service.namespace == client.namespace:

@@ -89,7 +89,7 @@ class Listeners:
             for name in router.called(host.partition(".")[2], client.namespace)
             if (service := router.visible(name, client.namespace)) and service.is_headless
         ]
-        found.append(router.covering(host, client.namespace))
+        found.append(router.covering(host.removesuffix("."), client.namespace))
         return next(
             (
                 service

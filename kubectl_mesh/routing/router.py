@@ -16,6 +16,7 @@ from kubectl_mesh.mesh.gateways import MESH, Gateway, Server
 from kubectl_mesh.mesh.hosts import covers, hosts_called, is_wildcard, overlap, patterns_for
 from kubectl_mesh.mesh.registry import Service
 from kubectl_mesh.mesh.snapshot import Snapshot
+from kubectl_mesh.mesh.versions import ABSOLUTE_NAMES
 from kubectl_mesh.mesh.virtual_services import Destination, VirtualService, as_seen_from
 from kubectl_mesh.routing.bearing import Bearing
 from kubectl_mesh.routing.connection import Connection
@@ -209,7 +210,7 @@ class Router:
             service = self.visible(host, namespace)
             if service:
                 return service
-        return self.covering(name, namespace)
+        return self.covering(name.removesuffix("."), namespace)
 
     def takes_http(self, client: Client, name: str, port: int) -> bool:
         """Whether a sidecar looks for http routes on a port of a host, as far as it knows it."""
@@ -223,9 +224,11 @@ class Router:
     def called(self, name: str, namespace: str) -> Iterator[str]:
         """The hosts of the registry that clients of a namespace may mean by a name.
 
-        As `hosts_called`, and by its ClusterIP.
+        As `hosts_called`, by its absolute name, and by its ClusterIP.
         """
         yield from hosts_called(name, (namespace,), self.snapshot.config.domain)
+        if name.endswith("."):
+            yield name[:-1]
         address = self.snapshot.registry.by_address.get(name)
         if address:
             yield address.host
@@ -268,12 +271,15 @@ class _Listener:
     def _services(self, domain: str) -> Iterator[Service]:
         """The Services on this port that answer to a domain, in the client's eyes."""
         bare = domain[2:] if domain.startswith("*.") else domain
+        istio = self._router.snapshot.config.istio
+        if bare.endswith(".") and not istio.has(ABSOLUTE_NAMES):
+            return
         for host in dict.fromkeys(self._router.called(bare, self._client.namespace)):
             service = self._service(host)
             if service and (bare == domain or service.is_headless):
                 yield service
         if bare != domain:
-            service = self._service(domain)
+            service = self._service(domain.removesuffix("."))
             if service:
                 yield service
 

@@ -7,6 +7,7 @@ import http.client
 import os
 import random
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 
 import pytest
 
@@ -20,6 +21,7 @@ from kubectl_mesh.sources.context import ClusterOptions
 
 from .client import Answer, Connection
 from .envoy import Proxy
+from .istiod import istio
 from .mesh import MESH_CONFIG, Mesh
 from .random_routes import ECHO_PORT, RULE, Ask, Configuration
 
@@ -60,7 +62,8 @@ class Tried:
         options = ClusterOptions(kubeconfig=str(self._mesh.server.kubeconfig))
         state = cluster.load(options, set(_KINDS), None)
         assert not state.unreadable
-        return Snapshot(state.resources, state.config, state.coverage)
+        config = replace(state.config, istio=istio())
+        return Snapshot(state.resources, config, state.coverage)
 
     def places(self, snapshot: Snapshot) -> Iterator[tuple[Proxy, Place]]:
         """The proxies, and what each is to the model."""
