@@ -8,36 +8,48 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from kubectl_mesh.mesh.config import MeshConfig
 from kubectl_mesh.mesh.hosts import covers, overlap
 from kubectl_mesh.mesh.resource import Resource
+from kubectl_mesh.mesh.versions import EGRESS_EXCLUSIONS
 
 
 @dataclass(frozen=True)
 class Egress:
     """What one egress listener imports: host patterns by the namespace that provides them.
 
-    The namespace `*` stands for all. `port` is None for the listener of all other ports.
+    `excluded` are taken away from that. The namespace `*` stands for all. `port` is None for the
+    listener of all other ports.
     """
 
     port: int | None
     hosts: Mapping[str, tuple[str, ...]]
+    excluded: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def sees_virtual_service(self, namespace: str, hosts: Iterable[str]) -> bool:
         """Whether a VirtualService is imported: one of its hosts and an entry share a name."""
+        patterns = _of(self.hosts, namespace)
         return any(
-            overlap(pattern, host) for pattern in self._patterns(namespace) for host in hosts
+            any(overlap(pattern, host) for pattern in patterns)
+            and not self._excludes(namespace, host)
+            for host in hosts
         )
 
     def sees_service(self, namespace: str, host: str) -> bool:
-        return any(covers(pattern, host) for pattern in self._patterns(namespace))
+        found = any(covers(pattern, host) for pattern in _of(self.hosts, namespace))
+        return found and not self._excludes(namespace, host)
 
-    def _patterns(self, namespace: str) -> tuple[str, ...]:
-        return self.hosts.get(namespace, ()) + self.hosts.get("*", ())
+    def _excludes(self, namespace: str, host: str) -> bool:
+        return any(covers(pattern, host) for pattern in _of(self.excluded, namespace))
+
+
+def _of(patterns: Mapping[str, tuple[str, ...]], namespace: str) -> tuple[str, ...]:
+    """Those of a namespace, and those of all."""
+    return patterns.get(namespace, ()) + patterns.get("*", ())
 
 
 EVERYTHING = Egress(None, {"*": ("*",)})
@@ -49,6 +61,7 @@ class Sidecars:
     def __init__(self, resources: Iterable[Resource], config: MeshConfig) -> None:
         self._root = config.root_namespace
         self._mesh_registry_only = config.registry_only
+        self._exclusions = config.istio.has(EGRESS_EXCLUSIONS)
         self._resources = sorted(resources, key=lambda resource: resource.age_key)
 
     @cached_property
@@ -72,12 +85,27 @@ class Sidecars:
 
     def egress(self, namespace: str, labels: Mapping[str, str], port: int) -> Egress:
         """What a workload's proxy imports for a port."""
+        found = self.listeners(namespace, labels)
+        return next((each for each in found if each.port in (None, port)), Egress(None, {}))
+
+    def listeners(self, namespace: str, labels: Mapping[str, str]) -> list[Egress]:
+        """What each egress listener of a workload's proxy imports, in order."""
         sidecar = self.for_client(namespace, labels)
         listeners = (sidecar.spec.get("egress") or ()) if sidecar else ()
-        if not listeners:
-            return EVERYTHING
-        found = [_egress(listener, namespace) for listener in listeners]
-        return next((each for each in found if each.port in (None, port)), Egress(None, {}))
+        return [self._egress(each, namespace) for each in listeners] or [EVERYTHING]
+
+    def _egress(self, listener: Mapping[str, Any], namespace: str) -> Egress:
+        hosts: dict[str, list[str]] = defaultdict(list)
+        excluded: dict[str, list[str]] = defaultdict(list)
+        for entry in listener.get("hosts") or ():
+            where, slash, host = entry.partition("/")
+            found = hosts
+            if self._exclusions and where.startswith("~"):
+                where, found = where[1:] or "*", excluded
+            if slash:
+                found[namespace if where == "." else where].append(host)
+        port = (listener.get("port") or {}).get("number")
+        return Egress(port, _fixed(hosts), _fixed(excluded))
 
     def registry_only(self, namespace: str, labels: Mapping[str, str]) -> bool:
         """Whether a workload's proxy lets nothing out to hosts that the registry does not know.
@@ -94,7 +122,7 @@ class Sidecars:
     def depends_on_namespace(self) -> bool:
         """Whether the mesh's default Sidecar imports other hosts into each namespace."""
         return any(
-            entry.startswith("./")
+            entry.startswith(("./", "~./"))
             for resource in self._by_namespace.get(self._root, ())
             if not selector_of(resource)
             for listener in resource.spec.get("egress") or ()
@@ -108,11 +136,5 @@ def selector_of(sidecar: Resource) -> Mapping[str, str]:
     return {name: value or "" for name, value in labels.items()}
 
 
-def _egress(listener: Mapping[str, Any], namespace: str) -> Egress:
-    grouped: dict[str, list[str]] = defaultdict(list)
-    for entry in listener.get("hosts") or ():
-        where, slash, host = entry.partition("/")
-        if slash:
-            grouped[namespace if where == "." else where].append(host)
-    port = (listener.get("port") or {}).get("number")
-    return Egress(port, {where: tuple(hosts) for where, hosts in grouped.items()})
+def _fixed(grouped: Mapping[str, list[str]]) -> dict[str, tuple[str, ...]]:
+    return {where: tuple(hosts) for where, hosts in grouped.items()}

@@ -35,11 +35,32 @@ class Difference:
     switch: str = ""
 
 
+ONE_NAMESPACE = Difference(
+    (1, 24),
+    "Where several namespaces provide a host, a sidecar knows what its own namespace provides, "
+    "else that of the Kubernetes Service, else of the oldest ServiceEntry, and nothing else.",
+    "Without a Sidecar resource, a sidecar has listeners for all of them and sends requests to the "
+    "Kubernetes Service, else to the oldest ServiceEntry. With one, it knows what its own "
+    "namespace provides, else the oldest.",
+    "PILOT_UNIFIED_SIDECAR_SCOPE",
+)
+BEST_NAMESPACE = Difference(
+    (1, 30),
+    "Where several other namespaces provide a destination that a Sidecar does not import, requests "
+    "go to the Kubernetes Service, else to the oldest ServiceEntry.",
+    "They go to what the first of those namespaces provides, in alphabetical order.",
+    "PILOT_SIDECAR_PICK_BEST_SERVICE_NAMESPACE",
+)
+EGRESS_EXCLUSIONS = Difference(
+    (1, 31),
+    "A host of a Sidecar's egress that begins with ~ is taken away from what the others import.",
+    "It means a namespace of that name, and there is none.",
+)
 ABSOLUTE_NAMES = Difference(
-    since=(1, 27),
-    what="to sidecars a host of the registry with a full stop at its end is the same host",
-    before="to sidecars a host with a full stop at its end is one that the registry does not know",
-    switch="PILOT_ENABLE_ABSOLUTE_FQDN_VHOST_DOMAIN",
+    (1, 27),
+    "To sidecars, a host of the registry with a full stop at its end is the same host.",
+    "To sidecars, a host with a full stop at its end is not in the registry.",
+    "PILOT_ENABLE_ABSOLUTE_FQDN_VHOST_DOMAIN",
 )
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from kubectl_mesh.mesh.hosts import is_wildcard
+from kubectl_mesh.mesh.sidecars import selector_of
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.mesh.versions import ABSOLUTE_NAMES
 from kubectl_mesh.mesh.virtual_services import VirtualService
@@ -239,8 +240,11 @@ class Comparing:
         self._selecting = {
             name
             for each in self._snapshots
-            for rule in each.destination_rules.all
-            for name in rule.workload_selector or ()
+            for labels in (
+                *(rule.workload_selector or {} for rule in each.destination_rules.all),
+                *(selector_of(sidecar) for sidecar in each.of("Sidecar")),
+            )
+            for name in labels
         }
 
     def run(self) -> Comparison:
@@ -526,11 +530,9 @@ class Comparing:
         return Decision(Conditions(), treatments[key], None, "chain", chain)
 
     def _caller(self, place: Place) -> Caller:
-        """A proxy's pods, with the labels by which DestinationRules are chosen."""
-        return Caller(
-            place.namespace,
-            frozenset(pair for pair in place.labels.items() if pair[0] in self._selecting),
-        )
+        """A proxy's pods, with the labels by which DestinationRules and Sidecars are chosen."""
+        labels = frozenset(pair for pair in place.labels.items() if pair[0] in self._selecting)
+        return Caller(place.namespace, labels, place.gateway)
 
     def _decisions(self, side: int, table: Table | None, place: Place) -> list[Decision]:
         """The routes of a table with what they do, and at the end what has no route."""

@@ -14,7 +14,7 @@ from itertools import islice, permutations, product
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from kubectl_mesh.mesh.gateways import MESH, Gateway, Server, merged
-from kubectl_mesh.mesh.hosts import overlap
+from kubectl_mesh.mesh.hosts import overlap, patterns_for
 from kubectl_mesh.mesh.ports import HTTP_PROTOCOLS, SNIFFED
 from kubectl_mesh.mesh.registry import Service
 from kubectl_mesh.mesh.resource import Path, dotted
@@ -22,6 +22,7 @@ from kubectl_mesh.mesh.sidecars import Egress
 from kubectl_mesh.mesh.versions import EMPTY_RULES_SKIPPED, TLS_SUBNETS_STAY
 from kubectl_mesh.mesh.virtual_services import VirtualService, as_seen_from
 from kubectl_mesh.routing.chains import Address, Chain, Listener, Network, address_in, networks
+from kubectl_mesh.routing.providers import rank, with_port
 from kubectl_mesh.routing.table import Target
 
 if TYPE_CHECKING:
@@ -73,31 +74,27 @@ class Listeners:
     def _service(self, client: Client, egress: Egress, host: str, port: int) -> Service | None:
         """What a client that connects to a host means, in the registry as it knows it."""
         router = self._router
-        found = [
-            router.visible(name, client.namespace) for name in router.called(host, client.namespace)
-        ]
+
+        def known(name: str) -> Service | None:
+            seen = router.providers.imported(client, egress, name)
+            return with_port(seen, port) or next(iter(seen), None)
+
+        found = [known(name) for name in router.called(host, client.namespace)]
         address = address_in(host)
         if address:
             found += [
                 service
                 for service in router.snapshot.registry.on_port(port)
-                if service.export.reaches(client.namespace)
+                if service in router.providers.imported(client, egress, service.host)
                 and (str(address) in addresses_of(service) or _is_of_pod(router, service, host))
             ]
         found += [
             service
             for name in router.called(host.partition(".")[2], client.namespace)
-            if (service := router.visible(name, client.namespace)) and service.is_headless
+            if (service := known(name)) and service.is_headless
         ]
-        found.append(router.covering(host.removesuffix("."), client.namespace))
-        return next(
-            (
-                service
-                for service in found
-                if service and egress.sees_service(service.namespace, service.host)
-            ),
-            None,
-        )
+        found += map(known, patterns_for(host.removesuffix(".")))
+        return next(filter(None, found), None)
 
     def _on_port(self, client: Client, egress: Egress, port: int) -> Listener:
         """The listener of all hosts of a port that have no address of their own."""
@@ -169,11 +166,10 @@ class Listeners:
         seen = [
             service
             for service in self._router.snapshot.registry.on_port(port)
-            if service.export.reaches(client.namespace)
-            and egress.sees_service(service.namespace, service.host)
+            if service in self._router.providers.imported(client, egress, service.host)
         ]
 
-        return sorted(seen, key=lambda service: _rank(service, client))
+        return sorted(seen, key=lambda service: rank(service, client.namespace))
 
     def _rules_for(self, service: Service, client: Client, egress: Egress) -> list[VirtualService]:
         """The VirtualServices of the mesh that speak of a host, as a client sees them."""
@@ -284,14 +280,6 @@ class Listeners:
         return as_seen_from(proxy.namespace, found)
 
 
-def _rank(service: Service, client: Client) -> tuple[int, str, str]:
-    """By this istiod sorts Services, and by nothing else: see its `sortServicesByCreationTime`."""
-    export = service.export
-    closeness = 2 if export.everyone else int(service.namespace != client.namespace)
-    name = service.resource.name if service.is_kubernetes else service.host
-    return (closeness, service.resource.age_key[0], f"{name}.{service.namespace}")
-
-
 def _ties(services: Iterable[Service], client: Client, port: int) -> list[list[Service]]:
     """Services of a port in their order, together those that istiod puts in any order.
 
@@ -300,7 +288,7 @@ def _ties(services: Iterable[Service], client: Client, port: int) -> list[list[S
     """
     alike: dict[object, list[Service]] = defaultdict(list)
     for service in services:
-        alike[_rank(service, client)].append(service)
+        alike[rank(service, client.namespace)].append(service)
     found: list[list[Service]] = []
     for group in alike.values():
         protocols = {served.protocol for each in group if (served := each.port(port))}
@@ -562,7 +550,7 @@ def _targets(
         host = vs.resolve_host(destination.get("host") or "")
         number = (destination.get("port") or {}).get("number")
         if not number:
-            service = router.visible(host, namespace, prefer=vs.namespace)
+            service = router.providers.for_gateway(host, namespace)
             single = service is not None and len(service.ports) == 1
             number = service.ports[0].number if service and single else port
         found.append(Target(host, number, destination.get("subset") or None, weight))

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 from kubectl_mesh.mesh.added_labels import adders
 from kubectl_mesh.mesh.destination_rules import DestinationRule, Subset
-from kubectl_mesh.mesh.hosts import namespace_of
+from kubectl_mesh.mesh.hosts import namespace_of, patterns_for
 from kubectl_mesh.mesh.registry import Service
 from kubectl_mesh.mesh.workloads import Workload
-from kubectl_mesh.routing.router import Router
+from kubectl_mesh.routing.router import Client, Router
 from kubectl_mesh.routing.table import Target
 
 
@@ -41,13 +41,21 @@ class Upstream:
         return self.subset.labels if self.subset else {}
 
 
-def upstream(router: Router, target: Target, namespace: str, labels: Mapping[str, str]) -> Upstream:
-    """What becomes of requests that a proxy sends to a target.
+def upstream(
+    router: Router,
+    target: Target,
+    namespace: str,
+    labels: Mapping[str, str],
+    *,
+    gateway: bool = False,
+) -> Upstream:
+    """What becomes of requests that a sidecar, or with `gateway` a gateway, sends to a target.
 
     The proxy's pod is one of `namespace` with `labels`.
     """
     snapshot = router.snapshot
-    service = router.visible(target.host, namespace) or router.covering(target.host, namespace)
+    client = None if gateway else Client(namespace, labels)
+    service = _provider(router, target, namespace, client)
     lookup = snapshot.destination_rules.lookup(
         target.host, namespace, service.namespace if service else None, labels
     )
@@ -88,3 +96,17 @@ def upstream(router: Router, target: Target, namespace: str, labels: Mapping[str
         return found(None, f"the pods behind it are not known: {snapshot.elsewhere}")
     which = "of the subset" if wanted else "that it selects"
     return found("UH", f"no pod of {service.resource} has the labels {which}", ())
+
+
+def _provider(
+    router: Router, target: Target, namespace: str, client: Client | None
+) -> Service | None:
+    """What provides the host of a target for a client; for a gateway where that is None."""
+    for host in patterns_for(target.host):
+        if client:
+            found = router.providers.for_sidecar(client, host, target.port)
+        else:
+            found = router.providers.for_gateway(host, namespace, target.port)
+        if found:
+            return found
+    return None

@@ -22,6 +22,7 @@ from kubectl_mesh.routing.bearing import Bearing
 from kubectl_mesh.routing.connection import Connection
 from kubectl_mesh.routing.listeners import Listeners
 from kubectl_mesh.routing.matching import Conditions
+from kubectl_mesh.routing.providers import Providers, with_port
 from kubectl_mesh.routing.rules import Rule, merged_rules
 from kubectl_mesh.routing.table import (
     Action,
@@ -63,6 +64,7 @@ class Router:
 
     def __init__(self, snapshot: Snapshot) -> None:
         self.snapshot = snapshot
+        self.providers = Providers(snapshot)
         self.listeners = Listeners(self)
         self.bearing = Bearing(self)
         self._rules: dict[VirtualService, tuple[Rule, ...]] = {}
@@ -170,51 +172,25 @@ class Router:
         """The port of each destination that has just one, as a gateway's proxies see it."""
         found: dict[str, int] = {}
         for host in {to.host for to in self.destinations(vs)}:
-            service = self.visible(host, proxy.namespace, prefer=vs.namespace)
+            service = self.providers.for_gateway(host, proxy.namespace, prefer=vs.namespace)
             if service and len(service.ports) == 1:
                 found[host] = service.ports[0].number
         return found
 
-    def visible(self, host: str, namespace: str, *, prefer: str | None = None) -> Service | None:
-        """The Service that provides a host for proxies of a namespace.
-
-        Of several that of namespace `prefer`, else of the proxies' own, else the first by name.
-        """
-        seen = [
-            service
-            for service in self.snapshot.registry.by_host(host)
-            if service.export.reaches(namespace)
-        ]
-        order = (prefer, namespace)
-        return min(
-            seen,
-            key=lambda service: (
-                not service.is_kubernetes,
-                order.index(service.namespace) if service.namespace in order else len(order),
-                service.namespace,
-            ),
-            default=None,
-        )
-
-    def covering(self, host: str, namespace: str) -> Service | None:
-        """As `visible`, of the ServiceEntries whose wildcard means the host."""
-        for pattern in patterns_for(host):
-            service = self.visible(pattern, namespace)
-            if service:
-                return service
-        return None
-
-    def meant(self, name: str, namespace: str) -> Service | None:
-        """What a host name means to clients of a namespace in the registry."""
-        for host in self.called(name, namespace):
-            service = self.visible(host, namespace)
-            if service:
-                return service
-        return self.covering(name.removesuffix("."), namespace)
+    def meant(self, client: Client, name: str, port: int) -> Service | None:
+        """What a host name means to a client in the registry, whatever its Sidecar imports."""
+        names = (*self.called(name, client.namespace), *patterns_for(name.removesuffix(".")))
+        egress = self.snapshot.sidecars.egress(client.namespace, client.labels, port)
+        for host in names:
+            found = with_port(self.providers.imported(client, egress, host), port)
+            if found:
+                return found
+        others = (self.providers.for_sidecar(client, host, port) for host in names)
+        return next(filter(None, others), None)
 
     def takes_http(self, client: Client, name: str, port: int) -> bool:
         """Whether a sidecar looks for http routes on a port of a host, as far as it knows it."""
-        service = self.meant(name, client.namespace)
+        service = self.meant(client, name, port)
         found = service.port(port) if service else None
         if service is None or found is None or found.takes_http_routes:
             return True
@@ -284,14 +260,8 @@ class _Listener:
                 yield service
 
     def _service(self, host: str) -> Service | None:
-        service = self._router.visible(host, self._client.namespace)
-        if (
-            service
-            and service.port(self._port)
-            and self._egress.sees_service(service.namespace, service.host)
-        ):
-            return service
-        return None
+        known = self._router.providers.imported(self._client, self._egress, host)
+        return with_port(known, self._port)
 
     def _takes_http(self, service: Service) -> bool:
         port = service.port(self._port)

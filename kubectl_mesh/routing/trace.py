@@ -305,7 +305,7 @@ class Tracer:
         """Why a Service's port has no chain on a sidecar; None where it has, or is not known."""
         if not isinstance(proxy, Client):
             return None
-        service = self.router.meant(connection.host, proxy.namespace)
+        service = self.router.meant(proxy, connection.host, connection.port)
         if service is None:
             return None
         port = service.port(connection.port)
@@ -322,7 +322,7 @@ class Tracer:
 
     def _sidecar(self, client: Client, request: Request) -> _Listening:
         listener = f"the sidecar's listener for port {request.port}"
-        service = self.router.meant(request.host, client.namespace)
+        service = self.router.meant(client, request.host, request.port)
         port = service.port(request.port) if service else None
         if request.scheme == "https":
             sent = self.connect(client, connection_of(request))
@@ -384,7 +384,8 @@ class Tracer:
     def _upstream(self, target: Target, proxy: Proxy) -> Upstream:
         key = (target, proxy)
         if key not in self._upstreams:
-            found = upstream(self.router, target, proxy.namespace, proxy.labels)
+            gateway = isinstance(proxy, GatewayProxy)
+            found = upstream(self.router, target, proxy.namespace, proxy.labels, gateway=gateway)
             self._upstreams[key] = self._with_ready_pods(found)
         return self._upstreams[key]
 

@@ -69,10 +69,11 @@ def fixed(name: str, summary: str, *, fails: bool = False) -> Treatment:
 
 @dataclass(frozen=True)
 class Caller:
-    """The pods of a proxy, as far as it matters which DestinationRules it has."""
+    """The pods of a proxy, as far as it matters which Services and DestinationRules it has."""
 
     namespace: str
     labels: frozenset[tuple[str, str]] = frozenset()
+    is_gateway: bool = False
 
 
 def treatment_of(router: Router, route: Route, caller: Caller) -> Treatment:
@@ -280,7 +281,8 @@ def _beside_destinations(route: Route) -> list[dict[str, Any]]:
 
 
 def _upstream(router: Router, target: Target, caller: Caller) -> dict[str, Any]:
-    found = upstream(router, target, caller.namespace, dict(caller.labels))
+    labels = dict(caller.labels)
+    found = upstream(router, target, caller.namespace, labels, gateway=caller.is_gateway)
     where: dict[str, Any] = {"host": target.host, "port": target.port}
     if found.flag:
         where["flag"] = found.flag

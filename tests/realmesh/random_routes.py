@@ -4,10 +4,10 @@ Each configuration keeps to hosts and names of its own, numbered, so that many o
 mesh. In each rule Envoy itself answers, with the name of the object and the rule: `v7-a0/1`; or the
 Service ECHO does, which is told that by a header, and tells the path that it got.
 
-The older istiod of the tests is from before 1.21.0. What it does otherwise than every Istio that the
-model answers for is steered around there: those that delegate are made last, on the mesh no wildcard
-is a host, no path is to match `.*`, and `withoutHeaders` asks for presence alone. test_delegates.py,
-test_mesh_routes.py and test_gateway_routes.py show these differences.
+The older istiod of the tests is from before 1.21.0. What it does otherwise than every Istio that
+the model answers for is steered around there: those that delegate are made last, on the mesh no
+wildcard is a host, no path is to match `.*`, and `withoutHeaders` asks for presence alone.
+test_delegates.py, test_mesh_routes.py and test_gateway_routes.py show these differences.
 """
 
 from __future__ import annotations

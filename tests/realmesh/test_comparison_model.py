@@ -15,7 +15,7 @@ import pytest
 
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.routing.compare import Comparison, Decision, compare, decision_of
-from kubectl_mesh.routing.router import Router
+from kubectl_mesh.routing.router import GatewayProxy, Router
 from kubectl_mesh.routing.treatment import Caller
 
 from .envoy import Proxy
@@ -111,7 +111,8 @@ def is_reported(
         place = next(place for each, place in tried.places(snapshot) if str(each) == proxy)
         request = request_of(ask, place)
         table = table_for(router, place, request)
-        caller = Caller(place.namespace, frozenset(place.labels.items()))
+        gateway = isinstance(place, GatewayProxy)
+        caller = Caller(place.namespace, frozenset(place.labels.items()), gateway)
         decided.append(decision_of(router, table, caller, request).identity)
     return any(
         isinstance(each.before, Decision)

@@ -89,7 +89,7 @@ def check(choose: random.Random, before: list[Manifest], after: list[Manifest]) 
                     decision_of(
                         router,
                         router.gateway(proxies[number], asked.host, port, tls=False),
-                        Caller(proxy.namespace, frozenset(proxy.labels)),
+                        Caller(proxy.namespace, frozenset(proxy.labels), is_gateway=True),
                         asked,
                     )
                     for number, router in enumerate(routers)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from kubectl_mesh.mesh.config import MeshConfig
+from kubectl_mesh.mesh.versions import Istio
 from kubectl_mesh.routing.request import request_for
 from kubectl_mesh.routing.router import Client
 
@@ -57,6 +58,28 @@ def test_a_service_answers_to_all_its_names(name: str) -> None:
         service("web", clusterIP="10.1.2.3"), virtual_service("v", ["web"], says("rule"))
     )
     assert asked(found, f"http://{name}/") == "rule"
+
+
+def test_the_absolute_name_is_the_same_host_since_1_27() -> None:
+    """The whole name, that is; on sidecars, and for what the registry knows."""
+    objects = (
+        service("web", clusterIP="None"),
+        entry("wild", ["*.wild.com", "x.com"]),
+        virtual_service("v", ["web"], says("rule")),
+        virtual_service("outside", ["out.com"], says("outside")),
+    )
+    found = router(*objects)
+    assert asked(found, f"http://{HOST}./") == "rule"
+    assert asked(found, f"http://pod.{HOST}./") == "rule"
+    assert asked(found, "http://a.wild.com./") == "service *.wild.com"
+    assert asked(found, "http://x.com./") == "service x.com"
+    for name in ("web.", "web.a.", "web.a.svc.", "out.com."):
+        assert asked(found, f"http://{name}/") == "passthrough"
+    switched_off = {"PILOT_ENABLE_ABSOLUTE_FQDN_VHOST_DOMAIN": "false"}
+    for istio_before in (Istio((1, 26)), Istio((1, 27), settings=switched_off)):
+        found = router(*objects, config=MeshConfig(istio=istio_before))
+        for name in (HOST, f"pod.{HOST}", "a.wild.com", "x.com"):
+            assert asked(found, f"http://{name}./") == "passthrough"
 
 
 def test_the_short_name_is_of_the_clients_own_namespace() -> None:

@@ -492,7 +492,7 @@ MATCHES: tuple[Object, ...] = (
     prefix("/A/", ignoreUriCase=True),
     *(
         {"uri": {"regex": expression}}
-        for expression in ("/a.*", "/ab?", "/ab*", "/a|/b", "/(a|b)", r"/a\.b", ".*", "/ab{0,1}",
+        for expression in ("/a.*", "/ab?", "/ab*", "/a|/b", "/(a|b)", r"/a\.b", "/.*", "/ab{0,1}",
                            "(?i)/A", "/a+b")
     ),
     {"headers": {"x": {"exact": "1"}}},

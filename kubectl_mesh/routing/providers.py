@@ -1,0 +1,129 @@
+"""Which Service or ServiceEntry provides a host for a proxy, where several do.
+
+Models istiod's `selectServices` and `appendSidecarServices`, and `collectImportedServices` for
+destinations that a Sidecar does not import.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from kubectl_mesh.mesh.registry import Service
+from kubectl_mesh.mesh.sidecars import Egress
+from kubectl_mesh.mesh.snapshot import Snapshot
+from kubectl_mesh.mesh.versions import BEST_NAMESPACE, ONE_NAMESPACE
+
+if TYPE_CHECKING:
+    from kubectl_mesh.routing.router import Client
+
+_DISTINCT = ("resolution", "workloadSelector", "exportTo")
+"""ServiceEntries of one host and namespace are one where these are alike, and their labels."""
+
+
+class Providers:
+    """The Services of each host, as proxies know them."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
+        self._istio = snapshot.config.istio
+
+    def for_sidecar(self, client: Client, host: str, port: int) -> Service | None:
+        """What a sidecar's cluster for a host and port is made of, whoever sends requests there.
+
+        Where its Sidecar does not import the host, it has a cluster for what its rules lead to.
+        """
+        listeners = self._snapshot.sidecars.listeners(client.namespace, client.labels)
+        for egress in listeners:
+            found = self.imported(client, egress, host) if egress.port in (None, port) else []
+            if found:
+                return _of_cluster(found, port)
+        visible = self._visible(host, client.namespace)
+        best = self._istio.has(BEST_NAMESPACE)
+        key = (lambda it: not it.is_kubernetes) if best else (lambda it: it.namespace)
+        return _of_cluster(_of_one_namespace(visible, client.namespace, key), port)
+
+    def for_gateway(
+        self, host: str, namespace: str, port: int = 0, *, prefer: str | None = None
+    ) -> Service | None:
+        """What provides a host for a gateway's proxies of a namespace, that of `prefer` first."""
+        visible = self._visible(host, namespace)
+        preferred = [service for service in visible if service.namespace == prefer]
+        return _of_cluster(sorted(preferred or visible, key=_not_kubernetes), port)
+
+    def imported(self, client: Client, egress: Egress, host: str) -> list[Service]:
+        """What a sidecar knows of a host by an egress listener, what clusters are of first.
+
+        That is what one namespace provides. Before 1.24 without a Sidecar all of it was, and with a
+        Sidecar a Kubernetes Service was not preferred.
+        """
+        found = [
+            service
+            for service in self._visible(host, client.namespace)
+            if egress.sees_service(service.namespace, service.host)
+        ]
+        if len(found) < 2:
+            return found
+        if self._istio.has(ONE_NAMESPACE):
+            return _of_one_namespace(found, client.namespace, _not_kubernetes)
+        if self._snapshot.sidecars.for_client(client.namespace, client.labels):
+            return _of_one_namespace(found, client.namespace, lambda _: False)
+        return sorted(found, key=_not_kubernetes)
+
+    def _visible(self, host: str, namespace: str) -> list[Service]:
+        """What provides a host and is exported to a namespace, in istiod's order."""
+        found = [
+            service
+            for service in self._snapshot.registry.by_host(host)
+            if service.export.reaches(namespace)
+        ]
+        return sorted(found, key=lambda it: rank(it, namespace)) if len(found) > 1 else found
+
+
+def rank(service: Service, namespace: str) -> tuple[int, str, str]:
+    """By this istiod sorts Services, and by nothing else: see its `sortServicesByCreationTime`."""
+    export = service.export
+    closeness = 2 if export.everyone else int(service.namespace != namespace)
+    name = service.resource.name if service.is_kubernetes else service.host
+    return (closeness, service.resource.age_key[0], f"{name}.{service.namespace}")
+
+
+def _not_kubernetes(service: Service) -> bool:
+    return not service.is_kubernetes
+
+
+def _of_one_namespace(
+    found: Iterable[Service], own: str, key: Callable[[Service], object]
+) -> list[Service]:
+    """Those of a proxy's own namespace, else of the namespace of the first one by a key."""
+    ordered = sorted(found, key=key)  # type: ignore[arg-type]
+    if not ordered:
+        return []
+    namespaces = {service.namespace for service in ordered}
+    chosen = own if own in namespaces else ordered[0].namespace
+    return sorted((it for it in ordered if it.namespace == chosen), key=_not_kubernetes)
+
+
+def with_port(found: Iterable[Service], port: int) -> Service | None:
+    """The first of some Services that has a port; None where none has."""
+    return next((service for service in found if service.port(port)), None)
+
+
+def _of_cluster(found: Sequence[Service], port: int) -> Service | None:
+    """The first, or what istiod joins with it for a port that it does not have."""
+    if not found:
+        return None
+    alike = [service for service in found if _joined(found[0], service)]
+    return with_port(alike, port) or found[0]
+
+
+def _joined(one: Service, other: Service) -> bool:
+    """Models `canMergeServices`."""
+    if one is other:
+        return True
+    if one.is_kubernetes or other.is_kubernetes or one.namespace != other.namespace:
+        return False
+    first, second = one.resource, other.resource
+    return first.labels == second.labels and all(
+        first.spec.get(field) == second.spec.get(field) for field in _DISTINCT
+    )
