@@ -27,7 +27,10 @@ from .random_routes import ECHO_PORT, RULE, Ask, Configuration
 
 SEED = int(os.environ.get("KUBECTL_MESH_SEED", random.SystemRandom().randrange(10**9)))
 
-_KINDS = ("VirtualService", "Gateway", "Service", "Sidecar", "Pod", "DestinationRule", "ConfigMap")
+_KINDS = (
+    *("VirtualService", "Gateway", "Service", "ServiceEntry", "Sidecar", "Pod", "DestinationRule"),
+    "ConfigMap",
+)
 
 # Else a sidecar answers alike for hosts that it does not know and for Services without pods.
 _UNKNOWN_HOSTS_GET_502 = f"{MESH_CONFIG}outboundTrafficPolicy: {{mode: REGISTRY_ONLY}}\n"
@@ -59,11 +62,7 @@ class Tried:
 
     def snapshot(self) -> Snapshot:
         """The mesh as it is."""
-        options = ClusterOptions(kubeconfig=str(self._mesh.server.kubeconfig))
-        state = cluster.load(options, set(_KINDS), None)
-        assert not state.unreadable
-        config = replace(state.config, istio=istio())
-        return Snapshot(state.resources, config, state.coverage)
+        return snapshot_of(self._mesh)
 
     def places(self, snapshot: Snapshot) -> Iterator[tuple[Proxy, Place]]:
         """The proxies, and what each is to the model."""
@@ -118,6 +117,15 @@ class Tried:
                 said, told = self.say(proxy, ask), _told(router, place, ask)
                 if said != told:
                     yield f"{proxy}: {ask}: the model says {told}, Envoy {said}"
+
+
+def snapshot_of(mesh: Mesh) -> Snapshot:
+    """A mesh as it is, with the Istio that the tests run."""
+    options = ClusterOptions(kubeconfig=str(mesh.server.kubeconfig))
+    state = cluster.load(options, set(_KINDS), None)
+    assert not state.unreadable
+    config = replace(state.config, istio=istio())
+    return Snapshot(state.resources, config, state.coverage)
 
 
 def table_for(router: Router, place: Place, request: Request) -> Table:

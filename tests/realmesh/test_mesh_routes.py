@@ -314,7 +314,7 @@ HOSTS = ["names", "names.default", "names.default.svc", "names.default.svc.clust
 def test_the_host_header_may_be_any_name_of_the_service(clients: Clients) -> None:
     """The bare name serves clients of its own namespace. A port in it is void, even a wrong one.
 
-    So is the case of its letters. A full stop at its end makes it another name.
+    So is the case of its letters. Since 1.27 it may have a full stop at its end where it is whole.
     """
     for host in HOSTS:
         for port in ("", ":5000", ":80", ":1"):
@@ -324,8 +324,14 @@ def test_the_host_header_may_be_any_name_of_the_service(clients: Clients) -> Non
                 assert ask(clients.foreign, "names:5000", **as_host) == "rule"
     assert ask(clients.client, "NAMES.default:5000") == "rule"
     assert route(clients.foreign, "names:5000")[1] == PASSTHROUGH
-    for unknown in ("names.default.svc.cluster", "names.default.svc.cluster.local."):
+    for unknown in ("names.default.svc.cluster", "names.default.svc.", "names.default.", "names."):
         assert route(clients.client, f"{unknown}:5000")[1] == PASSTHROUGH
+    absolute = "names.default.svc.cluster.local.:5000"
+    if istio_release() == "1.22":
+        assert route(clients.client, absolute)[1] == PASSTHROUGH
+    else:
+        assert ask(clients.client, absolute) == "rule"
+        assert ask(clients.foreign, "names:5000", Host=absolute) == "rule"
 
 
 @given(
