@@ -71,6 +71,7 @@ _VIRTUAL_SERVICE = {
             "route": [{"destination": _DESTINATION, "weight": int, "headers": _HEADERS}],
             "redirect": {
                 "uri": str,
+                "prefixRewrite": str,
                 "authority": str,
                 "port": int,
                 "derivePort": str,

@@ -72,8 +72,11 @@ def redirect_status(redirect: Mapping[str, Any]) -> int:
     return code if code in _CODES else 301
 
 
-def location(request: Request, redirect: Mapping[str, Any], port: int) -> str:
-    """Where a redirect of a rule leads, for a request to a listener's port."""
+def location(request: Request, redirect: Mapping[str, Any], port: int, path: str) -> str:
+    """Where a redirect of a rule leads, for a request to a listener's port.
+
+    `path` is what it makes of the request's, where it does not name a whole one.
+    """
     scheme = redirect.get("scheme") or request.scheme
     new_port = redirect.get("port") or 0
     if redirect.get("derivePort") == "FROM_REQUEST_PORT":
@@ -81,10 +84,8 @@ def location(request: Request, redirect: Mapping[str, Any], port: int) -> str:
     if (scheme, new_port) in (("http", 80), ("https", 443)):
         new_port = 0
     host = redirect.get("authority") or _own_host(request, scheme, bool(new_port))
-    path = redirect.get("uri") or ""
-    if not path:
-        path = with_query(request.path, request)
-    elif "?" not in path:
+    path = redirect.get("uri") or path
+    if "?" not in path:
         path = with_query(path, request)
     slash = "" if path.startswith("/") else "/"
     return f"{scheme}://{host}{f':{new_port}' if new_port else ''}{slash}{path}"

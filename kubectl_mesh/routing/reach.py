@@ -83,7 +83,8 @@ def _written_index(rule: Rule, match: Match | None) -> int | None:
 def alike(one: Route, other: Route) -> bool:
     """Whether two routes do the same with all requests that both match."""
     first, second = _without_paths(one), _without_paths(other)
-    return first == second and (not first.targets or _paths(one, other).same)
+    kept = not (one.rewriting.changes or other.rewriting.changes)
+    return first == second and (kept or _paths(one, other).same)
 
 
 def parting_path(one: Route, other: Route) -> str | None:

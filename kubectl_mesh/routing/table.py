@@ -73,8 +73,12 @@ class Route:
 
     @property
     def rewriting(self) -> Rewriting:
-        """What it makes of the path that upstreams get."""
-        return rewriting(self.conditions.path, self.action.data.get("rewrite"))
+        """What it makes of the path that upstreams get, or that it redirects to."""
+        data = self.action.data
+        rewrite = data.get("rewrite")
+        if self.action.answers:
+            rewrite = {"uri": (data.get("redirect") or {}).get("prefixRewrite")}
+        return rewriting(self.conditions.path, rewrite)
 
     @property
     def name(self) -> str:

@@ -191,7 +191,8 @@ class Tracer:
         effect = self._effect(route, proxy, request.port) if route else found.without_route
         where = None
         if route and effect.outcome == "redirect":
-            where = location(request, route.action.data["redirect"], request.port)
+            path = route.rewriting.of(request.path)
+            where = location(request, route.action.data["redirect"], request.port, path)
         return Trace(
             request, proxy, found.listener, found.table, route, effect, tuple(passed),
             location=where,

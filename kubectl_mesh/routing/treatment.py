@@ -94,7 +94,9 @@ def treatment_of(router: Router, route: Route, caller: Caller) -> Treatment:
         fails = fails or sent.fails
         arrives = sent.arrives
         rewriting = route.rewriting if arrives else rewriting
-    elif not action.answers:
+    elif action.answers:
+        rewriting = route.rewriting
+    else:
         aspects["answer"] = "no destination"
         words.append("no destination")
         fails = True
@@ -105,7 +107,8 @@ def treatment_of(router: Router, route: Route, caller: Caller) -> Treatment:
     apart = _compact(aspects)
     if rewriting.changes:
         path = {"path": [rewriting.text, rewriting.cut, rewriting.expression]}
-        aspects["rewrite"] = {**aspects.get("rewrite", {}), **path}
+        field = "redirect" if action.answers else "rewrite"
+        aspects[field] = {**aspects.get(field, {}), **path}
     return Treatment(apart, ", ".join(words), aspects, fails, arrives, rewriting)
 
 
@@ -157,7 +160,7 @@ def _beside(entry: Mapping[str, Any], *known: str) -> dict[str, Any]:
 
 def _redirect(data: Mapping[str, Any]) -> dict[str, Any]:
     """A redirect with its status written out, and without a port that Envoy leaves out."""
-    found = {**_without(data), "redirectCode": redirect_status(data)}
+    found = {**_without(data, "prefixRewrite"), "redirectCode": redirect_status(data)}
     usual = {"http": 80, "https": 443}.get(found.get("scheme") or "")
     if found.get("port") == usual:
         found.pop("port", None)

@@ -811,6 +811,10 @@ def test_weights(client: Proxy) -> None:
             "match": [prefix("/away")],
             "redirect": {"uri": "/there", "authority": "away.test", "redirectCode": 302},
         },
+        {
+            "match": [prefix("/moved")],
+            "redirect": {"prefixRewrite": "/new", "authority": "away.test"},
+        },
         {"match": [prefix("/teapot")], "directResponse": {"status": 418}},
         to("changed"),
     ),
@@ -832,6 +836,9 @@ def test_rewrites_redirects_and_direct_responses(client: Proxy) -> None:
     redirect = client.request("GET", "changed:5000", "/away?a=1")
     assert redirect.status == 302
     assert redirect.headers["location"] == "http://away.test/there?a=1"
+    moved = client.request("GET", "changed:5000", "/moved/on?a=1").headers["location"]
+    path = "/moved/on" if istio_release() == "1.22" else "/new/on"  # 1.31 has prefixRewrite
+    assert moved == f"http://away.test{path}?a=1"
     assert ask(client, "changed:5000", "/teapot") == 418
 
 

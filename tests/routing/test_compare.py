@@ -13,6 +13,7 @@ from kubectl_mesh.routing import compare as module
 from kubectl_mesh.routing.compare import Comparison, Decision, Difference, compare
 from kubectl_mesh.routing.request import Request
 from kubectl_mesh.routing.scope import changed
+from kubectl_mesh.routing.treatment import differing
 from tests.routing.random_meshes import Manifest, istio, resource, snapshot
 
 SAME = "the same for every request"
@@ -816,6 +817,19 @@ def test_redirects_that_mean_the_same(before: Manifest, after: Manifest) -> None
     ]
     assert of(*sides).verdict == SAME
     assert of(sides[0], [service(), web({"redirect": {"uri": "/"}})]).differences
+
+
+def test_redirects_that_replace_other_prefixes_differ() -> None:
+    def redirecting(path: str, to: str) -> list[Manifest]:
+        rule = {"match": [{"uri": {"prefix": path}}], "redirect": {"prefixRewrite": to}}
+        return [service(), web(rule)]
+
+    (found,) = of(redirecting("/a", "/b"), redirecting("/a", "/c")).differences
+    assert "prefixRewrite" in found.before.treatment.summary
+    assert differing(found.before.treatment, found.after.treatment) == ["redirect"]
+    narrower = of(redirecting("/a", "/b"), redirecting("/a/", "/b/"))
+    assert [each.example.path for each in narrower.differences if each.example] == ["/a"]
+    assert of(redirecting("/a", "/b"), redirecting("/a", "/b")).verdict == SAME
 
 
 def policy(top: Manifest | None, own: Manifest | None = None) -> Manifest:

@@ -293,6 +293,22 @@ def test_redirects_as_envoy_makes_them(redirect: Object, url: str, location: str
 
 
 @pytest.mark.parametrize(
+    ("match", "url", "location"),
+    [
+        (prefix("/a"), "http://web/a/b?q=1", "http://web/new/b?q=1"),
+        (prefix("/a/"), "http://web/a/b", "http://web/newb"),
+        (prefix("/A", ignoreUriCase=True), "http://web/a", "http://web/new"),
+        ({}, "http://web/a", "http://web/newa"),
+    ],
+)
+def test_redirects_that_replace_the_prefix_that_matched(
+    match: Object, url: str, location: str
+) -> None:
+    rule = {"match": [match], "redirect": {"prefixRewrite": "/new"}}
+    assert trace(url, *on_mesh(rule)).location == location
+
+
+@pytest.mark.parametrize(
     ("match", "rewrite", "url", "path"),
     [
         (prefix("/a"), {"uri": "/b"}, "http://web/a/c?q=1", "/b/c?q=1"),
