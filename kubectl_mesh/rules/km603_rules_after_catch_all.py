@@ -92,9 +92,9 @@ RULE = Rule(
     summary="Rules stand after a rule of the same VirtualService that takes every request.",
     explanation="""\
 istiod stops at the first catch-all of a VirtualService: a rule without match, or a match with
-nothing, or nothing but `uri: {prefix: /}`. What stands after it reaches no proxy: not in the mesh,
-and not on a gateway either, although the rules of other VirtualServices of the host are put before
-the catch-all there.
+nothing, or nothing but `uri: {prefix: /}` or `uri: {regex: ".*"}`. What stands after it reaches no
+proxy: not in the mesh, and not on a gateway either, although the rules of other VirtualServices of
+the host are put before the catch-all there.
 
 A match that holds for some gateways, ports or clients only is a catch-all for just them. Rules
 that still hold elsewhere are no finding, nor is a catch-all that was meant for chosen clients
