@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import islice, permutations, product
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -230,6 +231,7 @@ class Listeners:
         self, proxy: GatewayProxy, gateway: Gateway, server: Server, names: tuple[str, ...]
     ) -> Iterator[Chain]:
         """Models `buildGatewayNetworkFiltersFromTCPRoutes`: the first rule has it all."""
+        provider = partial(self._router.providers.for_gateway, namespace=proxy.namespace)
         for vs in self._on_gateway(proxy, gateway, server):
             for where, rule in _rules(self._router, vs, "tcp"):
                 path = where
@@ -241,7 +243,7 @@ class Listeners:
                 else:
                     if matches:
                         continue
-                targets = _targets(self._router, vs, (where, rule), server.number, proxy.namespace)
+                targets = _targets(vs, (where, rule), server.number, provider)
                 yield Chain(names, (), targets, vs, path)
                 return
 
@@ -252,6 +254,7 @@ class Listeners:
 
         A match with a server name that another has taken on this port is left out as a whole.
         """
+        provider = partial(self._router.providers.for_gateway, namespace=proxy.namespace)
         for vs in self._on_gateway(proxy, gateway, server):
             for where, rule in _rules(self._router, vs, "tls"):
                 for number, match in enumerate(rule.get("match") or ()):
@@ -260,9 +263,7 @@ class Listeners:
                         continue
                     taken |= {*names}
                     path: Path = (*where, "match", number)
-                    targets = _targets(
-                        self._router, vs, (where, rule), server.number, proxy.namespace
-                    )
+                    targets = _targets(vs, (where, rule), server.number, provider)
                     yield Chain(names, (), targets, vs, path)
 
     def _on_gateway(
@@ -427,6 +428,7 @@ def _tls_chains(
 ) -> Iterator[Chain]:
     """Of the same server names and subnets the first match that holds for the client."""
     stay = router.snapshot.config.istio.has(TLS_SUBNETS_STAY)
+    provider = partial(router.providers.for_sidecar, client, port=port)
     handled: set[tuple[tuple[str, ...], tuple[str, ...]]] = set()
     last, lender = own, None
     for vs in rules:
@@ -442,7 +444,7 @@ def _tls_chains(
                 if (names, subnets) in handled:
                     continue
                 handled.add((names, subnets))
-                targets = _targets(router, vs, (where, rule), port, client.namespace)
+                targets = _targets(vs, (where, rule), port, provider)
                 if subnets:
                     yield Chain(names, networks(subnets), targets, vs, path)
                 else:
@@ -457,11 +459,12 @@ def _tcp_chains(
     own: tuple[Network, ...],
 ) -> Iterator[Chain]:
     """The rules that hold for the client, up to the first that asks for no subnet."""
+    provider = partial(router.providers.for_sidecar, client, port=port)
     for vs in rules:
         for where, rule in _rules(router, vs, "tcp"):
             matches = rule.get("match") or ()
             if not matches:
-                targets = _targets(router, vs, (where, rule), port, client.namespace)
+                targets = _targets(vs, (where, rule), port, provider)
                 yield Chain((), own, targets, vs, where)
                 return
             subnets: list[str] = []
@@ -471,13 +474,13 @@ def _tcp_chains(
                     continue
                 here: Path = (*where, "match", number)
                 if not match.get("destinationSubnets"):
-                    targets = _targets(router, vs, (where, rule), port, client.namespace)
+                    targets = _targets(vs, (where, rule), port, provider)
                     yield Chain((), own, targets, vs, here)
                     return
                 subnets += match["destinationSubnets"]
                 first = first or here
             if subnets:
-                targets = _targets(router, vs, (where, rule), port, client.namespace)
+                targets = _targets(vs, (where, rule), port, provider)
                 yield Chain((), networks(subnets), targets, vs, first)
 
 
@@ -533,7 +536,7 @@ def _rules(router: Router, vs: VirtualService, protocol: str) -> Iterator[_Rule]
 
 
 def _targets(
-    router: Router, vs: VirtualService, rule: _Rule, port: int, namespace: str
+    vs: VirtualService, rule: _Rule, port: int, provider: Callable[[str], Service | None]
 ) -> tuple[Target, ...]:
     """Where a rule sends connections: without a port, to the only one of the destination.
 
@@ -550,7 +553,7 @@ def _targets(
         host = vs.resolve_host(destination.get("host") or "")
         number = (destination.get("port") or {}).get("number")
         if not number:
-            service = router.providers.for_gateway(host, namespace)
+            service = provider(host)
             single = service is not None and len(service.ports) == 1
             number = service.ports[0].number if service and single else port
         found.append(Target(host, number, destination.get("subset") or None, weight))

@@ -8,6 +8,7 @@ import pytest
 
 from kubectl_mesh.mesh.config import MeshConfig
 from kubectl_mesh.mesh.versions import Istio
+from kubectl_mesh.routing.connection import Connection
 from kubectl_mesh.routing.outcome import upstream
 from kubectl_mesh.routing.router import Client, Router
 from kubectl_mesh.routing.table import Target
@@ -175,3 +176,22 @@ def test_nothing_is_imported_where_all_is_taken_away() -> None:
     for config in (NEW, OLD):
         found = router(SERVICE, sidecar, config=config)
         assert asked(found, f"http://{HOST}/", Client("c")) == "passthrough"
+
+
+@pytest.mark.parametrize(("config", "port"), [(NEW, 9000), (OLD, 7000)], ids=["new", "old"])
+def test_a_connections_destination_without_port_means_the_only_one_that_the_client_knows(
+    config: MeshConfig, port: int
+) -> None:
+    bytes_port = {"name": "tcp", "port": 7000}
+    rule = {"route": [{"destination": {"host": HOST}}]}
+    found = router(
+        service("in", "c", bytes_port),
+        istio("VirtualService", "v", {"hosts": ["in.c.svc.cluster.local"], "tcp": [rule]}, "c"),
+        service("web", "b", {"name": "tcp", "port": 7000}, {"name": "tcp-b", "port": 7001}),
+        entry("squat", [HOST], "a", **at(9000)),
+        config=config,
+    )
+    connection = Connection("in.c.svc.cluster.local", 7000)
+    chain = found.listeners.sidecar(Client("a"), connection.host, 7000).find(connection)
+    assert chain
+    assert [target.port for target in chain.targets] == [port]
