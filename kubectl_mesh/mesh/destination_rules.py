@@ -2,16 +2,20 @@
 
 Models `PushContext.destinationRule`: one bucket only, that of the client's namespace, else the
 one of the Service's namespace, else the one of the root namespace; within it the most specific
-host only; rules of one host in one namespace are joined, the older keeping a name that both define.
-A client in the root namespace (an ingress gateway, often) starts at the Service's namespace, unless
-a rule of its own is private. A rule with a workloadSelector is for those clients of its namespace,
-with the rules for all joined behind it; from the others it hides what other namespaces have.
+host only. A client in the root namespace (an ingress gateway, often) starts at the Service's
+namespace, unless a rule of its own is private.
+
+The rules of one host in one namespace are joined into entries (`mergeDestinationRule`), the older
+keeping a name that both define, and a client gets one entry. Since 1.24 rules whose exportTo is
+written differently are entries apart (`EXPORTS_APART`), so that a client may get one rule and lose
+another that is exported to it. A rule with a workloadSelector is for those clients of its
+namespace; from the others it hides what other namespaces have.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -19,7 +23,8 @@ from typing import Any
 from kubectl_mesh.mesh.config import MeshConfig
 from kubectl_mesh.mesh.hosts import HostMap, fqdn
 from kubectl_mesh.mesh.resource import Path, Resource
-from kubectl_mesh.mesh.visibility import Export, export_of
+from kubectl_mesh.mesh.versions import EXPORTS_APART, OLDEST_EXPORTS, Istio
+from kubectl_mesh.mesh.visibility import Export, default_export, export_of
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,13 +37,24 @@ class Subset:
 
 
 class DestinationRule:
-    """A DestinationRule with its host fully qualified."""
+    """A DestinationRule with its host fully qualified.
 
-    def __init__(self, resource: Resource, host: str, export: Export) -> None:
+    `stated` is its exportTo as written, empty where it has none, by which rules are joined;
+    `export` is what that means. A rule with a workloadSelector has `.`, whatever it states.
+    """
+
+    def __init__(self, resource: Resource, config: MeshConfig) -> None:
         self.resource = resource
         self.namespace = resource.namespace
-        self.host = host
-        self.export = export
+        self.host = fqdn(resource.spec.get("host") or "", resource.namespace, config.domain)
+        self.stated = frozenset(resource.spec.get("exportTo") or ())
+        self.export = export_of(resource, default_export(resource, config))
+        if self.workload_selector is not None:
+            self.stated = frozenset((".",))
+            self.export = Export(False, frozenset((self.namespace,)))
+        self.is_private = self.stated in ({"."}, {self.namespace}) or not (
+            self.stated or self.export.everyone
+        )
         self.subsets = tuple(self._subsets())
 
     def _subsets(self) -> Iterator[Subset]:
@@ -53,22 +69,65 @@ class DestinationRule:
                 )
 
     @property
-    def is_private(self) -> bool:
-        """Whether no namespace but its own can see it."""
-        return not self.export.everyone and self.export.namespaces <= {self.namespace}
-
-    @property
     def workload_selector(self) -> Mapping[str, str] | None:
         """The labels of the client pods that it is for; None for all clients."""
         selector = self.resource.spec.get("workloadSelector")
         return None if selector is None else selector.get("matchLabels") or {}
 
+    def selects(self, labels: Mapping[str, str]) -> bool:
+        """Whether it is for pods with some labels of its namespace."""
+        return (self.workload_selector or {}).items() <= labels.items()
+
+    @property
+    def is_local(self) -> bool:
+        """Whether clients of its own namespace have it first of all."""
+        return not self.stated or not self.stated.isdisjoint(("*", ".", self.namespace))
+
+
+@dataclass(frozen=True)
+class Lost:
+    """A rule that is exported to a client, which does not get it because of another one.
+
+    They are `joined`, and the other one is not for the client; or they are not, and the client gets
+    the other one.
+    """
+
+    rule: DestinationRule
+    to: DestinationRule
+    joined: bool
+
+    @property
+    def why(self) -> str:
+        rule, to = self.rule.resource, self.to.resource
+        if self.joined and self.to.workload_selector is not None:
+            return f"{rule} counts only for the pods that the workloadSelector of {to} selects"
+        if self.joined:
+            return f"{rule} is joined with {to}, whose exportTo holds for both"
+        if self.to.workload_selector is not None:
+            return f"{to}, which selects the pod, takes the place of {rule}"
+        return f"{to} takes the place of {rule}: their exportTo differ"
+
+    @property
+    def cure(self) -> str:
+        rule, to = self.rule.resource, self.to.resource
+        if self.to.workload_selector is not None:
+            return f"define the subset in {to}, too, and remove exportTo from {rule}"
+        return f"give {rule} and {to} the same exportTo, or make one DestinationRule of them"
+
+    def defines(self, subset: str) -> bool:
+        return any(each.name == subset for each in self.rule.subsets)
+
 
 @dataclass(frozen=True)
 class Lookup:
-    """What a client namespace gets for a host: the rules that are joined, and all their subsets."""
+    """What a client namespace gets for a host: the rules that are joined, and all their subsets.
+
+    `lost` are rules for the same host, in a namespace that is looked at, that the client would have
+    but for the exportTo or the workloadSelector of others.
+    """
 
     rules: tuple[DestinationRule, ...]
+    lost: tuple[Lost, ...] = ()
 
     @cached_property
     def subsets(self) -> Mapping[str, Subset]:
@@ -117,37 +176,107 @@ def _at_port(policy: Mapping[str, Any], port: int) -> dict[str, Any]:
     return found
 
 
+class _Entry:
+    """Rules of one host that are joined; the exportTo of `by` holds for all of them."""
+
+    def __init__(self, rule: DestinationRule) -> None:
+        self.rules = [rule]
+        self.by = rule
+        self.selector = rule.workload_selector
+
+    def join(self, rule: DestinationRule, istio: Istio) -> None:
+        self.rules.append(rule)
+        if not self.by.stated and not istio.has(OLDEST_EXPORTS):
+            self.by = rule
+
+
+def _entries(rules: Sequence[DestinationRule], istio: Istio) -> list[_Entry]:
+    """The entries that istiod makes of the rules of one host.
+
+    It takes those with a workloadSelector first, then the oldest, and holds each to all entries
+    that it has made so far: the last of them decides whether the rule is an entry of its own too.
+    """
+    found: list[_Entry] = []
+    for rule in sorted(rules, key=lambda rule: rule.workload_selector is None):
+        apart = True
+        for entry in found:
+            if istio.has(EXPORTS_APART):
+                stated = entry.by.stated
+                apart = rule.stated != stated
+                if apart and not (stated and stated <= rule.stated):
+                    continue
+            if rule.workload_selector == entry.selector:
+                apart = False
+            elif rule.workload_selector is not None and entry.selector is not None:
+                apart = apart or istio.has(OLDEST_EXPORTS)
+                continue
+            entry.join(rule, istio)
+        if apart:
+            found.append(_Entry(rule))
+    return found
+
+
 class _Bucket:
-    """The rules of one namespace, joined by host, as one group of clients gets them."""
+    """The rules of one namespace, joined by host."""
 
-    def __init__(self, rules: Iterable[DestinationRule]) -> None:
-        self.by_host = HostMap((rule.host, rule) for rule in rules)
+    def __init__(self, rules: Iterable[DestinationRule], istio: Istio) -> None:
+        self.rules = HostMap((rule.host, rule) for rule in rules)
+        self._istio = istio
+        self._made: dict[str, list[_Entry]] = {}
 
-    def get(self, host: str) -> tuple[DestinationRule, ...]:
-        return tuple(self.by_host.most_specific(host))
+    def _entries(self, rules: Sequence[DestinationRule]) -> list[_Entry]:
+        host = rules[0].host
+        if host not in self._made:
+            self._made[host] = _entries(rules, self._istio)
+        return self._made[host]
 
-    def get_for(self, host: str, labels: Mapping[str, str]) -> tuple[DestinationRule, ...] | None:
-        """As `get`, as clients with some labels have it; None where there is none for anybody."""
-        found = self.get(host)
-        if not found:
-            return None
-        for_all = tuple(rule for rule in found if rule.workload_selector is None)
-        for rule in found:
-            selector = rule.workload_selector
-            if selector is not None and selector.items() <= labels.items():
-                alike = (each for each in found if each.workload_selector == selector)
-                return (*alike, *for_all)
-        return for_all
+    def get(self, host: str, labels: Mapping[str, str] | None) -> Lookup | None:
+        """What clients of the namespace get, by their labels; None where it has no rule for them.
 
-    def get_exported(self, host: str, client: str) -> tuple[DestinationRule, ...]:
-        """The rules for a host if they are exported to `client`.
-
-        The oldest exportTo that is stated holds for all that are joined, and a more specific host
-        that is not exported hides a wildcard one that is.
+        Without labels clients that no rule selects; they may be all that there are, so that rules
+        for others alone do not count.
         """
-        rules = self.get(host)
-        stated = next((rule for rule in rules if rule.resource.spec.get("exportTo")), None)
-        return rules if stated is None or stated.export.reaches(client) else ()
+        found = self.rules.most_specific(host)
+        if not found or (labels is None and all(r.workload_selector is not None for r in found)):
+            return None
+        return _chosen(self._entries(found), None, labels)
+
+    def get_exported(self, host: str, client: str) -> Lookup:
+        """What clients of another namespace get.
+
+        A more specific host that is not exported to them hides a wildcard one that is.
+        """
+        found = self.rules.most_specific(host)
+        return _chosen(self._entries(found), client, None) if found else Lookup(())
+
+
+def _chosen(
+    entries: Sequence[_Entry], client: str | None, labels: Mapping[str, str] | None
+) -> Lookup:
+    """The entry that selects a client, else the last one for all; and what it lacks of the others.
+
+    `client` is the client's namespace where it is another one than that of the rules.
+    """
+
+    def reaches(rule: DestinationRule) -> bool:
+        return client is None or not rule.stated or bool({"*", client} & rule.stated)
+
+    chosen: _Entry | None = None
+    for entry in entries:
+        if entry.selector is None:
+            chosen = entry if reaches(entry.by) else chosen
+        elif labels is not None and entry.by.selects(labels):
+            chosen = entry
+            break
+    lost: dict[DestinationRule, Lost] = {}
+    for entry in entries:
+        for rule in entry.rules:
+            selected = rule.workload_selector is None or (
+                labels is not None and rule.selects(labels)
+            )
+            if reaches(rule) and selected and (chosen is None or rule not in chosen.rules):
+                lost.setdefault(rule, Lost(rule, (chosen or entry).by, chosen is None))
+    return Lookup(tuple(chosen.rules) if chosen else (), tuple(lost.values()))
 
 
 class DestinationRules:
@@ -156,11 +285,7 @@ class DestinationRules:
     def __init__(self, resources: Iterable[Resource], config: MeshConfig) -> None:
         self.config = config
         self.all = tuple(
-            DestinationRule(
-                resource,
-                fqdn(resource.spec.get("host") or "", resource.namespace, config.domain),
-                export_of(resource, config.destination_rule_export),
-            )
+            DestinationRule(resource, config)
             for resource in sorted(resources, key=lambda resource: resource.age_key)
         )
 
@@ -178,26 +303,12 @@ class DestinationRules:
     @cached_property
     def _local(self) -> Mapping[str, _Bucket]:
         """By namespace, what its own clients get; in the root namespace, private rules alone."""
-        return {
-            namespace: _Bucket(rule for rule in rules if rule.workload_selector is None)
-            for namespace, rules in self._own.items()
-        }
-
-    @cached_property
-    def _chosen(self) -> Mapping[str, _Bucket]:
-        """As `_local`, with the rules for chosen client pods."""
-        return {namespace: _Bucket(rules) for namespace, rules in self._own.items()}
-
-    @cached_property
-    def _own(self) -> Mapping[str, list[DestinationRule]]:
         root = self.config.root_namespace
         return {
-            namespace: [
-                rule
-                for rule in rules
-                if rule.workload_selector is not None
-                or (rule.export.reaches(namespace) and (namespace != root or rule.is_private))
-            ]
+            namespace: _Bucket(
+                (r for r in rules if (r.is_private if namespace == root else r.is_local)),
+                self.config.istio,
+            )
             for namespace, rules in self.by_namespace.items()
         }
 
@@ -205,9 +316,7 @@ class DestinationRules:
     def _exported(self) -> Mapping[str, _Bucket]:
         """By namespace, what it offers to clients of others."""
         return {
-            namespace: _Bucket(
-                rule for rule in rules if rule.workload_selector is None and not rule.is_private
-            )
+            namespace: _Bucket((r for r in rules if not r.is_private), self.config.istio)
             for namespace, rules in self.by_namespace.items()
         }
 
@@ -243,17 +352,16 @@ class DestinationRules:
         the host. `labels` are those of the proxies' pods; without them rules for chosen client pods
         (workloadSelector) are left out.
         """
-        rules: tuple[DestinationRule, ...] = ()
-        if labels is None:
-            local = self._local.get(client_namespace)
-            rules = local.get(host) if local else ()
-        elif client_namespace in self._chosen:
-            chosen = self._chosen[client_namespace].get_for(host, labels)
-            if chosen is not None:
-                return Lookup(chosen)
-        for namespace in (service_namespace, self.config.root_namespace):
-            if rules:
-                break
+        local = self._local.get(client_namespace)
+        own = local.get(host, labels) if local else None
+        if own is not None:
+            return own
+        lost: tuple[Lost, ...] = ()
+        for namespace in dict.fromkeys((service_namespace, self.config.root_namespace)):
             exported = self._exported.get(namespace) if namespace else None
-            rules = exported.get_exported(host, client_namespace) if exported else ()
-        return Lookup(rules)
+            if exported is not None:
+                found = exported.get_exported(host, client_namespace)
+                lost += found.lost
+                if found.rules:
+                    return Lookup(found.rules, lost)
+        return Lookup((), lost)

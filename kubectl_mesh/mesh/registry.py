@@ -16,7 +16,7 @@ from kubectl_mesh.mesh.config import MeshConfig
 from kubectl_mesh.mesh.hosts import HostMap
 from kubectl_mesh.mesh.ports import HTTP_PROTOCOLS, SNIFFED, entry_protocol, protocol_of
 from kubectl_mesh.mesh.resource import Path, Resource, ResourceId
-from kubectl_mesh.mesh.visibility import Export, export_of
+from kubectl_mesh.mesh.visibility import Export, default_export, export_of
 
 _OF_SERVICES: Mapping[str, Any] = {
     "publishNotReadyAddresses": False,
@@ -204,7 +204,7 @@ def _from_service(resource: Resource, config: MeshConfig) -> Service:
         for index, port in enumerate(resource.spec.get("ports") or ())
     )
     host = f"{resource.name}.{resource.namespace}.svc.{config.domain}"
-    return Service(host, resource, ports, export_of(resource, config.service_export))
+    return Service(host, resource, ports, export_of(resource, default_export(resource, config)))
 
 
 def _from_entry(resource: Resource, config: MeshConfig) -> Iterator[Service]:
@@ -218,7 +218,7 @@ def _from_entry(resource: Resource, config: MeshConfig) -> Iterator[Service]:
         )
         for index, port in enumerate(resource.spec.get("ports") or ())
     )
-    export = export_of(resource, config.service_export)
+    export = export_of(resource, default_export(resource, config))
     for host in resource.spec.get("hosts") or ():
         yield Service(host, resource, ports, export)
 

@@ -126,3 +126,27 @@ PLAIN_JOINS_TLS = Difference(
     "second server there; TLS servers after it are joined.",
 )
 """1.27.4 has it, and of 1.28 all but 1.28.0: it came with the mending of Istio's issue 57706."""
+EXPORTS_APART = Difference(
+    (1, 24),
+    "DestinationRules for one host in one namespace are joined only if their exportTo is written "
+    "alike, or if the younger one's names all namespaces of the older one's; else a client gets "
+    "one of them.",
+    "All DestinationRules for one host in one namespace are joined, and the first exportTo that "
+    "one of them states holds for all.",
+    "ENABLE_ENHANCED_DESTINATIONRULE_MERGE",
+)
+"""Release note 52519, in 1.24.0."""
+OLDEST_EXPORTS = Difference(
+    (1, 24),
+    "Where DestinationRules are joined, the exportTo of the oldest holds for all, also if it has "
+    "none.",
+    "Where DestinationRules are joined, the first exportTo that one of them states holds for all.",
+)
+"""Of the same change; it shows where `EXPORTS_APART` is switched off."""
+EXPORT_DEFAULTS = Difference(
+    (1, 31),
+    "defaultServiceExportTo and defaultVirtualServiceExportTo may name namespaces.",
+    "Of defaultServiceExportTo and defaultVirtualServiceExportTo only `.` and `*` are heeded; with "
+    "neither, nobody sees what has no exportTo.",
+)
+"""1.30.3 has it, too. VirtualServices without hosts (delegates) always went by the names."""

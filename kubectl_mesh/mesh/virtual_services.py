@@ -17,7 +17,7 @@ from kubectl_mesh.mesh.config import MeshConfig
 from kubectl_mesh.mesh.gateways import MESH, resolve_gateway
 from kubectl_mesh.mesh.hosts import covers, fqdn, is_wildcard, patterns_for
 from kubectl_mesh.mesh.resource import Path, Resource
-from kubectl_mesh.mesh.visibility import Export, export_of
+from kubectl_mesh.mesh.visibility import Export, default_export, export_of
 
 Protocol = Literal["http", "tcp", "tls"]
 
@@ -107,7 +107,7 @@ class VirtualService:
         self.gateways = self.resolve_gateways(resource.spec.get("gateways") or ()) or frozenset(
             (MESH,)
         )
-        self.export: Export = export_of(resource, config.virtual_service_export)
+        self.export: Export = export_of(resource, default_export(resource, config))
 
     @property
     def is_delegate(self) -> bool:

@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from kubectl_mesh.mesh.config import MeshConfig
 from kubectl_mesh.mesh.resource import Resource
+from kubectl_mesh.mesh.versions import EXPORT_DEFAULTS
 
 EXPORT_TO_ANNOTATION = "networking.istio.io/exportTo"
 
@@ -47,3 +49,18 @@ def export_of(resource: Resource, default: Sequence[str]) -> Export:
     return Export(
         False, frozenset(resource.namespace if entry == "." else entry for entry in entries)
     )
+
+
+def default_export(resource: Resource, config: MeshConfig) -> Sequence[str]:
+    """The mesh's exportTo for `resource`, as istiod heeds it where the resource has none.
+
+    For DestinationRules it heeds `.` alone.
+    """
+    if resource.kind == "DestinationRule":
+        return (".",) if "." in config.destination_rule_export else ("*",)
+    routes = resource.kind == "VirtualService"
+    listed = config.virtual_service_export if routes else config.service_export
+    is_delegate = routes and not resource.spec.get("hosts")
+    if is_delegate or config.istio.has(EXPORT_DEFAULTS):
+        return listed
+    return next(((each,) for each in (".", "*") if each in listed), ("~",))

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from kubectl_mesh.mesh.added_labels import adders
-from kubectl_mesh.mesh.destination_rules import DestinationRule, Subset
+from kubectl_mesh.mesh.destination_rules import DestinationRule, Lost, Subset
 from kubectl_mesh.mesh.hosts import namespace_of, patterns_for
 from kubectl_mesh.mesh.registry import Service
 from kubectl_mesh.mesh.workloads import Workload
@@ -22,7 +22,8 @@ from kubectl_mesh.routing.table import Target
 class Upstream:
     """A target as a proxy of a namespace has it.
 
-    `rules` are the DestinationRules that the look-up gives. `pods` are the workloads behind it;
+    `rules` are the DestinationRules that the look-up gives, `lost` those that it would give but for
+    the exportTo or workloadSelector of others. `pods` are the workloads behind it;
     None where they are not known, and then `why` says so. `flag` is Envoy's where no request gets
     through: "NC" for no such cluster, "UH" for no endpoint; `why` says what is missing.
     """
@@ -34,6 +35,7 @@ class Upstream:
     pods: tuple[Workload, ...] | None
     flag: str | None
     why: str
+    lost: tuple[Lost, ...] = ()
 
     @property
     def labels(self) -> Mapping[str, str]:
@@ -62,7 +64,7 @@ def upstream(
     subset = lookup.subsets.get(target.subset) if target.subset else None
 
     def found(flag: str | None, why: str, pods: tuple[Workload, ...] | None = None) -> Upstream:
-        return Upstream(target, service, lookup.rules, subset, pods, flag, why)
+        return Upstream(target, service, lookup.rules, subset, pods, flag, why, lookup.lost)
 
     if service is None:
         home = namespace_of(target.host, snapshot.config.domain)

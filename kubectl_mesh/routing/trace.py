@@ -527,6 +527,7 @@ def why_these_rules(up: Upstream, namespace: str, snapshot: Snapshot) -> str:
     if others:
         listed = ", ".join(str(rule.resource) for rule in others)
         hidden = f"; not used: {listed}"
+        hidden += "".join(f"; {lost.why}" for lost in up.lost)
     if not up.rules:
         if snapshot.missing("DestinationRule"):
             return "DestinationRules could not be read"

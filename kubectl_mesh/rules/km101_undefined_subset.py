@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from kubectl_mesh.mesh.clients import Client, clients_of, named_namespaces
-from kubectl_mesh.mesh.destination_rules import DestinationRule, Lookup
+from kubectl_mesh.mesh.destination_rules import DestinationRule, Lookup, Lost
 from kubectl_mesh.mesh.hosts import is_wildcard
 from kubectl_mesh.mesh.resource import dotted
 from kubectl_mesh.mesh.snapshot import Snapshot
@@ -60,6 +60,10 @@ def _check(
             continue
         if reason := _unread(snapshot, host, client, lookup):
             yield Skip(reason)
+        elif any(
+            lost.defines(subset) and _all_selected(snapshot, client, lost) for lost in lookup.lost
+        ):
+            continue
         else:
             without.append((client, lookup))
     if not without:
@@ -72,6 +76,22 @@ def _check(
             )
             return
     yield _finding(snapshot, destination, subset, without, len(without) < len(lookups))
+
+
+def _all_selected(snapshot: Snapshot, client: Client, lost: Lost) -> bool:
+    """Whether a rule is lost for none of the pods: all that are known are selected."""
+    gateway = snapshot.gateways.by_id.get(client.gateway or "")
+    pods = [
+        pod
+        for pod in snapshot.workloads.by_namespace.get(client.namespace, ())
+        if (
+            gateway.selector.items() <= pod.labels.items()
+            if gateway
+            else snapshot.is_client(pod) is not False
+        )
+    ]
+    selector = lost.to.workload_selector if lost.joined else None
+    return selector is not None and bool(pods) and all(lost.to.selects(pod.labels) for pod in pods)
 
 
 def _unread(snapshot: Snapshot, host: str, client: Client, lookup: Lookup) -> str | None:
@@ -180,6 +200,9 @@ def _cause(
         if close := _close(lookup, subset):
             why += f" (did you mean {close}?)"
         return _Cause(why, f"add it to {target.resource}", target, everybody=True)
+    for lost in lookup.lost:
+        if lost.defines(subset):
+            return _Cause(lost.why, lost.cure)
     if lookup.rules:
         hiding = lookup.rules[0]
         return _Cause(
@@ -308,6 +331,14 @@ namespace if there are any, else those of the Service's namespace that are expor
 else those of the root namespace. The three are never combined. Within the one that is taken only
 the most specific host counts, and the rules for it are joined. So a rule in the client's namespace
 that sets nothing but a timeout hides the subsets that the Service's owner defined.
+
+Since Istio 1.24 rules are joined only if their `exportTo` is written alike. An older rule without
+`exportTo` and a younger one with `["*"]` are both for everyone, yet each client gets the younger
+one alone, and all subsets of the older one are gone. Where the older rule names some namespaces and
+the younger one those and others, the younger one is added to the older one, and the other
+namespaces get neither. Before 1.24 all are joined, and the first `exportTo` that one of them states
+holds for all. In 1.24 and later a rule with `exportTo: ["."]` beside one with a `workloadSelector`
+counts only for the pods that are selected.
 
 Without live data the rule says what it does not know: where the input holds neither the Service nor
 any DestinationRule for the host, or no client in the namespaces that lack the subset, the finding

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from kubectl_mesh.mesh.config import MeshConfig
+from kubectl_mesh.mesh.versions import Istio
 from kubectl_mesh.routing.index import Index
 from kubectl_mesh.routing.matching import Undecidable
 from kubectl_mesh.routing.proxies import gateways_serving, of_gateway, of_workload
@@ -38,6 +39,9 @@ WEB = service("web")
 HOST = "web.a.svc.cluster.local"
 PODS = (deployment("web", version="v1"), deployment("web", version="v2"))
 RULES = destination_rule("web", "web", "v1", "v2")
+
+
+BEFORE_1_24 = MeshConfig(istio=Istio((1, 23)))
 
 
 def trace(url: str, *objects: Object, through: str = "mesh", **options: Any) -> Trace:
@@ -198,6 +202,8 @@ def test_a_rule_for_chosen_clients_is_for_them_and_hides_others_from_the_rest() 
     ]
     for_all = destination_rule("z", HOST, "v1", namespace="b")
     found = router(*on_mesh(to("web", subset="v1")), chosen, for_all)
+    assert flag(Client("b", {"app": "x"}), Client("b")) == ["NC", None]
+    found = router(*on_mesh(to("web", subset="v1")), chosen, for_all, config=BEFORE_1_24)
     assert flag(Client("b", {"app": "x"}), Client("b")) == [None, None]
 
 
@@ -434,6 +440,22 @@ def test_what_cannot_be_decided_names_the_rule() -> None:
         (
             [destination_rule("r", HOST, "v1"), destination_rule("s", HOST, namespace="c")],
             "own namespace, the first that is looked at; not used: DestinationRule a/r",
+        ),
+        (
+            [
+                destination_rule("old", HOST, "v1", age=1),
+                destination_rule("young", HOST, "v2", exportTo=["*"]),
+            ],
+            "not used: DestinationRule a/old; DestinationRule a/young takes the place of "
+            "DestinationRule a/old: their exportTo differ",
+        ),
+        (
+            [
+                destination_rule("old", HOST, "v1", age=1, exportTo=["b"]),
+                destination_rule("young", HOST, "v2", exportTo=["b", "c"]),
+            ],
+            "; DestinationRule a/young is joined with DestinationRule a/old, whose exportTo holds "
+            "for both",
         ),
         (
             [destination_rule("r", "*.a.svc.cluster.local", "v1")],

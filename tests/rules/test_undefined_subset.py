@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from kubectl_mesh.mesh.config import MeshConfig
 from kubectl_mesh.mesh.snapshot import Snapshot
+from kubectl_mesh.mesh.versions import Istio
 from kubectl_mesh.rules.km101_undefined_subset import RULE
 from kubectl_mesh.rules.rule import Finding
 from kubectl_mesh.sources.files import load
@@ -72,3 +74,32 @@ def test_each_cause_is_told_with_those_whom_it_meets(tmp_path: Path) -> None:
     found = only_finding(tmp_path, ROUTED + HIDING % "a" + clients)
     assert "for clients in namespaces shop and b: DestinationRule sales/till, whi" in found.message
     assert "for clients in namespace a: they get DestinationRule a/limits, whi" in found.message
+
+
+LOST = """
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: a-younger, namespace: shop, creationTimestamp: "2024-02-01T00:00:00Z"}
+spec: {host: till, exportTo: ["*"], subsets: [{name: v2, labels: {app: till}}]}
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: older, namespace: shop, creationTimestamp: "2024-01-01T00:00:00Z"}
+spec: {host: till, subsets: [{name: v1, labels: {app: till}}]}
+"""
+
+
+def test_a_rule_that_a_younger_one_replaces_is_named(tmp_path: Path) -> None:
+    """The younger one is not joined: its exportTo is written, if only as the default."""
+    text = ROUTED.partition("---\napiVersion: networking.istio.io/v1\nkind: DestinationRule")[0]
+    found = only_finding(tmp_path, text + LOST + CLIENT % "shop")
+    assert (
+        "DestinationRule shop/a-younger takes the place of DestinationRule shop/older: their "
+        "exportTo differ" in found.message
+    )
+    assert found.next.startswith(
+        "give DestinationRule shop/older and DestinationRule shop/a-younger the same exportTo"
+    )
+    resources, _ = load([str(tmp_path / "manifest.yaml")])
+    assert not list(RULE.check(Snapshot(resources, MeshConfig(istio=Istio((1, 23))))))
