@@ -39,6 +39,7 @@ OTHER_REVIEWS_V2 = "KM902 warning Deployment default/reviews-v2 metadata.name"
 BOOTSTRAP_ALONE = "KM305 warning Deployment default/helloworld-v1 spec.template.metadata.labels"
 ECHO_HTTP = "KM307 info Service echo-grpc/echo spec.ports[0].targetPort"
 ECHO_TCP = "KM307 info Service echo-grpc/echo spec.ports[2].targetPort"
+OTEL_AUTH = "KM307 info Service observability/opentelemetry-collector spec.ports[3]"
 SPIRE_BUNDLE = "KM307 info Service spire/spire-server-bundle-endpoint spec.ports[0]"
 
 _REPLACED = "an earlier file of the task has it with other contents: the later one is what counts"
@@ -70,6 +71,8 @@ REASONS = {
     "declare 17070, 17171, 8080 and 3333 only",
     ECHO_TCP: "targetPort 19090 is no containerPort: the containers open it by --tcp 19090 and "
     "declare 17070, 17171, 8080 and 3333 only",
+    OTEL_AUTH: "port 5317 is no containerPort: the collector opens it by its configuration "
+    "(receiver otlp/auth), and the pod declares 4317, 4318 and 55678 only",
     SPIRE_BUNDLE: "port 8443 is no containerPort: spire-server opens it by its configuration "
     "(federation.bundle_endpoint), and the pod declares 8081 and 9443 only",
 }
@@ -312,10 +315,10 @@ STEPS = [
         ),
         findings=(OTHER_HELLOWORLD_ROUTE,),
     ),
-    *alone("httpbin/httpbin.yaml", "httpbin/httpbin-nodeport.yaml", "httpbin/httpbin-vault.yaml"),
+    *alone("httpbin/httpbin.yaml", "httpbin/httpbin-nodeport.yaml"),
     Step("httpbin", (*FORTIO, "httpbin/httpbin-gateway.yaml")),
     Step("httpbin: Gateway API", (*FORTIO, "httpbin/gateway-api/httpbin-gateway.yaml")),
-    *alone("sleep/sleep.yaml", "sleep/notsleep.yaml", "sleep/sleep-vault.yaml"),
+    *alone("sleep/sleep.yaml", "curl/curl.yaml", "mtls-echo/mtls-echo.yaml"),
     Step("sleep: in two namespaces", ("sleep/sleep.yaml -n foo", "httpbin/httpbin.yaml -n bar")),
     *alone(
         "tcp-echo/tcp-echo.yaml",
@@ -350,6 +353,7 @@ STEPS = [
         "external/aptget.yaml",
         "external/github.yaml",
         "external/pypi.yaml",
+        "proxy-coredump/daemonset.yaml",
     ),
     # What belongs to the mesh itself.
     Step(
@@ -365,10 +369,13 @@ STEPS = [
         "addons/loki.yaml",
         "addons/prometheus.yaml",
         "addons/extras/prometheus-operator.yaml",
+        "addons/extras/prometheus-secure-metrics.yaml",
         "addons/extras/skywalking.yaml",
         "addons/extras/zipkin.yaml",
     ),
-    Step("open-telemetry: als", (*FORTIO, "open-telemetry/otel.yaml -n observability")),
+    Step(
+        "open-telemetry: als", (*FORTIO, "open-telemetry/otel.yaml -n observability"), (OTEL_AUTH,)
+    ),
     Step(
         "open-telemetry: loki",
         (
@@ -387,6 +394,7 @@ STEPS = [
             "open-telemetry/otel.yaml -n observability",
             "open-telemetry/tracing/telemetry.yaml",
         ),
+        (OTEL_AUTH,),
     ),
     *alone(
         "multicluster/expose-istiod.yaml -n istio-system",
@@ -397,23 +405,30 @@ STEPS = [
         "multicluster: with an addon",
         ("multicluster/expose-istiod.yaml -n istio-system", "addons/kiali.yaml"),
     ),
-    Step(
-        "spire",
-        (
-            "security/spire/spire-quickstart.yaml",
-            "security/spire/istio-spire-config.yaml",
-            "security/spire/clusterspiffeid.yaml",
-            "security/spire/sleep-spire.yaml",
-        ),
-        (SPIRE_BUNDLE,),
+    *(
+        Step(
+            f"spire: {client}",
+            (
+                "security/spire/spire-quickstart.yaml",
+                "security/spire/istio-spire-config.yaml",
+                "security/spire/clusterspiffeid.yaml",
+                f"security/spire/{client}-spire.yaml",
+            ),
+            (SPIRE_BUNDLE,),
+        )
+        for client in ("curl", "sleep")
     ),
-    *alone("security/psp/sidecar-psp.yaml"),
+    *alone(
+        "security/psp/sidecar-psp.yaml",
+        "security/spire-trust-domain-federation/cluster-federated-trust-domain.yaml",
+    ),
 ]
 
 NO_MANIFESTS = {
     "ambient-argo/tag-chart/": "a Helm chart, whose templates are no YAML",
     "bookinfo/swagger.yaml": "describes an HTTP API",
     "cicd/skaffold/skaffold.yaml": "the configuration of a tool",
+    "security/spire-trust-domain-federation/spire-": "values of a Helm chart",
 }
 
 
