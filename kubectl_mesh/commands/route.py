@@ -20,6 +20,14 @@ from kubectl_mesh.flags import (
 from kubectl_mesh.mesh.gateways import Gateway
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.mesh.unread import REASON
+from kubectl_mesh.mesh.versions import (
+    NEWEST,
+    OLDEST,
+    Istio,
+    Release,
+    older_releases,
+    written,
+)
 from kubectl_mesh.mesh.workloads import WORKLOAD_KINDS, Workload
 from kubectl_mesh.report import Layout
 from kubectl_mesh.report.route_json import FIELDS, answer, document
@@ -34,7 +42,7 @@ from kubectl_mesh.routing.proxies import (
 )
 from kubectl_mesh.routing.request import Request, request_for
 from kubectl_mesh.routing.router import Router
-from kubectl_mesh.routing.trace import Tracer
+from kubectl_mesh.routing.trace import Trace, Tracer
 from kubectl_mesh.sources.context import namespace_on_disk
 from kubectl_mesh.sources.files import STDIN, read_text
 from kubectl_mesh.sources.yaml import collector_paused
@@ -169,9 +177,10 @@ def _run_one(args: argparse.Namespace) -> int:
     request = _asked(args)
     mesh = _mesh(args, [], [request])
     vantage = mesh.default(request)
-    vantage = replace(vantage, notes=(*vantage.notes, *mesh.snapshot.config.notes))
-    unknown = (*mesh.unknown, *mesh.ways_in_unread(request))
     trace = Tracer(mesh.router).follow(vantage.proxy, request)
+    notes = (*vantage.notes, *mesh.snapshot.config.notes, *_on_older_istio(mesh, request, trace))
+    vantage = replace(vantage, notes=notes)
+    unknown = (*mesh.unknown, *mesh.ways_in_unread(request))
     if args.output == "text":
         from kubectl_mesh.report.route_text import render
 
@@ -180,6 +189,24 @@ def _run_one(args: argparse.Namespace) -> int:
     else:
         _emit_document(document(trace, vantage, mesh.snapshot, unknown), args.output)
     return 3 if unknown or trace.effect.outcome == "undecided" else 0
+
+
+def _on_older_istio(mesh: _Mesh, request: Request | Connection, found: Trace) -> Iterator[str]:
+    """Says so where the release was assumed, and an older one treats the request otherwise."""
+    if mesh.snapshot.config.istio.origin:
+        return
+
+    def is_same(release: Release) -> bool:
+        other = replace(mesh, snapshot=mesh.snapshot.run_by(Istio(release)))
+        trace = Tracer(other.router).follow(other.default(request).proxy, request)
+        return answer(trace) == answer(found)
+
+    if not is_same(OLDEST):
+        older = next(each for each in (*older_releases(), OLDEST) if not is_same(each))
+        yield (
+            f"Istio {written(older)} treats this otherwise: {written(NEWEST)} was assumed "
+            f"(--istio-version {written(older)} shows it)"
+        )
 
 
 def _asked(args: argparse.Namespace) -> Request | Connection:
@@ -304,9 +331,9 @@ class _Mesh:
     snapshot: Snapshot
     namespace: str
     unknown: tuple[str, ...]
-    _known: dict[Source, Vantage] = field(default_factory=dict)
-    _serving: dict[tuple[str, str | None], list[Gateway]] = field(default_factory=dict)
-    _default: Vantage | None = None
+    _known: dict[Source, Vantage] = field(init=False, default_factory=dict)
+    _serving: dict[tuple[str, str | None], list[Gateway]] = field(init=False, default_factory=dict)
+    _default: Vantage | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self.router = Router(self.snapshot)

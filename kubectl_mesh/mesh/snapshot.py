@@ -24,6 +24,7 @@ from kubectl_mesh.mesh.resource import Resource, ResourceId, Unreadable
 from kubectl_mesh.mesh.schema import KUBERNETES_GATEWAY, kind_of
 from kubectl_mesh.mesh.sidecars import Sidecars
 from kubectl_mesh.mesh.unread import Unread
+from kubectl_mesh.mesh.versions import Istio
 from kubectl_mesh.mesh.virtual_services import VirtualServices
 from kubectl_mesh.mesh.waypoints import Waypoint, chosen_waypoint, serves_services
 from kubectl_mesh.mesh.workloads import WORKLOAD_KINDS, Workload, Workloads
@@ -89,6 +90,16 @@ class Snapshot:
         self._by_id = by_id
         self.replaced: Mapping[ResourceId, Sequence[Resource]] = replaced
         """By id, the resources of the input that a later one of the same id replaces."""
+
+    def run_by(self, istio: Istio) -> Snapshot:
+        """The same resources in a mesh of that Istio."""
+        return Snapshot(
+            self.everything(),
+            self.config.run_by(istio),
+            self.coverage,
+            self.unreadable,
+            self.before,
+        )
 
     @cached_property
     def _by_kind(self) -> Mapping[str, tuple[Resource, ...]]:

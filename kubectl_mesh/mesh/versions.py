@@ -62,50 +62,6 @@ ABSOLUTE_NAMES = Difference(
     "To sidecars, a host with a full stop at its end is not in the registry.",
     "PILOT_ENABLE_ABSOLUTE_FQDN_VHOST_DOMAIN",
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Istio:
-    """The Istio of a mesh.
-
-    `origin` says what its release is known from; "" where it is taken to be the newest that is
-    known here. `settings` are istiod's environment variables.
-    """
-
-    release: Release = NEWEST
-    origin: str = ""
-    settings: Mapping[str, str] = field(default_factory=dict, compare=False)
-
-    def has(self, difference: Difference) -> bool:
-        """Whether it behaves as it does since the release of a difference."""
-        set_to = self.settings.get(difference.switch, "") if difference.switch else ""
-        return self.release >= difference.since and set_to not in _FALSE
-
-    @property
-    def doubt(self) -> str:
-        """Why the model may not know how it routes; "" if it does."""
-        if OLDEST <= self.release <= NEWEST:
-            return ""
-        known = f"what is known here is Istio {written(OLDEST)} to {written(NEWEST)}"
-        where = f", as {self.origin} has it" if self.origin else ""
-        return f"Istio {self.text}{where}, may route otherwise: {known}"
-
-    @property
-    def text(self) -> str:
-        return written(self.release)
-
-
-def written(release: Release) -> str:
-    """A release as people write it."""
-    return ".".join(map(str, release))
-
-
-def release_of(text: str) -> Release | None:
-    """The release of a version or of an image's tag (1.27, 1.27.3-distroless); None for none."""
-    found = _RELEASE.fullmatch(text)
-    return (int(found[1]), int(found[2])) if found else None
-
-
 TLS_SUBNETS_STAY = Difference(
     (1, 24),
     "A tls match without destinationSubnets has those of the last match before it that holds for "
@@ -150,3 +106,51 @@ EXPORT_DEFAULTS = Difference(
     "neither, nobody sees what has no exportTo.",
 )
 """1.30.3 has it, too. VirtualServices without hosts (delegates) always went by the names."""
+
+
+@dataclass(frozen=True, slots=True)
+class Istio:
+    """The Istio of a mesh.
+
+    `origin` says what its release is known from; "" where it is taken to be the newest that is
+    known here. `settings` are istiod's environment variables.
+    """
+
+    release: Release = NEWEST
+    origin: str = ""
+    settings: Mapping[str, str] = field(default_factory=dict, compare=False)
+
+    def has(self, difference: Difference) -> bool:
+        """Whether it behaves as it does since the release of a difference."""
+        set_to = self.settings.get(difference.switch, "") if difference.switch else ""
+        return self.release >= difference.since and set_to not in _FALSE
+
+    @property
+    def doubt(self) -> str:
+        """Why the model may not know how it routes; "" if it does."""
+        if OLDEST <= self.release <= NEWEST:
+            return ""
+        known = f"what is known here is Istio {written(OLDEST)} to {written(NEWEST)}"
+        where = f", as {self.origin} has it" if self.origin else ""
+        return f"Istio {self.text}{where}, may route otherwise: {known}"
+
+    @property
+    def text(self) -> str:
+        return written(self.release)
+
+
+def written(release: Release) -> str:
+    """A release as people write it."""
+    return ".".join(map(str, release))
+
+
+def release_of(text: str) -> Release | None:
+    """The release of a version or of an image's tag (1.27, 1.27.3-distroless); None for none."""
+    found = _RELEASE.fullmatch(text)
+    return (int(found[1]), int(found[2])) if found else None
+
+
+def older_releases() -> list[Release]:
+    """The last release before each difference that is known here, the newest first."""
+    found = {each.since for each in globals().values() if isinstance(each, Difference)}
+    return [(major, minor - 1) for major, minor in sorted(found, reverse=True)]

@@ -626,3 +626,33 @@ spec:
     status, out, _ = run(url, "--from-namespace", "default", "-f", str(manifest))
     assert status == 3
     assert "Not decided" in out
+
+
+ABSOLUTE = """\
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: shop}
+spec: {selector: {app: web}, ports: [{name: http, port: 80}]}
+"""
+
+
+@pytest.mark.parametrize(
+    ("more", "noted"),
+    [
+        ([], "Istio 1.26 treats this otherwise: 1.31 was assumed (--istio-version 1.26 shows it)"),
+        (["--istio-version", "1.29"], ""),
+        (["--istio-version", "1.26"], ""),
+    ],
+)
+def test_a_release_that_was_assumed_is_named_where_it_matters(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str], noted: str
+) -> None:
+    file = tmp_path / "it.yaml"
+    file.write_text(ABSOLUTE)
+    outcomes = []
+    for host in ("web.shop.svc.cluster.local", "web.shop.svc.cluster.local."):
+        main(["route", f"http://{host}/", "-f", str(file), "-n", "shop", "-o", "json", *more])
+        found = json.loads(capsys.readouterr().out)
+        outcomes.append((found["outcome"] == "passthrough", " ".join(found["notes"])))
+    is_unknown = more[1:] == ["1.26"]
+    assert outcomes == [(False, ""), (is_unknown, noted)]
