@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from kubectl_mesh.mesh.schema import conform
-from kubectl_mesh.mesh.versions import Istio
+from kubectl_mesh.mesh.versions import CONNECTION_SETTINGS, Istio
 
 _SHAPE = {
     "rootNamespace": str,
@@ -36,6 +36,7 @@ _NOT_FOR_REQUESTS = frozenset(
     )
 )
 """Fields that change nothing about what becomes of requests."""
+_CONNECTION_SETTINGS = "defaultConfig.connectionSettings"
 _LOCAL_HOSTS = {"serviceSettings": [{"settings": {"clusterLocal": bool}}]}
 _NETWORKS = {"networks": {"*": {"endpoints": [{"fromRegistry": str}]}}}
 
@@ -46,11 +47,12 @@ class MeshConfig:
 
     `domain` is istiod's, not a field of Istio's MeshConfig; the file given by --mesh-config may
     name it all the same. `registry_only`: sidecars let nothing out to hosts that the registry does
-    not know. The three exports are the defaults for resources without exportTo. `unread` holds the
-    fields that nothing is known of here, as texts. `several_clusters` says which setting is for a
-    mesh of several clusters; "" if none is. `istio` is the Istio that has these settings. `notes`
-    say why these settings were taken, and no others; `fault` says why they could not be read, where
-    these are Istio's defaults for that.
+    not know; `resolves_unknown`: they let HTTP out to where their own DNS leads. The three exports
+    are the defaults for resources without exportTo. `unread` holds the fields that nothing is known
+    of here, as texts. `several_clusters` says which setting is for a mesh of several clusters; ""
+    if none is. `istio` is the Istio that has these settings. `notes` say why these settings were
+    taken, and no others; `fault` says why they could not be read, where these are Istio's defaults
+    for that.
     """
 
     root_namespace: str = "istio-system"
@@ -62,6 +64,7 @@ class MeshConfig:
     sds_uds_path: str = ""
     proxy_metadata: Mapping[str, str] | None = None
     registry_only: bool = False
+    resolves_unknown: bool = False
     path_normalization: str = "BASE"
     unread: tuple[tuple[str, str], ...] = ()
     several_clusters: str = ""
@@ -74,6 +77,8 @@ class MeshConfig:
         """Reads a MeshConfig as Istio writes it; fields of a wrong type count as absent."""
         data, _ = conform(dict(value), _SHAPE)
 
+        mode = (data.get("outboundTrafficPolicy") or {}).get("mode")
+
         def export(key: str) -> tuple[str, ...]:
             return tuple(data.get(key) or ("*",))
 
@@ -85,13 +90,13 @@ class MeshConfig:
             service_export=export("defaultServiceExportTo"),
             auth_policy=data.get("authPolicy") or "",
             sds_uds_path=data.get("sdsUdsPath") or "",
-            registry_only=(data.get("outboundTrafficPolicy") or {}).get("mode") == "REGISTRY_ONLY",
+            registry_only=mode == "REGISTRY_ONLY",
+            resolves_unknown=mode == "ALLOW_ANY_DYNAMIC_DNS",
             path_normalization=_normalization(data.get("pathNormalization") or {}),
             proxy_metadata=(data.get("defaultConfig") or {}).get("proxyMetadata"),
             unread=tuple(
                 (str(key), json.dumps(field, sort_keys=True, default=str))
-                for key, field in sorted(value.items(), key=str)
-                if key not in _SHAPE and key not in _NOT_FOR_REQUESTS
+                for key, field in sorted(_unread(value).items(), key=str)
             ),
             several_clusters="the MeshConfig has serviceSettings with clusterLocal"
             if _names_local_hosts(value)
@@ -102,6 +107,11 @@ class MeshConfig:
         """The same settings of that Istio; `notes` say so where it is none that is known here."""
         kept = tuple(note for note in self.notes if note != self.istio.doubt)
         return replace(self, istio=istio, notes=(*kept, *filter(None, (istio.doubt,))))
+
+    @property
+    def has_connection_settings(self) -> bool:
+        """Whether it states connectionSettings for all proxies, which are not followed."""
+        return self.istio.has(CONNECTION_SETTINGS) and _CONNECTION_SETTINGS in dict(self.unread)
 
     def with_networks(self, value: Mapping[str, Any]) -> MeshConfig:
         """The same settings beside MeshNetworks, as the key `meshNetworks` has them."""
@@ -114,6 +124,19 @@ class MeshConfig:
         if len(registries - {None}) < 2:
             return self
         return replace(self, several_clusters="the MeshNetworks name several registries")
+
+
+def _unread(value: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The fields that nothing is known of here, and that requests may depend on."""
+    found = {
+        key: each
+        for key, each in value.items()
+        if key not in _SHAPE and key not in _NOT_FOR_REQUESTS
+    }
+    defaults = value.get("defaultConfig")
+    if isinstance(defaults, Mapping) and defaults.get("connectionSettings"):
+        found[_CONNECTION_SETTINGS] = defaults["connectionSettings"]
+    return found
 
 
 def _names_local_hosts(value: Mapping[str, Any]) -> bool:

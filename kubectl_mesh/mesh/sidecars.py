@@ -15,7 +15,7 @@ from typing import Any
 from kubectl_mesh.mesh.config import MeshConfig
 from kubectl_mesh.mesh.hosts import covers, overlap
 from kubectl_mesh.mesh.resource import Resource
-from kubectl_mesh.mesh.versions import EGRESS_EXCLUSIONS
+from kubectl_mesh.mesh.versions import ANY_DYNAMIC_DNS, EGRESS_EXCLUSIONS
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,7 @@ class Sidecars:
         self._root = config.root_namespace
         self._mesh_registry_only = config.registry_only
         self._exclusions = config.istio.has(EGRESS_EXCLUSIONS)
+        self._mesh_resolves_unknown = config.resolves_unknown and config.istio.has(ANY_DYNAMIC_DNS)
         self._resources = sorted(resources, key=lambda resource: resource.age_key)
 
     @cached_property
@@ -117,6 +118,15 @@ class Sidecars:
         if policy is None:
             return self._mesh_registry_only
         return bool(policy.get("mode", "REGISTRY_ONLY") == "REGISTRY_ONLY")
+
+    def resolves_unknown(self, namespace: str, labels: Mapping[str, str]) -> bool:
+        """Whether a workload's proxy resolves the hosts of HTTP that the registry does not know.
+
+        That is a mode of the mesh's outboundTrafficPolicy, which a Sidecar's replaces.
+        """
+        sidecar = self.for_client(namespace, labels)
+        policy = sidecar.spec.get("outboundTrafficPolicy") if sidecar else None
+        return policy is None and self._mesh_resolves_unknown
 
     @cached_property
     def depends_on_namespace(self) -> bool:

@@ -74,6 +74,18 @@ EMPTY_RULES_SKIPPED = Difference(
     "A tcp or tls rule without a destination is skipped.",
     "istiod crashes at a tcp or tls rule without a destination.",
 )
+ANY_DYNAMIC_DNS = Difference(
+    (1, 31),
+    "With outboundTrafficPolicy ALLOW_ANY_DYNAMIC_DNS a sidecar resolves the name of an HTTP "
+    "request to an unknown host by itself, and sends the request there.",
+    "There is no such mode.",
+)
+CONNECTION_SETTINGS = Difference(
+    (1, 31),
+    "connectionSettings of a ProxyConfig, and of the MeshConfig's defaultConfig, can normalize "
+    "paths and refuse requests with certain paths or headers.",
+    "There is no such field.",
+)
 PLAIN_JOINS_TLS = Difference(
     (1, 28),
     "On a gateway's port that begins with TLS, plain HTTP servers are joined, and TLS servers that "

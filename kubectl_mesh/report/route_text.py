@@ -93,6 +93,7 @@ def _steps(trace: Trace, vantage: Vantage, snapshot: Snapshot) -> Iterator[tuple
             "service": "the Service's own, as no VirtualService rules here",
             "virtual-service": "of VirtualServices",
             "passthrough": "no virtual host has it",
+            "dynamic-dns": "no virtual host has it",
             "blackhole": "no virtual host has it",
             "no-route": "no virtual host has it",
         }

@@ -58,6 +58,7 @@ _UNROUTED: Mapping[str, Treatment] = {
     "virtual-service": fixed("404", "404: no rule matches", fails=True),
     "service": fixed("404", "404: no rule matches", fails=True),
     "passthrough": fixed("passthrough", "let out of the mesh, to where DNS leads"),
+    "dynamic-dns": fixed("dynamic-dns", "let out of the mesh, to where the sidecar's DNS leads"),
     "blackhole": fixed("blackhole", "502: the registry does not know the host", fails=True),
     "no-route": fixed("404", "404: the gateway has no rule for the host", fails=True),
     "closed": fixed("closed", "no server of the gateway takes it", fails=True),

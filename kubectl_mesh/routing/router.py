@@ -87,8 +87,11 @@ class Router:
             table = listener.table(domain)
             if table is not None:
                 return table
-        closed = self.snapshot.sidecars.registry_only(client.namespace, client.labels)
-        return Table("blackhole" if closed else "passthrough", "*")
+        sidecars = self.snapshot.sidecars
+        if sidecars.registry_only(client.namespace, client.labels):
+            return Table("blackhole", "*")
+        resolves = sidecars.resolves_unknown(client.namespace, client.labels)
+        return Table("dynamic-dns" if resolves else "passthrough", "*")
 
     def gateway(self, proxy: GatewayProxy, host: str, port: int, *, tls: bool) -> Table | None:
         """What a gateway does with HTTP requests to `host` on a server's port.

@@ -103,13 +103,19 @@ class Table:
 
     `kind` says why they hold. "virtual-service": rules of VirtualServices, a request that meets
     none gets 404. "service": the registry's own route. "passthrough": the proxy does not know the
-    host and lets requests out. "blackhole": it does not, and answers 502. "no-route": a gateway
-    without rules for the host, which answers 404. "https-redirect": a gateway whose server sends
-    plain requests to https before any rule is asked.
+    host and lets requests out; "dynamic-dns": the same, to where its own DNS leads. "blackhole": it
+    does not, and answers 502. "no-route": a gateway without rules for the host, which answers 404.
+    "https-redirect": a gateway whose server sends plain requests to https before any rule is asked.
     """
 
     kind: Literal[
-        "virtual-service", "service", "passthrough", "blackhole", "no-route", "https-redirect"
+        "virtual-service",
+        "service",
+        "passthrough",
+        "dynamic-dns",
+        "blackhole",
+        "no-route",
+        "https-redirect",
     ]
     domain: str
     routes: tuple[Route, ...] = ()

@@ -53,6 +53,11 @@ Proxy = Client | GatewayProxy
 _MAX_NAMES = 10
 _NOTHING = "the sidecar has nothing for it"
 
+_CONNECTION_SETTINGS = (
+    "the MeshConfig's defaultConfig.connectionSettings may change its path or refuse it, and they "
+    "are not followed"
+)
+_MOST = "DECODE_AND_MERGE_SLASHES"
 _FLAGS: Mapping[str, Outcome] = {"NC": "no-cluster", "UH": "no-endpoint"}
 
 
@@ -165,7 +170,10 @@ class Tracer:
 
     def trace(self, proxy: Proxy, request: Request, *, tried: bool = True) -> Trace:
         """What becomes of a request; `tried` asks for the routes tried before, which takes time."""
-        path = normalized(request.path, self.router.snapshot.config.path_normalization)
+        config = self.router.snapshot.config
+        if config.has_connection_settings and _is_borderline(request, config.path_normalization):
+            return _unread(proxy, request, f"port {request.port}", _CONNECTION_SETTINGS)
+        path = normalized(request.path, config.path_normalization)
         if path != request.path:
             request = replace(request, path=path)
         found = self._at(proxy, request)
@@ -334,7 +342,7 @@ class Tracer:
             note = f"the port is {port.protocol}, not HTTP, and http rules have no effect"
             return _Listening(f"{sent.listener}: {note}", sent=sent)
         table = self.router.sidecar(client, request.host, request.port)
-        if service and table.kind in ("passthrough", "blackhole"):
+        if service and table.kind in ("passthrough", "dynamic-dns", "blackhole"):
             why = _hidden(service) if port else _no_such_port(service, request.port)
             effect = _without_route(table)
             ended = replace(effect, why=f"{why}; {effect.why}")
@@ -402,6 +410,12 @@ class Tracer:
         count = f"none of the {len(pods)} pods behind it is ready"
         why = count if len(pods) > 1 else "the one pod behind it is not ready"
         return replace(found, pods=pods, flag="UH", why=why if pods else "there is no pod")
+
+
+def _is_borderline(request: Request, how: str) -> bool:
+    """Whether connectionSettings may have another path made of a request, or have it refused."""
+    paths = {normalized(request.path, each) for each in (how, "BASE", _MOST)}
+    return len(paths) > 1 or any("_" in name for name in request.headers)
 
 
 def _no_such_port(service: Service, number: int) -> str:
@@ -492,6 +506,13 @@ def _without_route(table: Table) -> Effect:
         why = (
             "the sidecar knows no such host on this port, and lets it out as it is: to "
             "whatever address the client's DNS gave it"
+        )
+        return Effect("passthrough", None, None, why)
+    if table.kind == "dynamic-dns":
+        why = (
+            "the sidecar knows no such host on this port, and its outboundTrafficPolicy is "
+            "ALLOW_ANY_DYNAMIC_DNS: it resolves the name by itself, and sends the request there, "
+            "not to the address that the client dials"
         )
         return Effect("passthrough", None, None, why)
     if table.kind == "blackhole":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -131,6 +132,41 @@ def test_what_another_cluster_may_have_does_not_fail(rule) -> None:
 def test_an_unknown_host_where_nothing_unknown_is_let_out() -> None:
     config = MeshConfig(registry_only=True)
     assert outcome(trace("http://x.com/", WEB, config=config)) == ("blackhole", 502, None)
+
+
+def test_an_unknown_host_whose_name_the_sidecar_resolves_by_itself() -> None:
+    """Since 1.31. A Sidecar's own policy takes the place of the mesh's."""
+    mode = {"outboundTrafficPolicy": {"mode": "ALLOW_ANY_DYNAMIC_DNS"}}
+    config = MeshConfig.from_mapping(mode)
+    found = trace("http://x.com/", WEB, config=config)
+    assert outcome(found) == ("passthrough", None, None)
+    assert "ALLOW_ANY_DYNAMIC_DNS: it resolves the name by itself" in found.effect.why
+    own = istio("Sidecar", "s", {"outboundTrafficPolicy": {"mode": "ALLOW_ANY"}})
+    before = replace(config, istio=Istio((1, 30)))
+    for objects, settings in (((WEB, own), config), ((WEB,), before)):
+        other = trace("http://x.com/", *objects, config=settings)
+        assert "to whatever address the client's DNS gave it" in other.effect.why
+
+
+def test_connection_settings_of_the_mesh_make_some_requests_undecided() -> None:
+    """Since 1.31: those with a path, or a header, that they may change or refuse."""
+    config = MeshConfig.from_mapping({"defaultConfig": {"connectionSettings": {"profile": "EDGE"}}})
+    older = replace(config, istio=Istio((1, 30)))
+    rules = (*PODS, virtual_service("v", ["web"], says("x")))
+    for url, headers in (
+        ("http://web/a//b", {}),
+        ("http://web/a%2Fb", {}),
+        ("http://web/", {"x_y": "1"}),
+    ):
+        asked = [
+            trace(url, WEB, *rules, config=each, headers=headers)
+            for each in (config, older, MeshConfig())
+        ]
+        assert [each.effect.outcome for each in asked] == [
+            *("undecided", "direct-response", "direct-response")
+        ]
+        assert "defaultConfig.connectionSettings may change its path" in asked[0].effect.why
+    assert trace("http://web/a/b", WEB, *rules, config=config).effect.outcome == "direct-response"
 
 
 def test_a_share_of_requests_that_gets_nowhere_is_told() -> None:
