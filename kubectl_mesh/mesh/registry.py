@@ -160,6 +160,21 @@ class Registry:
         """What provides this very host, a wildcard only if it is written as one."""
         return self._by_host.by_pattern.get(host, ())
 
+    def stood_for(self, host: str) -> Iterator[str]:
+        """The host that a Service of type ExternalName is another name of, if it is provided.
+
+        Models `resolveServiceAliases`: that may be such a Service itself, and so on.
+        """
+        seen: set[str] = set()
+        while host not in seen:
+            seen.add(host)
+            named = [each.external_name for each in self.by_host(host) if each.external_name]
+            if not named:
+                break
+            host = named[0]
+        if len(seen) > 1 and self.by_host(host) and not self.by_host(host)[0].is_external_name:
+            yield host
+
     @cached_property
     def by_address(self) -> Mapping[str, Service]:
         """The Kubernetes Services by their ClusterIP."""

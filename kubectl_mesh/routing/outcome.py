@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 from kubectl_mesh.mesh.added_labels import adders
 from kubectl_mesh.mesh.destination_rules import DestinationRule, Lost, Subset
-from kubectl_mesh.mesh.hosts import namespace_of, patterns_for
+from kubectl_mesh.mesh.hosts import is_wildcard, namespace_of, patterns_for
 from kubectl_mesh.mesh.registry import Service
+from kubectl_mesh.mesh.versions import DYNAMIC_DNS
 from kubectl_mesh.mesh.workloads import Workload
 from kubectl_mesh.routing.router import Client, Router
 from kubectl_mesh.routing.table import Target
@@ -72,16 +73,31 @@ def upstream(
         if unknown := unknown or snapshot.provided_elsewhere(target.host):
             return found(None, f"{target.host} is taken to exist: {unknown}")
         return found("NC", f"no Service or ServiceEntry that it can see provides {target.host}")
+    if service.is_external_name:
+        return found(
+            None,
+            f"{service.resource} stands for {service.external_name}, where that has the port; a "
+            "sidecar answers 503 instead where the Service itself lacks the port that is called",
+        )
     if service.port(target.port) is None:
         listed = ", ".join(str(port) for port in service.ports) or "none"
         return found("NC", f"{service.resource} has no port {target.port}: it has {listed}")
+    resolution = service.resource.spec.get("resolution")
+    by_name = resolution == "DYNAMIC_DNS" and is_wildcard(service.host)
+    if by_name and not snapshot.config.istio.has(DYNAMIC_DNS):
+        return found(None, "what sidecars of this Istio do with DYNAMIC_DNS is not known here")
+    if by_name and target.subset:
+        return found("NC", f"{service.resource} has no subsets, as its resolution is DYNAMIC_DNS")
     if target.subset and subset is None:
         rules = ", ".join(str(rule.resource) for rule in lookup.rules) or "no DestinationRule"
         return found("NC", f"subset {target.subset} is not defined: the look-up gives {rules}")
     if not service.selector:
-        open_ended = service.resource.spec.get("resolution") in (None, "NONE")
-        if not service.is_kubernetes and open_ended:
-            return found(None, "it goes to the address that the client dials")
+        if by_name:
+            return found(None, "it goes to the name that the client asks for, by the proxy's DNS")
+        if not service.is_kubernetes and resolution in (None, "NONE"):
+            return found(
+                None, f"it goes to the address that the client dials{_port(service, target)}"
+            )
         return found(None, "its endpoints are not chosen by the labels of pods")
     reason = snapshot.unknown_workloads(service.namespace)
     if reason:
@@ -112,3 +128,10 @@ def _provider(
         if found:
             return found
     return None
+
+
+def _port(service: Service, target: Target) -> str:
+    """At which port, where a ServiceEntry's targetPort is another than the one that is called."""
+    port = service.port(target.port)
+    changed = port is not None and port.target != port.number
+    return f", at port {port.target}" if port and changed else ""

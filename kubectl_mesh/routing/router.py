@@ -203,11 +203,13 @@ class Router:
     def called(self, name: str, namespace: str) -> Iterator[str]:
         """The hosts of the registry that clients of a namespace may mean by a name.
 
-        As `hosts_called`, by its absolute name, and by its ClusterIP.
+        As `hosts_called`, by its absolute name, and by its ClusterIP. A Service of type
+        ExternalName is another name of what it stands for, which comes first.
         """
-        yield from hosts_called(name, (namespace,), self.snapshot.config.domain)
-        if name.endswith("."):
-            yield name[:-1]
+        absolute = (name[:-1],) if name.endswith(".") else ()
+        for host in (*hosts_called(name, (namespace,), self.snapshot.config.domain), *absolute):
+            yield from self.snapshot.registry.stood_for(host)
+            yield host
         address = self.snapshot.registry.by_address.get(name)
         if address:
             yield address.host
@@ -243,7 +245,7 @@ class _Listener:
                 if routes:
                     return Table("virtual-service", domain, routes)
         for service in services:
-            if self._takes_http(service):
+            if self._takes_http(service) and not service.is_external_name:
                 return Table("service", domain, (self._own_route(service),))
         return None
 

@@ -344,6 +344,8 @@ class Tracer:
         table = self.router.sidecar(client, request.host, request.port)
         if service and table.kind in ("passthrough", "dynamic-dns", "blackhole"):
             why = _hidden(service) if port else _no_such_port(service, request.port)
+            if service.is_external_name:
+                why = f"{service.resource} stands for {service.external_name}, which is not known"
             effect = _without_route(table)
             ended = replace(effect, why=f"{why}; {effect.why}")
             return _Listening(listener, table, ended=ended)

@@ -602,3 +602,66 @@ def test_the_index_answers_as_the_table_does(turn: int) -> None:
                     index.first(request)
             else:
                 assert index.first(request) is expected
+
+
+# What stands for another host
+
+
+def alias(name: str, external_name: str, *ports: int) -> Object:
+    listed = [{"name": f"http-{port}", "port": port} for port in ports]
+    return service(name, "a", *listed, type="ExternalName", externalName=external_name)
+
+
+def test_a_service_of_type_external_name_is_another_name_of_its_host() -> None:
+    """On all ports of that host, whatever its own ports are; a chain of them is followed."""
+    named = alias("named", HOST)
+    again = alias("again", "named.a.svc.cluster.local")
+    rules = virtual_service("v", ["web"], says("rule"))
+    for host in ("named", "named.a.svc.cluster.local", "again"):
+        found = trace(f"http://{host}/", WEB, *PODS, named, again)
+        assert [up.target.cluster for up in found.effect.upstreams] == [f"outbound|80||{HOST}"]
+        ruled = trace(f"http://{host}/", WEB, named, again, rules)
+        assert outcome(ruled) == ("direct-response", 200, None)
+    own = virtual_service("own", ["named"], says("own"))
+    assert trace("http://named/", WEB, alias("named", HOST, 80), own).table.domain == "named"
+
+
+def test_an_external_name_that_the_registry_does_not_know_is_let_out() -> None:
+    found = trace("http://named/", WEB, alias("named", "example.com", 80))
+    assert outcome(found) == ("passthrough", None, None)
+    assert found.effect.why.startswith("Service a/named stands for example.com, which is not known")
+    loop = alias("one", "two.a.svc.cluster.local"), alias("two", "one.a.svc.cluster.local")
+    assert outcome(trace("http://one/", *loop)) == ("passthrough", None, None)
+
+
+def test_what_an_external_name_as_a_destination_does_is_not_claimed() -> None:
+    named = alias("named", HOST, 80)
+    found = trace("http://web/", WEB, named, virtual_service("v", ["web"], to("named", subset="v")))
+    assert [(up.flag, up.pods) for up in found.effect.upstreams] == [(None, None)]
+    assert "a sidecar answers 503 instead" in found.effect.upstreams[0].why
+
+
+@pytest.mark.parametrize(
+    ("spec", "release", "subset", "flag", "said"),
+    [
+        ({"resolution": "DYNAMIC_DNS"}, (1, 30), None, None, "the name that the client asks for"),
+        ({"resolution": "DYNAMIC_DNS"}, (1, 30), "v1", "NC", "has no subsets, as its resolution"),
+        ({"resolution": "DYNAMIC_DNS"}, (1, 29), "v1", None, "is not known here"),
+        ({"resolution": "NONE"}, (1, 31), None, None, "the client dials, at port 8080"),
+        ({}, (1, 31), None, None, "the client dials, at port 8080"),
+    ],
+)
+def test_where_requests_for_hosts_outside_go(
+    spec: Object, release: tuple[int, int], subset: str | None, flag: str | None, said: str
+) -> None:
+    ports = [{"number": 80, "name": "http", "protocol": "HTTP", "targetPort": 8080}]
+    outside = istio("ServiceEntry", "e", {"hosts": ["*.w.com"], "ports": ports, **spec})
+    rules = destination_rule("w", "*.w.com", "v1")
+    route = virtual_service(
+        "v", ["*.w.com"], to("*.w.com", **({"subset": subset} if subset else {}))
+    )
+    config = MeshConfig(istio=Istio(release))
+    found = trace("http://en.w.com/", outside, rules, route, config=config)
+    (up,) = found.effect.upstreams
+    assert up.flag == flag
+    assert said in up.why
