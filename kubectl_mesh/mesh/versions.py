@@ -86,6 +86,19 @@ CONNECTION_SETTINGS = Difference(
     "paths and refuse requests with certain paths or headers.",
     "There is no such field.",
 )
+GATEWAY_HOSTS_CRASH = Difference(
+    (1, 28),
+    "istiod crashes at a host with ./ or */ that stands behind */* in the hosts of a Gateway's "
+    "server.",
+    "istiod takes such a list for all hosts.",
+)
+"""It came with the copy that istiod makes of a server before it changes it (pull request 57593)."""
+DYNAMIC_DNS = Difference(
+    (1, 30),
+    "A ServiceEntry of a wildcard host with resolution DYNAMIC_DNS sends requests of sidecars to "
+    "the name that they ask for, and has no clusters for subsets.",
+    "Sidecars do not know this resolution.",
+)
 PLAIN_JOINS_TLS = Difference(
     (1, 28),
     "On a gateway's port that begins with TLS, plain HTTP servers are joined, and TLS servers that "
