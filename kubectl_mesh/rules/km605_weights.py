@@ -65,7 +65,7 @@ def _nothing(vs: VirtualService, path: Path) -> Finding:
         traffic=FROZEN
         if path[1] == "http"
         else f"{REFUSED}; where it does not check, "
-        "istiod (up to 1.22 at least) crashes when it comes to this rule, again and again",
+        "istiod (up to 1.31 at least) crashes when it comes to this rule, again and again",
         next="give the destinations weights that add up to 100",
         severity=Severity.ERROR,
     )
@@ -189,7 +189,7 @@ Of several destinations each gets its weight's part of the sum. Therefore:
   **negative** one: Istio's admission refuses the object. Where it is not asked (another webhook's
   failure, a restored backup), Envoy cannot take such an http route, and rejects with it all routes
   of the same port: that port is frozen for all hosts until the object is repaired. A tcp or tls
-  rule without any weight crashes istiod, up to 1.22 at least. An error;
+  rule without any weight crashes istiod, up to 1.31 at least. An error;
 - **no weight beside destinations that have one**: it counts as 0, and the destination gets nothing.
   An explicit `weight: 0` is taken for meant, as in a canary's first step;
 - **the same destination twice**: the shares add up; mostly the second was meant for another subset;
