@@ -19,8 +19,9 @@ from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.mesh.versions import ABSOLUTE_NAMES
 from kubectl_mesh.mesh.virtual_services import Destination, VirtualService, as_seen_from
 from kubectl_mesh.routing.bearing import Bearing
+from kubectl_mesh.routing.chains import address_in
 from kubectl_mesh.routing.connection import Connection
-from kubectl_mesh.routing.listeners import Listeners
+from kubectl_mesh.routing.listeners import Listeners, addresses_of
 from kubectl_mesh.routing.matching import Conditions
 from kubectl_mesh.routing.providers import Providers, with_port
 from kubectl_mesh.routing.rules import Rule, merged_rules
@@ -203,7 +204,7 @@ class Router:
     def called(self, name: str, namespace: str) -> Iterator[str]:
         """The hosts of the registry that clients of a namespace may mean by a name.
 
-        As `hosts_called`, by its absolute name, and by its ClusterIP. A Service of type
+        As `hosts_called`, by its absolute name, and by its one address. A Service of type
         ExternalName is another name of what it stands for, which comes first.
         """
         absolute = (name[:-1],) if name.endswith(".") else ()
@@ -213,6 +214,32 @@ class Router:
         address = self.snapshot.registry.by_address.get(name)
         if address:
             yield address.host
+        if name in self.entries_at and not self.shares_address(name):
+            yield self.entries_at[name][0].host
+
+    @cached_property
+    def entries_at(self) -> Mapping[str, Sequence[Service]]:
+        """The hosts of ServiceEntries by each of their single addresses."""
+        found: dict[str, list[Service]] = {}
+        for service in self.snapshot.registry.entries:
+            for address in addresses_of(service):
+                if address_in(address):
+                    found.setdefault(address, []).append(service)
+        return found
+
+    def shares_address(self, address: str) -> bool:
+        """Whether an address has several hosts, or its host several addresses.
+
+        Then it is not sure that HTTP requests to it, by its number, find the host: of several
+        addresses istiod takes one for that, and not always the same.
+        """
+        hosts = {service.host for service in self.entries_at[address]}
+        every = {each for host in hosts for each in self._addresses(host)}
+        return len(hosts) > 1 or len(every) > 1
+
+    def _addresses(self, host: str) -> Iterator[str]:
+        for service in self.snapshot.registry.by_host(host):
+            yield from addresses_of(service)
 
 
 @lru_cache(maxsize=1)

@@ -229,7 +229,7 @@ class Tracer:
         key = (proxy, request.host, request.port, request.scheme)
         found = self._listening.get(key)
         if found is None:
-            unread = self._bearing(proxy, request)
+            unread = self._bearing(proxy, request) or self._by_address(proxy, request)
             if unread:
                 found = _Listening(f"port {request.port}", unread=unread)
             elif isinstance(proxy, Client):
@@ -244,6 +244,19 @@ class Tracer:
         if isinstance(proxy, Client):
             return bearing.on_sidecar(proxy, asked.host, asked.port)
         return bearing.on_gateway(proxy, asked.host, asked.port)
+
+    def _by_address(self, proxy: Proxy, request: Request) -> str | None:
+        """Why it is not known what a sidecar does with HTTP to an address; None where it is."""
+        entries = self.router.entries_at.get(request.host, ())
+        if not isinstance(proxy, Client) or request.scheme == "https" or not entries:
+            return None
+        if not self.router.shares_address(request.host):
+            return None
+        named = " and ".join(dict.fromkeys(f"{each.host} of {each.resource}" for each in entries))
+        return (
+            f"{request.host} is an address of {named}: where a host has several addresses, or "
+            "several hosts have one, Istio takes any one of them for HTTP requests by address"
+        )
 
     def follow(self, proxy: Proxy, asked: Request | Connection, *, tried: bool = True) -> Trace:
         """What becomes of a request, as `trace` says, or of a connection."""

@@ -665,3 +665,25 @@ def test_where_requests_for_hosts_outside_go(
     (up,) = found.effect.upstreams
     assert up.flag == flag
     assert said in up.why
+
+
+def at(*addresses: str, name: str = "e") -> Object:
+    ports = [{"number": 80, "name": "http", "protocol": "HTTP"}]
+    spec = {"hosts": [f"{name}.com"], "addresses": list(addresses), "ports": ports}
+    return istio("ServiceEntry", name, spec)
+
+
+def test_http_by_the_address_of_a_service_entry() -> None:
+    """Of several addresses istiod gives any one to the proxies, so that nothing is sure."""
+    found = trace("http://240.1.1.1/", at("240.1.1.1/32"))
+    assert [up.target.host for up in found.effect.upstreams] == ["e.com"]
+    assert outcome(trace("http://240.1.1.2/", at("240.1.1.1"))) == ("passthrough", None, None)
+    for objects in (
+        (at("240.1.1.1", "240.1.1.2"),),
+        (at("240.1.1.1", "240.2.0.0/16"),),
+        (at("240.1.1.1"), at("240.1.1.1", name="f")),
+    ):
+        found = trace("http://240.1.1.1/", *objects)
+        assert found.effect.outcome == "undecided"
+        assert "240.1.1.1 is an address of e.com of ServiceEntry a/e" in found.effect.why
+        assert trace("http://e.com/", *objects).effect.outcome == "upstream"
