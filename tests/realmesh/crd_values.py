@@ -37,7 +37,8 @@ class Filling:
     """Makes values of a schema.
 
     `given` are the values of fields that mean something to a test, by path. `apart` are fields that
-    exclude each other although the schema does not say so, by the path of the object they are in.
+    exclude each other although the schema does not say so, or only in CEL, by the path of the
+    object they are in.
     """
 
     def __init__(
@@ -69,7 +70,8 @@ class Filling:
 
     def _objects(self, schema: Schema, path: Path) -> list[dict[str, Any]]:
         fields = {name: self.values(each, (*path, name)) for name, each in _fields(schema)}
-        groups = [*_alternatives(schema), *([self._apart[path]] if path in self._apart else [])]
+        apart = [name for name in self._apart.get(path, ()) if name in fields]
+        groups = [*_alternatives(schema), *([apart] if apart else [])]
         together: list[list[dict[str, Any]]] = [
             [{name: value} for name in group for value in fields[name]] for group in groups
         ]

@@ -31,6 +31,8 @@ COUNT = int(os.environ.get("KUBECTL_MESH_OBJECTS", 1))
 SEEDS = [0, *range(SEED, SEED + COUNT)]
 RULE = ("http", "[]")
 ACTIONS = ("route", "redirect", "directResponse", "delegate")
+CERTIFICATES = ("credentialName", "credentialNames", "tlsCertificates")
+APART = {RULE: ACTIONS, ("servers", "[]", "tls"): CERTIFICATES}
 KINDS = ("VirtualService", "DestinationRule", "Gateway", "ServiceEntry", "Sidecar", "WorkloadEntry")
 GIVEN: Mapping[str, Mapping[tuple[str, ...], Any]] = {
     "VirtualService": {
@@ -62,7 +64,7 @@ def every_field(kind: str, seed: int, way_in: str = "mesh") -> list[Object]:
     if kind == "VirtualService":
         matches = [(protocol, "[]", "match", "[]") for protocol in ("http", "tls", "tcp")]
         given |= {(*path, "gateways"): [way_in] for path in ((), *matches)}
-    filling = Filling(random.Random(f"{kind}{seed}"), given, {RULE: ACTIONS})
+    filling = Filling(random.Random(f"{kind}{seed}"), given, APART)
     return filling.values(schemas()[kind])
 
 
