@@ -99,6 +99,19 @@ DYNAMIC_DNS = Difference(
     "the name that they ask for, and has no clusters for subsets.",
     "Sidecars do not know this resolution.",
 )
+TIES_BY_NAME = Difference(
+    (1, 23),
+    "Services and ServiceEntries of one second come in the order of their names, a ServiceEntry's "
+    "being its host, then of their namespaces.",
+    "They come in the order of the texts NAME.NAMESPACE, so that a-b is before a.",
+)
+"""No note of Istio's tells of it; the release is that after its pull request 50761."""
+EXPORTED_WITH_PRIVATE = Difference(
+    (1, 31),
+    "What is private to a namespace, and what others export to it by name, comes by age together.",
+    "What is private to a namespace comes first, then what others export to it by name.",
+)
+"""1.30.3 may have it, too: it came with the mending of Istio's issue 60560."""
 PLAIN_JOINS_TLS = Difference(
     (1, 28),
     "On a gateway's port that begins with TLS, plain HTTP servers are joined, and TLS servers that "

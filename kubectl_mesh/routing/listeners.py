@@ -23,13 +23,14 @@ from kubectl_mesh.mesh.sidecars import Egress
 from kubectl_mesh.mesh.versions import EMPTY_RULES_SKIPPED, TLS_SUBNETS_STAY
 from kubectl_mesh.mesh.virtual_services import VirtualService, as_seen_from
 from kubectl_mesh.routing.chains import Address, Chain, Listener, Network, address_in, networks
-from kubectl_mesh.routing.providers import rank, with_port
+from kubectl_mesh.routing.providers import with_port
 from kubectl_mesh.routing.table import Target
 
 if TYPE_CHECKING:
     from kubectl_mesh.routing.router import Client, GatewayProxy, Router
 
 T = TypeVar("T")
+_Rank = Callable[[Service], tuple[Any, ...]]
 _TLS = ("https", "tls")
 _ALONE = ("mongo", "mysql")
 """Protocols that share a port with no other."""
@@ -102,7 +103,7 @@ class Listeners:
         key = (client.namespace, frozenset(client.labels.items()), port)
         if key not in self._shared:
             services = self._in_order(client, egress, port)
-            orders = [services, *_other_orders(services, client, port)]
+            orders = [services, *_other_orders(services, self._rank(client), port)]
             found, unread = _unless_it_crashes(
                 lambda: [tuple(self._shared_chains(each, client, egress, port)) for each in orders]
             )
@@ -110,7 +111,7 @@ class Listeners:
             if not services:
                 name = f"none of the sidecar's: it has none for port {port}"
             if len({_signature(each) for each in found}) > 1:
-                unread = _tied(services, client, port)
+                unread = _tied(services, self._rank(client), port)
             self._shared[key] = Listener(
                 name,
                 () if unread else found[0],
@@ -170,7 +171,10 @@ class Listeners:
             if service in self._router.providers.imported(client, egress, service.host)
         ]
 
-        return sorted(seen, key=lambda service: rank(service, client.namespace))
+        return sorted(seen, key=self._rank(client))
+
+    def _rank(self, client: Client) -> _Rank:
+        return lambda service: self._router.providers.rank(service, client.namespace)
 
     def _rules_for(self, service: Service, client: Client, egress: Egress) -> list[VirtualService]:
         """The VirtualServices of the mesh that speak of a host, as a client sees them."""
@@ -281,7 +285,7 @@ class Listeners:
         return as_seen_from(proxy.namespace, found)
 
 
-def _ties(services: Iterable[Service], client: Client, port: int) -> list[list[Service]]:
+def _ties(services: Iterable[Service], rank: _Rank, port: int) -> list[list[Service]]:
     """Services of a port in their order, together those that istiod puts in any order.
 
     That is ServiceEntries of one host that are equally old. It matters where they speak different
@@ -289,7 +293,7 @@ def _ties(services: Iterable[Service], client: Client, port: int) -> list[list[S
     """
     alike: dict[object, list[Service]] = defaultdict(list)
     for service in services:
-        alike[rank(service, client.namespace)].append(service)
+        alike[rank(service)].append(service)
     found: list[list[Service]] = []
     for group in alike.values():
         protocols = {served.protocol for each in group if (served := each.port(port))}
@@ -297,11 +301,9 @@ def _ties(services: Iterable[Service], client: Client, port: int) -> list[list[S
     return found
 
 
-def _other_orders(
-    services: Iterable[Service], client: Client, port: int
-) -> Iterator[list[Service]]:
+def _other_orders(services: Iterable[Service], rank: _Rank, port: int) -> Iterator[list[Service]]:
     """Other orders in which istiod may have the Services of a port; not all of very many."""
-    ties = _ties(services, client, port)
+    ties = _ties(services, rank, port)
     if not any(each[1:] for each in ties):
         return
     for order in islice(product(*map(_arranged, ties)), 1, _MOST_ORDERS):
@@ -322,8 +324,8 @@ def _signature(chains: Iterable[Chain]) -> object:
     return frozenset(Counter(keys).items()), of_all[-1] if of_all else None
 
 
-def _tied(services: Iterable[Service], client: Client, port: int) -> str:
-    one, other, *_ = next(each for each in _ties(services, client, port) if each[1:])
+def _tied(services: Iterable[Service], rank: _Rank, port: int) -> str:
+    one, other, *_ = next(each for each in _ties(services, rank, port) if each[1:])
     return (
         f"{one.resource} and {other.resource} define port {port} of {one.host} with different "
         "protocols and are equally old: Istio takes either of them first"

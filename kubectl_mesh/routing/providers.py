@@ -7,12 +7,17 @@ destinations that a Sidecar does not import.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kubectl_mesh.mesh.registry import Service
 from kubectl_mesh.mesh.sidecars import Egress
 from kubectl_mesh.mesh.snapshot import Snapshot
-from kubectl_mesh.mesh.versions import BEST_NAMESPACE, ONE_NAMESPACE
+from kubectl_mesh.mesh.versions import (
+    BEST_NAMESPACE,
+    EXPORTED_WITH_PRIVATE,
+    ONE_NAMESPACE,
+    TIES_BY_NAME,
+)
 
 if TYPE_CHECKING:
     from kubectl_mesh.routing.router import Client
@@ -77,15 +82,18 @@ class Providers:
             for service in self._snapshot.registry.by_host(host)
             if service.export.reaches(namespace)
         ]
-        return sorted(found, key=lambda it: rank(it, namespace)) if len(found) > 1 else found
+        return sorted(found, key=lambda it: self.rank(it, namespace)) if len(found) > 1 else found
 
-
-def rank(service: Service, namespace: str) -> tuple[int, str, str]:
-    """By this istiod sorts Services, and by nothing else: see its `sortServicesByCreationTime`."""
-    export = service.export
-    closeness = 2 if export.everyone else int(service.namespace != namespace)
-    name = service.resource.name if service.is_kubernetes else service.host
-    return (closeness, service.resource.age_key[0], f"{name}.{service.namespace}")
+    def rank(self, service: Service, namespace: str) -> tuple[Any, ...]:
+        """By this istiod sorts Services, and by nothing else: `SortServicesByCreationTime`."""
+        closeness = 2 if service.export.everyone else int(service.namespace != namespace)
+        if closeness == 1 and self._istio.has(EXPORTED_WITH_PRIVATE):
+            closeness = 0
+        name = service.resource.name if service.is_kubernetes else service.host
+        tie: object = (name, service.namespace)
+        if not self._istio.has(TIES_BY_NAME):
+            tie = f"{name}.{service.namespace}"
+        return (closeness, service.resource.age_key[0], tie)
 
 
 def _not_kubernetes(service: Service) -> bool:

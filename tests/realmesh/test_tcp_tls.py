@@ -15,9 +15,12 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from kubectl_mesh.mesh.versions import TLS_SUBNETS_STAY
+
 from . import manifests
 from .envoy import Proxy
 from .given import Given, service
+from .istiod import istio
 from .manifests import (
     INGRESS,
     Object,
@@ -277,6 +280,33 @@ def test_later_virtual_services_count_for_tls_in_the_mesh(client: Proxy) -> None
     assert tls_version(client, "x.secure.com", port) == "v3"
     assert tls_version(client, "secure.default.svc.cluster.local", port) is None
     assert tls_version(client, "a.foreign.com", SECURE["foreign"]) == "own"
+
+
+SUBNETS = ports_of("stay", "narrow")
+
+
+@given(
+    *addresses("tls", SUBNETS),
+    virtual_service(
+        "stay-a",
+        "stay",
+        tls=[to("v1", for_names("a.stay.com", destinationSubnets=["192.0.2.0/24"]))],
+    ),
+    virtual_service("stay-b", "stay", tls=[to("v2", for_names("b.stay.com"))]),
+    virtual_service(
+        "narrow",
+        "narrow",
+        tls=[
+            to("v1", for_names("a.narrow.com")),
+            to("v2", for_names("a.narrow.com", destinationSubnets=["127.0.0.0/8"])),
+        ],
+    ),
+)
+def test_subnets_of_a_tls_match_count_for_later_ones_since_1_24(client: Proxy) -> None:
+    """Where those name none. Of two matches for a server name the narrower subnet has it."""
+    stayed = None if istio().has(TLS_SUBNETS_STAY) else "v2"
+    assert tls_version(client, "b.stay.com", SUBNETS["stay"]) == stayed
+    assert tls_version(client, "a.narrow.com", SUBNETS["narrow"]) == "v2"
 
 
 def passthrough(*hosts: str, port: int, protocol: str = "TLS") -> Object:

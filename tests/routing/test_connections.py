@@ -386,6 +386,26 @@ def test_hosts_without_an_address_share_a_listener() -> None:
     assert sent("tcp://y.com:443", young, old) == "outbound|443||o.com"
 
 
+def test_in_which_order_hosts_share_a_listener() -> None:
+    """All but the names as of one second, and the export, are alike; the first has it."""
+    ports = [{"number": 443, "name": "tcp", "protocol": "TCP"}]
+
+    def first(release: tuple[int, int], *objects: Object) -> str:
+        return sent("tcp://x.co:443", *objects, config=on(*release))
+
+    tie = [
+        istio("ServiceEntry", host, {"hosts": [host], "ports": ports})
+        for host in ("x.co", "x.co-m")
+    ]
+    assert first((1, 22), *tie) == "outbound|443||x.co-m"
+    assert first((1, 23), *tie) == "outbound|443||x.co"
+    private = istio("ServiceEntry", "p", {"hosts": ["p.com"], "ports": ports, "exportTo": ["."]})
+    named = {"hosts": ["n.com"], "ports": ports, "exportTo": ["a"]}
+    older = istio("ServiceEntry", "n", named, namespace="b", age=1)
+    assert first((1, 30), private, older) == "outbound|443||p.com"
+    assert first((1, 31), private, older) == "outbound|443||n.com"
+
+
 def test_entries_of_one_host_and_age_that_istio_takes_in_any_order() -> None:
     """Seen with the real istiod: the same objects, applied again, came in another order.
 
