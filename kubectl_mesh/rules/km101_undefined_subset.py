@@ -11,6 +11,7 @@ from itertools import islice
 from kubectl_mesh.mesh.clients import Client, clients_of, named_namespaces
 from kubectl_mesh.mesh.destination_rules import DestinationRule, Lookup, Lost
 from kubectl_mesh.mesh.hosts import is_wildcard
+from kubectl_mesh.mesh.registry import Service
 from kubectl_mesh.mesh.resource import dotted
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.mesh.virtual_services import Destination
@@ -31,10 +32,21 @@ def check(snapshot: Snapshot) -> Iterator[Finding | Skip]:
         for destination in virtual_service.destinations:
             if not destination.subset or destination.idle or is_wildcard(destination.host):
                 continue
+            alias = next(filter(_stands_for, snapshot.registry.by_host(destination.host)), None)
+            if alias:
+                yield Skip(
+                    f"whether {destination.host} has the subset {destination.subset}: "
+                    f"{alias.resource} stands for {alias.external_name}, whose rules count"
+                )
+                continue
             key = (destination.host, destination.gateways)
             if key not in seen:
                 seen[key] = _lookups(snapshot, destination)
             yield from _check(snapshot, destination, destination.subset, seen[key])
+
+
+def _stands_for(service: Service) -> bool:
+    return service.is_external_name
 
 
 def _lookups(snapshot: Snapshot, destination: Destination) -> list[tuple[Client, Lookup]]:

@@ -8,7 +8,7 @@ from kubectl_mesh.mesh.config import MeshConfig
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.mesh.versions import Istio
 from kubectl_mesh.rules.km101_undefined_subset import RULE
-from kubectl_mesh.rules.rule import Finding
+from kubectl_mesh.rules.rule import Finding, Skip
 from kubectl_mesh.sources.files import load
 
 ROUTED = """
@@ -103,3 +103,19 @@ def test_a_rule_that_a_younger_one_replaces_is_named(tmp_path: Path) -> None:
     )
     resources, _ = load([str(tmp_path / "manifest.yaml")])
     assert not list(RULE.check(Snapshot(resources, MeshConfig(istio=Istio((1, 23))))))
+
+
+def test_a_service_of_type_external_name_has_the_subsets_of_its_host(tmp_path: Path) -> None:
+    """No DestinationRule applies to the Service itself."""
+    file = tmp_path / "manifest.yaml"
+    alias = "{type: ExternalName, externalName: pay.example.com}"
+    file.write_text(
+        ROUTED.replace("{selector: {app: till}, ports: [{name: http, port: 8080}]}", alias)
+    )
+    resources, _ = load([str(file)])
+    [found] = RULE.check(Snapshot(resources))
+    assert isinstance(found, Skip)
+    assert found.reason == (
+        "whether till.shop.svc.cluster.local has the subset v1: Service shop/till stands for "
+        "pay.example.com, whose rules count"
+    )
