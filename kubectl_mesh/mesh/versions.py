@@ -112,6 +112,13 @@ EXPORTED_WITH_PRIVATE = Difference(
     "What is private to a namespace comes first, then what others export to it by name.",
 )
 """1.30.3 may have it, too: it came with the mending of Istio's issue 60560."""
+ADDRESSES_GIVEN = Difference(
+    (1, 25),
+    "istiod gives a ServiceEntry without addresses one for each of its hosts, and sidecars that "
+    "capture DNS (ISTIO_META_DNS_CAPTURE) have a listener for it.",
+    "It does so for sidecars that ask for it by ISTIO_META_DNS_AUTO_ALLOCATE, too.",
+    "PILOT_ENABLE_IP_AUTOALLOCATE",
+)
 PLAIN_JOINS_TLS = Difference(
     (1, 28),
     "On a gateway's port that begins with TLS, plain HTTP servers are joined, and TLS servers that "

@@ -15,12 +15,12 @@ from itertools import islice, permutations, product
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from kubectl_mesh.mesh.gateways import MESH, Gateway, Server, merged
-from kubectl_mesh.mesh.hosts import overlap, patterns_for
+from kubectl_mesh.mesh.hosts import is_wildcard, overlap, patterns_for
 from kubectl_mesh.mesh.ports import HTTP_PROTOCOLS, SNIFFED
 from kubectl_mesh.mesh.registry import Service
 from kubectl_mesh.mesh.resource import Path, dotted
 from kubectl_mesh.mesh.sidecars import Egress
-from kubectl_mesh.mesh.versions import EMPTY_RULES_SKIPPED, TLS_SUBNETS_STAY
+from kubectl_mesh.mesh.versions import ADDRESSES_GIVEN, EMPTY_RULES_SKIPPED, TLS_SUBNETS_STAY
 from kubectl_mesh.mesh.virtual_services import VirtualService, as_seen_from
 from kubectl_mesh.routing.chains import Address, Chain, Listener, Network, address_in, networks
 from kubectl_mesh.routing.providers import with_port
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _Rank = Callable[[Service], tuple[Any, ...]]
 _TLS = ("https", "tls")
+_NO_ADDRESS = "networking.istio.io/enable-autoallocate-ip"
 _ALONE = ("mongo", "mysql")
 """Protocols that share a port with no other."""
 _FEW = 4
@@ -53,7 +54,11 @@ class Listeners:
         """What takes the connections of a client to a port of a host, a name or an IP address."""
         egress = self._router.snapshot.sidecars.egress(client.namespace, client.labels, port)
         service = self._service(client, egress, host, port)
-        if service is None or not _has_listener(service, port) or not _has_own(service, host):
+        if (
+            service is None
+            or not _has_listener(service, port)
+            or not (_has_own(service, host) or self._is_given_address(service))
+        ):
             return self._on_port(client, egress, port)
         rules = self._rules_for(service, client, egress)
         chains, crash = _unless_it_crashes(
@@ -138,7 +143,7 @@ class Listeners:
                 if taken is None or (taken != SNIFFED and taken not in _ALONE):
                     taken = SNIFFED
                 continue
-            subnets = _subnets_of(service)
+            subnets = [] if self._is_given_address(service) else _subnets_of(service)
             if not subnets or (protocol == SNIFFED and taken == SNIFFED):
                 continue
             if taken is not None and taken != protocol and {taken, protocol} & {*_ALONE}:
@@ -172,6 +177,29 @@ class Listeners:
         ]
 
         return sorted(seen, key=self._rank(client))
+
+    def _is_given_address(self, service: Service) -> bool:
+        """Whether istiod gives a ServiceEntry's host an address that sidecars listen at.
+
+        Models `nodeUsesAutoallocatedIPs` and `ShouldV2AutoAllocateIP`, for the metadata that all
+        proxies of the mesh have.
+        """
+        config = self._router.snapshot.config
+        metadata = config.proxy_metadata or {}
+
+        def is_on(name: str) -> bool:
+            return metadata.get(f"ISTIO_META_DNS_{name}", "").lower() in ("true", "t", "1")
+
+        spec = service.resource.spec
+        return (
+            is_on("CAPTURE")
+            and (config.istio.has(ADDRESSES_GIVEN) or is_on("AUTO_ALLOCATE"))
+            and not service.is_kubernetes
+            and not spec.get("addresses")
+            and spec.get("resolution") not in (None, "NONE")
+            and not is_wildcard(service.host)
+            and service.resource.labels.get(_NO_ADDRESS, "").lower() != "false"
+        )
 
     def _rank(self, client: Client) -> _Rank:
         return lambda service: self._router.providers.rank(service, client.namespace)

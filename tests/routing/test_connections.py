@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from typing import Any
 
@@ -384,6 +385,29 @@ def test_hosts_without_an_address_share_a_listener() -> None:
     assert sent("tls://a.wikipedia.org:443", WIKIPEDIA, young) == "outbound|443||*.wikipedia.org"
     assert sent("tls://elsewhere.org:443", WIKIPEDIA, young) == "outbound|443||y.com"
     assert sent("tcp://y.com:443", young, old) == "outbound|443||o.com"
+
+
+def test_hosts_have_listeners_of_their_own_where_sidecars_capture_dns() -> None:
+    """Since 1.25 istiod gives them addresses; before, where that is asked for, too."""
+    tls = [{"number": 443, "name": "tls", "protocol": "TLS"}]
+    spec = {"hosts": ["x.com", "y.com"], "ports": tls, "resolution": "DNS"}
+    found = istio("ServiceEntry", "e", spec)
+    asked = {"ISTIO_META_DNS_CAPTURE": "true"}
+    more = {**asked, "ISTIO_META_DNS_AUTO_ALLOCATE": "true"}
+    off = {"ISTIO_META_DNS_CAPTURE": "false"}
+
+    def said(release: tuple[int, int], metadata: dict[str, str], entry: Object = found) -> str:
+        config = replace(on(*release), proxy_metadata=metadata)
+        return sent("tls://x.com:443", entry, name="other.com", config=config)
+
+    own = "outbound|443||x.com"
+    assert [said((1, 31), each) for each in (asked, more, off)] == [own, own, "passthrough"]
+    assert [said((1, 24), each) for each in (asked, more)] == ["passthrough", own]
+    open_ended = istio("ServiceEntry", "e", {**spec, "resolution": "NONE"})
+    refused = istio("ServiceEntry", "e", spec)
+    refused["metadata"]["labels"] = {"networking.istio.io/enable-autoallocate-ip": "false"}
+    for without in (open_ended, refused):
+        assert said((1, 31), asked, without) == "passthrough"
 
 
 def test_in_which_order_hosts_share_a_listener() -> None:
