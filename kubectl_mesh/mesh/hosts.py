@@ -87,6 +87,9 @@ class HostMap(Generic[T]):
             grouped.setdefault(host, []).append(value)
         self.by_pattern: Mapping[str, list[T]] = grouped
         self._has_wildcards = any(map(is_wildcard, grouped))
+        self._within_labels = [
+            pattern for pattern in grouped if is_wildcard(pattern) and pattern[1:2] not in ("", ".")
+        ]
 
     def most_specific(self, host: str) -> list[T]:
         """The values under the most specific pattern that covers `host`, in order of entry."""
@@ -94,7 +97,15 @@ class HostMap(Generic[T]):
         return exact if exact is not None else next(self.covering(host), [])
 
     def covering(self, host: str) -> Iterator[list[T]]:
-        """The values under each pattern that covers `host`, the most specific pattern first."""
-        for pattern in patterns_for(host) if self._has_wildcards else (host,):
+        """The values under each pattern that covers `host`, the most specific pattern first.
+
+        A wildcard may also stand for the beginning of a label: `*-blue.b.c`.
+        """
+        patterns = [*patterns_for(host)] if self._has_wildcards else [host]
+        if self._within_labels:
+            name = host.removeprefix("*")
+            patterns += (p for p in self._within_labels if p != host and name.endswith(p[1:]))
+            patterns[1:] = sorted(patterns[1:], key=len, reverse=True)
+        for pattern in patterns:
             if pattern in self.by_pattern:
                 yield self.by_pattern[pattern]

@@ -138,3 +138,17 @@ def test_of_the_mesh_s_default_dot_alone_is_heeded(default: tuple[str, ...], exp
     for istio in (Istio(), Istio((1, 22))):
         rules = given(rule(1, None), istio=istio, destination_rule_export=default)
         assert " ".join(of(rules, client) for client in ("shop", "front")) == expected
+
+
+def test_a_wildcard_may_stand_for_the_beginning_of_a_label() -> None:
+    wider = rule(1, None) | {
+        "spec": {"host": "*.shop.svc.cluster.local", "subsets": [{"name": "w"}]}
+    }
+    narrow = rule(2, None) | {
+        "spec": {"host": "*b.shop.svc.cluster.local", "subsets": [{"name": "n"}]}
+    }
+    other = rule(3, None) | {
+        "spec": {"host": "*c.shop.svc.cluster.local", "subsets": [{"name": "o"}]}
+    }
+    assert of(given(wider, narrow, other), "shop") == "n"
+    assert [each.host[:2] for each in given(wider, other, narrow).covering(HOST)] == ["*b", "*."]
