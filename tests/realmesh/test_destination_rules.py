@@ -16,9 +16,12 @@ from urllib.parse import quote
 
 import pytest
 
+from kubectl_mesh.mesh.versions import EXPORTS_APART
+
 from .client import PATIENCE
 from .envoy import Proxy
 from .given import Given, Service, Younger, service
+from .istiod import istio
 from .manifests import Object, destination, destination_rule, subset, to, virtual_service
 from .mesh import ROOT_NAMESPACE, Mesh
 
@@ -97,13 +100,11 @@ def ask(proxy: Proxy, name: str, namespace: str = "shop") -> str | int:
     return answer.version or answer.status
 
 
-def cluster(proxy: Proxy, name: str, subset: str = "") -> Object:
-    """What the proxy has of the cluster of a subset, or of the Service itself."""
+def clusters(proxy: Proxy, name: str, subset: str = "") -> list[Object]:
+    """What the proxy has of the cluster of a subset, or of the Service itself: one, or none."""
     pattern = quote(re.escape(f"outbound|5000|{subset}|{full(name)}"))
     dump = proxy.admin(f"/config_dump?resource=dynamic_active_clusters&name_regex={pattern}")
-    (found,) = dump["configs"]
-    made: Object = found["cluster"]
-    return made
+    return [each["cluster"] for each in dump.get("configs", ())]
 
 
 @given(
@@ -200,20 +201,34 @@ def test_two_rules_of_one_host_and_namespace_are_joined(clients: Clients) -> Non
 
 
 def _connections(proxy: Proxy, name: str, subset: str) -> int:
-    (threshold,) = cluster(proxy, name, subset)["circuit_breakers"]["thresholds"]
+    (found,) = clusters(proxy, name, subset)
+    (threshold,) = found["circuit_breakers"]["thresholds"]
     allowed: int = threshold["max_connections"]
     return allowed
 
 
 @given(
-    *shop("reduced"),
+    *shop("reduced", "replaced", "widened"),
     rule("shop", full("reduced"), BLUE_V1, name="reduced-older"),
     Younger(rule("shop", full("reduced"), GREEN, name="reduced-younger", exportTo=["front"])),
+    rule("shop", full("replaced"), BLUE_V1, name="replaced-older"),
+    Younger(rule("shop", full("replaced"), GREEN, name="replaced-younger", exportTo=["*"])),
+    rule("shop", full("widened"), GREEN, name="widened-older", exportTo=["front"]),
+    Younger(
+        rule("shop", full("widened"), BLUE_V1, name="widened-younger", exportTo=["front", "other"])
+    ),
 )
 def test_a_younger_rule_s_export_can_take_the_older_one_s_away(clients: Clients) -> None:
-    """Of rules that are joined, the first that has exportTo decides for all of them."""
-    assert ask(clients.front, "reduced") == "v1"
-    assert ask(clients.other, "reduced") == "NC"
+    """Before 1.24 the first exportTo that is stated decides for all rules of a host.
+
+    Since then rules are joined if theirs is written alike; else a client gets the last of those
+    that are exported to it. A younger one that is exported to more is part of the older one alone.
+    """
+    names = ("reduced", "replaced", "widened")
+    apart = istio().has(EXPORTS_APART)
+    front, other = ([ask(client, name) for name in names] for client in clients[:2])
+    assert front == (["NC", "NC", "v1"] if apart else ["v1", "v1", "v1"])
+    assert other == (["v1", "NC", "NC"] if apart else ["NC", "v1", "NC"])
 
 
 @given(
@@ -321,23 +336,28 @@ def test_a_tcp_route_to_an_unknown_subset_closes_the_connection(clients: Clients
         other.request("GET", "tcp-unknown.shop:9002")
 
 
+PICKY = ("beside", "private")
 SELECTOR: Object = {"workloadSelector": {"matchLabels": {"app": "chosen"}}}
 
 
 @given(
-    *shop("lone", "joined"),
-    *(rule("shop", full(name), BLUE_V1) for name in ("lone", "joined")),
-    rule("picky", full("joined"), BLUE_V1, GREEN),
+    *shop("lone", "beside", "private"),
+    *(rule("shop", full(name), BLUE_V1) for name in ("lone", "beside", "private")),
+    rule("picky", full("beside"), BLUE_V1, GREEN),
+    rule("picky", full("private"), BLUE_V1, GREEN, exportTo=["."]),
     rule("picky", full("lone"), BLUE_V2, **SELECTOR),
-    rule("picky", full("joined"), BLUE_V2, name="z", **SELECTOR),
+    *(rule("picky", full(name), BLUE_V2, name=f"z-{name}", **SELECTOR) for name in PICKY),
 )
 def test_a_rule_with_a_workload_selector_is_for_those_workloads(clients: Clients) -> None:
     """And yet it hides the service namespace's rule from the others, too.
 
-    With another rule in its namespace that has no selector, it is joined for those that it selects,
-    and comes first whatever its age; the others have that rule.
+    Another rule of its namespace that has no selector is for the others. Before 1.24 it is joined
+    with the first for those that it selects, which comes first whatever its age. Since then it is
+    joined only if it is exported to its namespace alone, and the others do not have it then.
     """
     chosen, ordinary, elsewhere = clients.chosen, clients.ordinary, clients.other
+    apart = istio().has(EXPORTS_APART)
     assert [ask(each, "lone") for each in (chosen, ordinary, elsewhere)] == ["v2", "NC", "v1"]
-    assert [ask(chosen, "joined"), ask(ordinary, "joined")] == ["v2", "v1"]
-    assert cluster(chosen, "joined", "green")
+    assert [ask(chosen, name) for name in PICKY] == ["v2", "v2"]
+    assert [ask(ordinary, name) for name in PICKY] == ["v1", "NC" if apart else "v1"]
+    assert [bool(clusters(chosen, name, "green")) for name in PICKY] == [not apart, True]
