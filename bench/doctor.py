@@ -21,11 +21,12 @@ from tabulate import tabulate
 
 from bench.mesh import documents
 from tests.realmesh.apiserver import ApiServer
-from tests.realmesh.build import binary
+from tests.realmesh.build import NEWEST, binary
 
 FOUND_SOMETHING = 79
 """istioctl's exit status where it has something to report; a bare cluster has no webhook."""
-HEADERS = ("input", "ours s", "istioctl s", "ratio", "ours MiB", "istioctl MiB", "ratio")
+THEIRS = f"istioctl {NEWEST}"
+HEADERS = ("input", "ours s", f"{THEIRS} s", "ratio", "ours MiB", f"{THEIRS} MiB", "ratio")
 
 OURS = (sys.executable, "-m", "kubectl_mesh", "doctor", "--fail-on", "never")
 

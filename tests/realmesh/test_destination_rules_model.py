@@ -94,7 +94,7 @@ def _allowing(connections: int) -> Object:
 
 def said(proxy: Proxy) -> dict[str, Clusters]:
     """The clusters of a proxy, by the number of the Service."""
-    pattern = quote(rf"^outbound\|{PORT}\|")
+    pattern = quote(rf"outbound\|{PORT}\|.*")
     dump = proxy.admin(f"/config_dump?resource=dynamic_active_clusters&name_regex={pattern}")
     found: dict[str, Clusters] = defaultdict(dict)
     for each in dump["configs"]:
