@@ -44,6 +44,12 @@ ONE_NAMESPACE = Difference(
     "namespace provides, else the oldest.",
     "PILOT_UNIFIED_SIDECAR_SCOPE",
 )
+SOURCES_HAVE_CLUSTERS = Difference(
+    (1, 24),
+    "A sidecar has no cluster for a destination that its Sidecar does not import where the rules "
+    "that lead there name another sourceNamespace, be it beside matches that hold for it.",
+    "A sidecar has clusters for all destinations of the VirtualServices that it is told of.",
+)
 BEST_NAMESPACE = Difference(
     (1, 30),
     "Where several other namespaces provide a destination that a Sidecar does not import, requests "

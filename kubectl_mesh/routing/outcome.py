@@ -121,6 +121,8 @@ def _provider(
 ) -> Service | None:
     """What provides the host of a target for a client; for a gateway where that is None."""
     for host in patterns_for(target.host):
+        if client and not router.providers.lead_to(client, host, target.port):
+            continue
         if client:
             found = router.providers.for_sidecar(client, host, target.port)
         else:

@@ -16,8 +16,11 @@ from kubectl_mesh.mesh.versions import (
     BEST_NAMESPACE,
     EXPORTED_WITH_PRIVATE,
     ONE_NAMESPACE,
+    SOURCES_HAVE_CLUSTERS,
     TIES_BY_NAME,
 )
+from kubectl_mesh.mesh.virtual_services import VirtualService, VirtualServices
+from kubectl_mesh.routing.rules import Rule, merged_rules
 
 if TYPE_CHECKING:
     from kubectl_mesh.routing.router import Client
@@ -36,17 +39,40 @@ class Providers:
     def for_sidecar(self, client: Client, host: str, port: int) -> Service | None:
         """What a sidecar's cluster for a host and port is made of, whoever sends requests there.
 
-        Where its Sidecar does not import the host, it has a cluster for what its rules lead to.
+        Where its Sidecar does not import the host, it has a cluster for what its rules lead to (see
+        `lead_to`).
         """
-        listeners = self._snapshot.sidecars.listeners(client.namespace, client.labels)
-        for egress in listeners:
-            found = self.imported(client, egress, host) if egress.port in (None, port) else []
-            if found:
-                return _of_cluster(found, port)
+        found = self._imported(client, host, port)
+        if found:
+            return _of_cluster(found, port)
         visible = self._visible(host, client.namespace)
         best = self._istio.has(BEST_NAMESPACE)
         key = (lambda it: not it.is_kubernetes) if best else (lambda it: it.namespace)
         return _of_cluster(_of_one_namespace(visible, client.namespace, key), port)
+
+    def _imported(self, client: Client, host: str, port: int) -> list[Service]:
+        """What the first of a sidecar's egress listeners that imports a host for a port imports."""
+        listeners = self._snapshot.sidecars.listeners(client.namespace, client.labels)
+        fitting = (each for each in listeners if each.port in (None, port))
+        return next(filter(None, (self.imported(client, each, host) for each in fitting)), [])
+
+    def lead_to(self, client: Client, host: str, port: int) -> bool:
+        """Whether a sidecar has a cluster for what a route leads to, if there is something at all.
+
+        Models `virtualServiceDestinationsFilteredBySourceNamespace`: a rule of which some match
+        names another sourceNamespace, and none the client's, makes none.
+        """
+        if not self._istio.has(SOURCES_HAVE_CLUSTERS) or self._imported(client, host, port):
+            return True
+        virtual_services = self._snapshot.virtual_services
+        listeners = self._snapshot.sidecars.listeners(client.namespace, client.labels)
+        owners = {to.virtual_service for to in virtual_services.by_destination_host.get(host, ())}
+        return any(
+            _leads_to(virtual_services, vs, host, client.namespace)
+            for vs in {root for each in owners for root in virtual_services.roots_of(each)}
+            if vs.on_mesh and vs.export.reaches(client.namespace)
+            if any(each.sees_virtual_service(vs.namespace, vs.hosts) for each in listeners)
+        )
 
     def for_gateway(
         self, host: str, namespace: str, port: int = 0, *, prefer: str | None = None
@@ -94,6 +120,29 @@ class Providers:
         if not self._istio.has(TIES_BY_NAME):
             tie = f"{name}.{service.namespace}"
         return (closeness, service.resource.age_key[0], tie)
+
+
+def _leads_to(
+    virtual_services: VirtualServices, vs: VirtualService, host: str, namespace: str
+) -> bool:
+    """Whether a rule of a root makes a cluster for a host in sidecars of a namespace."""
+    if any(to.protocol != "http" and to.host == host for to in vs.destinations):
+        return True
+    rules = merged_rules(virtual_services, vs)
+    return any(not _is_for_others(rule, namespace) and host in _hosts_of(rule) for rule in rules)
+
+
+def _hosts_of(rule: Rule) -> set[str]:
+    """Where a rule sends requests or copies of them, be it with the weight 0."""
+    found = [each.get("destination") for each in rule.data.get("route") or ()]
+    found += [each.get("destination") for each in rule.data.get("mirrors") or ()]
+    found.append(rule.data.get("mirror"))
+    return {to.get("host") or "" for to in found if to}
+
+
+def _is_for_others(rule: Rule, namespace: str) -> bool:
+    named = {match.source_namespace for match in rule.matches or () if match.source_namespace}
+    return bool(named) and namespace not in named
 
 
 def _not_kubernetes(service: Service) -> bool:

@@ -12,12 +12,13 @@ import pytest
 
 from kubectl_mesh.routing.outcome import upstream
 from kubectl_mesh.routing.router import Client, Router
+from kubectl_mesh.routing.table import Target
 
 from . import manifests
 from .build import istio_release
 from .envoy import Proxy
 from .given import Given, Younger, service
-from .manifests import Object, istio, says, virtual_service
+from .manifests import Object, istio, prefix, says, to, virtual_service
 from .mesh import Mesh
 from .routes_tried import snapshot_of
 
@@ -49,6 +50,7 @@ class Clients(NamedTuple):
     limited: Proxy  # in one with a Sidecar that imports everything
     excluding: Proxy  # in one with a Sidecar that takes hosts away
     empty: Proxy  # in one with a Sidecar that takes all away
+    pruned: Proxy  # in one with a Sidecar that imports that namespace alone
 
 
 @pytest.fixture(scope="module")
@@ -166,3 +168,33 @@ def test_egress_hosts_that_begin_with_a_tilde_are_taken_away(
     for host in (AWAY, "stays.test", "gone.test"):
         assert fate(router, clients.other, host, 5000) == "200"
         assert told_by(router, "empty", host, 5000) == UNKNOWN
+
+
+@given(
+    istio("Sidecar", "own", "pruned", egress=[{"hosts": ["./*"]}]),
+    service("far", namespace="home", pods={"v1": 1}),
+    service("far-too", namespace="home", pods={"v1": 1}),
+    service("here", namespace="pruned"),
+    virtual_service(
+        "here",
+        "here",
+        to(
+            "far.home.svc.cluster.local",
+            prefix("/", authority={"prefix": "here.pruned:"}),
+            prefix("/x", sourceNamespace="default"),
+        ),
+        to("far-too.home.svc.cluster.local"),
+        namespace="pruned",
+    ),
+)
+def test_rules_that_name_another_source_make_no_cluster(router: Router, clients: Clients) -> None:
+    """Since 1.24, for what the Sidecar does not import."""
+    line = clients.pruned.explain("GET", "here.pruned:5000")
+    expected = (200, "-") if OLD else (503, NO_CLUSTER)
+    assert (line["response_code"], line["response_flags"]) == expected
+    assert clients.pruned.explain("GET", "here:5000")["response_code"] == 200
+    flags = [
+        upstream(router, Target(f"{name}.home.svc.cluster.local", 5000, None, 0), "pruned", {}).flag
+        for name in ("far", "far-too")
+    ]
+    assert flags == [None if OLD else NO_CLUSTER, None]

@@ -13,7 +13,19 @@ from kubectl_mesh.routing.outcome import upstream
 from kubectl_mesh.routing.router import Client, Router
 from kubectl_mesh.routing.table import Target
 
-from .given import Object, asked, entry, istio, proxy, router, says, service, to, virtual_service
+from .given import (
+    Object,
+    asked,
+    entry,
+    istio,
+    prefix,
+    proxy,
+    router,
+    says,
+    service,
+    to,
+    virtual_service,
+)
 
 NEW = MeshConfig(istio=Istio((1, 31)))
 OLD = MeshConfig(istio=Istio((1, 23)))
@@ -195,3 +207,28 @@ def test_a_connections_destination_without_port_means_the_only_one_that_the_clie
     chain = found.listeners.sidecar(Client("a"), connection.host, 7000).find(connection)
     assert chain
     assert [target.port for target in chain.targets] == [port]
+
+
+@pytest.mark.parametrize(
+    ("matches", "new"),
+    [
+        ([prefix("/"), prefix("/x", sourceNamespace="z")], "NC"),
+        ([prefix("/", gateways=["mesh"], sourceNamespace="z")], "NC"),
+        ([prefix("/", sourceNamespace="c"), prefix("/x", sourceNamespace="z")], "b Service"),
+        ([prefix("/")], "b Service"),
+        ([], "b Service"),
+    ],
+)
+def test_rules_that_name_another_source_make_no_cluster_since_1_24(
+    matches: list[Object], new: str
+) -> None:
+    """For what the Sidecar does not import, although their route is there."""
+    objects = (SERVICE, virtual_service("v", ["v.com"], to(HOST, *matches), namespace="c"))
+    limited = istio("Sidecar", "default", {"egress": [{"hosts": ["./*"]}]}, "c")
+    for config, expected in ((NEW, new), (OLD, "b Service")):
+        found = router(*objects, limited, config=config)
+        assert asked(found, "http://v.com/", Client("c")) == f"outbound|80||{HOST}"
+        assert behind(found, HOST, 80, "c") == expected
+    assert behind(router(*objects), HOST, 80, "c") == "b Service"
+    beside = virtual_service("w", ["w.com"], to(HOST), namespace="c")
+    assert behind(router(*objects, limited, beside), HOST, 80, "c") == "b Service"
