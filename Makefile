@@ -17,12 +17,7 @@ test: $(VENV)/installed-for-tests
 archive: $(VENV)/installed
 	$(BIN)/python -m krew.build
 
-realrealmesh-1.22: $(VENV)/installed-for-realmesh
-	$(BIN)/python -m tests.realmesh build
-	KUBECTL_MESH_ISTIO=1.22 KUBECTL_MESH_REQUIRE_REALMESH=1 \
-		$(BIN)/python -m pytest -m each_istio tests/realmesh
-
-mesh: $(VENV)/installed-for-realmesh
+realmesh: $(VENV)/installed-for-realmesh
 	$(BIN)/python -m tests.realmesh build
 	KUBECTL_MESH_REQUIRE_REALMESH=1 $(BIN)/python -m pytest tests/realmesh
 

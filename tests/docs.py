@@ -1,8 +1,9 @@
 """Writes the documentation that is generated from the code: `python -m tests.docs`.
 
-That is docs/rules.md, and the output under each `$ kubectl mesh ...` of a console block in the
-README, in docs/routes.md, in docs/merging.md and in the pages of docs/how-to. With `--check` it
-writes nothing and exits with 1 where a page is not what it would write.
+That is docs/rules.md, the table of docs/istio-versions.md between its marks, and the output under
+each `$ kubectl mesh ...` of a console block in the README, in docs/routes.md, in docs/merging.md
+and in the pages of docs/how-to. With `--check` it writes nothing and exits with 1 where a page is
+not what it would write.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from kubectl_mesh.mesh import versions
 from kubectl_mesh.report.rule_page import page
 from kubectl_mesh.rules import RULES
 
 ROOT = Path(__file__).parent.parent
+_ENDS = ("Start", "End")
 _CONSOLE = re.compile(r"(```console\n\$ kubectl mesh ([^\n]*)\n).*?```", re.DOTALL)
 
 
@@ -50,6 +53,26 @@ annotation `mesh.kubectl.dev/ignore: CODE` on the object.
 {pages}"""
 
 
+def differences() -> str:
+    """The table of what the model does by the release of the mesh."""
+    known = [each for each in vars(versions).values() if isinstance(each, versions.Difference)]
+    known.sort(key=lambda each: (each.since, each.what))
+    rows = [
+        f"| {versions.written(each.since)} | {each.what} | {each.before} "
+        f"| {f'`{each.switch}=false`' if each.switch else '-'} |"
+        for each in known
+    ]
+    head = "| Since | What Istio does | Before | What brings that back |\n|---|---|---|---|\n"
+    return head + "\n".join(rows) + "\n"
+
+
+def with_differences(text: str) -> str:
+    """A page with that table between its marks."""
+    start, end = (f"<!-- {word} of what is written by `python -m tests.docs` -->" for word in _ENDS)
+    before, _, rest = text.partition(f"{start}\n")
+    return f"{before}{start}\n\n{differences()}\n{end}{rest.partition(end)[2]}"
+
+
 def with_output(text: str) -> str:
     """A page with what each command of its console blocks prints now, at 100 columns."""
     return _CONSOLE.sub(lambda block: f"{block[1]}{_output(block[2])}```", text)
@@ -70,10 +93,12 @@ def _output(command: str) -> str:
 def pages() -> Mapping[Path, str]:
     """Every generated page, with what it should hold."""
     docs = ROOT / "docs"
+    releases = docs / "istio-versions.md"
     written = [ROOT / "README.md", docs / "routes.md", docs / "merging.md"]
     written += sorted((docs / "how-to").glob("*.md"))
     return {
         docs / "rules.md": rules_page(),
+        releases: with_differences(releases.read_text(encoding="utf-8")),
         **{page: with_output(page.read_text(encoding="utf-8")) for page in written},
     }
 

@@ -148,8 +148,8 @@ def load(
     client = Client(connect(options))
     with collector_paused(), ThreadPoolExecutor(1) as beside:
         reader = _Reader(client, progress)
-        planes = beside.submit(read_control_planes, client)
         loading = _Loading(reader, kinds, hosts, config)
+        planes = beside.submit(read_control_planes, client)
         if namespaces is None:
             loading.read_all()
         else:

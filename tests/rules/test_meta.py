@@ -129,7 +129,7 @@ LAYERS = {
     "rules": {"routing", "mesh", "errors"},
     "report": {"changes", "rules", "routing", "mesh", "errors", "term"},
     "changes": {"sources", "rules", "routing", "mesh", "kube", "errors"},
-    "flags": {"errors"},
+    "flags": {"mesh", "errors"},
     "commands": {
         "flags", "report", "changes", "sources", "rules", "routing", "mesh", "errors", "term",
     },
