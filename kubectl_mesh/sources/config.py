@@ -18,6 +18,7 @@ from kubectl_mesh.mesh.control_planes import (
 )
 from kubectl_mesh.mesh.injection import INJECTION, REVISION
 from kubectl_mesh.mesh.resource import Resource, ResourceId
+from kubectl_mesh.mesh.schema import kind_of
 from kubectl_mesh.mesh.versions import Istio
 from kubectl_mesh.mesh.workloads import WORKLOAD_KINDS, pod_labels
 from kubectl_mesh.sources.files import read_text
@@ -107,7 +108,7 @@ def find_mesh_config(
     that of the revision among `planes` (None: those among the resources), or of proxies. `notes` of
     it say what was assumed.
     """
-    resources = list(resources)
+    resources = [each for each in resources if kind_of(each.api_version, each.kind)]
     known = _settings(resources)
     wanted: dict[str, set[str]] = defaultdict(set)
     for namespace, revisions in selected_revisions(resources).items():

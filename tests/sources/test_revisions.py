@@ -181,6 +181,15 @@ def test_the_istio_of_the_revision(
     assert config.istio.settings == ({"PILOT_X": "false"} if is_switched else {})
 
 
+def test_what_is_of_no_known_kind_says_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    spec = "spec: {template: {metadata: {labels: 3}, spec: {containers: [null, 3]}}}"
+    metadata = "metadata: {name: a, namespace: b, labels: {app: istiod}}"
+    path.write_text(f"apiVersion: apps/v9\nkind: Deployment\n{metadata}\n{spec}\n")
+    config = find_mesh_config(files.load([str(path)])[0])
+    assert (config.istio.origin, config.notes) == ("", ())
+
+
 def test_the_istio_of_a_cluster(tmp_path: Path) -> None:
     with FakeApiServer() as fake:
         live = Cluster(fake, tmp_path)
