@@ -55,8 +55,7 @@ annotation `mesh.kubectl.dev/ignore: CODE` on the object.
 
 def differences() -> str:
     """The table of what the model does by the release of the mesh."""
-    known = [each for each in vars(versions).values() if isinstance(each, versions.Difference)]
-    known.sort(key=lambda each: (each.since, each.what))
+    known = sorted(versions.differences(), key=lambda each: (each.since, each.what))
     rows = [
         f"| {versions.written(each.since)} | {each.what} | {each.before} "
         f"| {f'`{each.switch}=false`' if each.switch else '-'} |"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
 
 from kubectl_mesh.errors import UsageError
 from kubectl_mesh.flags import comma_separated
@@ -142,21 +141,14 @@ def given_settings(
     given = _read_config(args)
 
     def settings(resources: Sequence[Resource], namespaces: Collection[str] | None) -> MeshConfig:
-        found = find_mesh_config(resources, namespaces)
-        return _of_version(args, given.run_by(found.istio) if given else found)
+        found = find_mesh_config(resources, namespaces, given=args.istio_version)
+        return given.run_by(found.istio) if given else found
 
     return settings
 
 
 def _read_config(args: argparse.Namespace) -> MeshConfig | None:
     return read_mesh_config(args.mesh_config) if args.mesh_config is not None else None
-
-
-def _of_version(args: argparse.Namespace, config: MeshConfig) -> MeshConfig:
-    """The settings with the Istio of --istio-version, if it is given."""
-    if args.istio_version is None:
-        return config
-    return config.run_by(replace(args.istio_version, settings=config.istio.settings))
 
 
 def name_gaps(snapshot: Snapshot) -> bool:
@@ -220,17 +212,17 @@ def _from_cluster(
             hosts=hosts,
             manifests=manifests,
             config=_read_config(args),
+            istio=args.istio_version,
             progress=progress,
         )
-    config = _of_version(args, state.config)
     for warning in state.warnings:
         print(f"Warning: {safe(warning)}", file=sys.stderr)
-    live = Snapshot(state.resources, config, state.coverage, state.unreadable)
+    live = Snapshot(state.resources, state.config, state.coverage, state.unreadable)
     if not manifests and not unreadable:
         return live, namespaces
     after = Snapshot(
         lay_over(state.resources, manifests),
-        config,
+        state.config,
         state.coverage,
         (*state.unreadable, *unreadable),
         before=live,

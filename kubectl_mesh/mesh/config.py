@@ -68,7 +68,7 @@ class MeshConfig:
     path_normalization: str = "BASE"
     unread: tuple[tuple[str, str], ...] = ()
     several_clusters: str = ""
-    istio: Istio = field(default=Istio(), compare=False)
+    istio: Istio = field(default=Istio())
     notes: tuple[str, ...] = field(default=(), compare=False)
     fault: str = field(default="", compare=False)
 

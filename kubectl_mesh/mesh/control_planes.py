@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from kubectl_mesh.mesh.injection import PROXY, REVISION
 from kubectl_mesh.mesh.resource import Resource
 from kubectl_mesh.mesh.schema import conform
-from kubectl_mesh.mesh.versions import Istio, release_of
+from kubectl_mesh.mesh.versions import Istio, release_of, switches
 from kubectl_mesh.mesh.workloads import WORKLOAD_KINDS, pod_spec
 
 DEFAULT = "default"
@@ -17,6 +17,7 @@ DEFAULT = "default"
 APP = "app"
 NAMES = ("istiod", "pilot")
 """The values of the label `app` that istiod's Deployments have; the second is of Istio 1.4."""
+_CONTAINER = "discovery"
 _SHAPE = {
     "metadata": {"namespace": str, "labels": {"*": str}},
     "spec": {
@@ -38,12 +39,13 @@ class ControlPlane:
     settings: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     @property
-    def istio(self) -> Istio | None:
-        """The Istio that it runs; None where its image does not say."""
+    def istio(self) -> Istio:
+        """The Istio that it runs; without an origin where its image does not say which."""
+        known = {name: self.settings[name] for name in switches() if name in self.settings}
         release = release_of(self.version)
         if release is None:
-            return None
-        return Istio(release, f"istiod of namespace {self.namespace}", self.settings)
+            return Istio(settings=known)
+        return Istio(release, f"istiod of namespace {self.namespace}", known)
 
 
 def control_plane(deployment: Any) -> ControlPlane:
@@ -52,11 +54,13 @@ def control_plane(deployment: Any) -> ControlPlane:
     metadata = data.get("metadata") or {}
     template = (data.get("spec") or {}).get("template") or {}
     containers = (template.get("spec") or {}).get("containers") or [{}]
-    variables = containers[0].get("env") or ()
+    named = (each for each in containers if each.get("name") == _CONTAINER)
+    container = next(named, containers[0])
+    variables = container.get("env") or ()
     return ControlPlane(
         metadata.get("namespace") or "",
         (metadata.get("labels") or {}).get(REVISION) or "",
-        _tag(containers[0].get("image") or ""),
+        _tag(container.get("image") or ""),
         {each.get("name") or "": each.get("value") or "" for each in variables},
     )
 
@@ -72,11 +76,14 @@ def control_planes(resources: Iterable[Resource]) -> list[ControlPlane]:
     ]
 
 
-def istio_of(planes: Iterable[ControlPlane], revision: str) -> Istio | None:
-    """The Istio of a revision, or of the only istiod there is; None where that is not known."""
-    known = {each.revision or DEFAULT: each for each in planes}
-    chosen = known.get(revision) or (next(iter(known.values())) if len(known) == 1 else None)
-    return chosen.istio if chosen else None
+def istio_of(planes: Sequence[ControlPlane], revision: str) -> Istio | None:
+    """The Istio of a revision, or that of all istiods where none is of the revision.
+
+    None where there is none, and where it is not one Istio.
+    """
+    chosen = [each for each in planes if (each.revision or DEFAULT) == revision] or planes
+    found = [each.istio for each in chosen]
+    return found[0] if found and all(each == found[0] for each in found) else None
 
 
 def istio_of_proxies(resources: Iterable[Resource]) -> Istio | None:

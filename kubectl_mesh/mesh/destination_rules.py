@@ -105,7 +105,7 @@ class Lost:
             return f"{rule} is joined with {to}, whose exportTo holds for both"
         if self.to.workload_selector is not None:
             return f"{to}, which selects the pod, takes the place of {rule}"
-        return f"{to} takes the place of {rule}: their exportTo differ"
+        return f"{to} takes the place of {rule}, since Istio 1.24: their exportTo differ"
 
     @property
     def cure(self) -> str:
@@ -299,6 +299,15 @@ class DestinationRules:
     @cached_property
     def _by_host(self) -> HostMap[DestinationRule]:
         return HostMap((rule.host, rule) for rule in self.all)
+
+    @cached_property
+    def selecting(self) -> Mapping[str, list[DestinationRule]]:
+        """By namespace, the rules with a workloadSelector."""
+        found: dict[str, list[DestinationRule]] = defaultdict(list)
+        for rule in self.all:
+            if rule.workload_selector is not None:
+                found[rule.namespace].append(rule)
+        return found
 
     @cached_property
     def _local(self) -> Mapping[str, _Bucket]:

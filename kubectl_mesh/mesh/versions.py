@@ -164,12 +164,12 @@ class Istio:
     """The Istio of a mesh.
 
     `origin` says what its release is known from; "" where it is taken to be the newest that is
-    known here. `settings` are istiod's environment variables.
+    known here. `settings` are the environment variables of istiod that are `switches`.
     """
 
     release: Release = NEWEST
-    origin: str = ""
-    settings: Mapping[str, str] = field(default_factory=dict, compare=False)
+    origin: str = field(default="", compare=False)
+    settings: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     def has(self, difference: Difference) -> bool:
         """Whether it behaves as it does since the release of a difference."""
@@ -201,7 +201,17 @@ def release_of(text: str) -> Release | None:
     return (int(found[1]), int(found[2])) if found else None
 
 
+def differences() -> list[Difference]:
+    """All that are known here."""
+    return [each for each in globals().values() if isinstance(each, Difference)]
+
+
+def switches() -> frozenset[str]:
+    """The environment variables of istiod that bring an older behaviour back."""
+    return frozenset(each.switch for each in differences() if each.switch)
+
+
 def older_releases() -> list[Release]:
     """The last release before each difference that is known here, the newest first."""
-    found = {each.since for each in globals().values() if isinstance(each, Difference)}
+    found = {each.since for each in differences()}
     return [(major, minor - 1) for major, minor in sorted(found, reverse=True)]

@@ -67,6 +67,8 @@ def upstream(
     def found(flag: str | None, why: str, pods: tuple[Workload, ...] | None = None) -> Upstream:
         return Upstream(target, service, lookup.rules, subset, pods, flag, why, lookup.lost)
 
+    if service is None and target.host.endswith("."):
+        return found("NC", "no host of the registry ends with a full stop: leave it out")
     if service is None:
         home = namespace_of(target.host, snapshot.config.domain)
         unknown = snapshot.unknown(home or "", "Service", "ServiceEntry")

@@ -17,6 +17,7 @@ from kubectl_mesh.mesh.ports import HTTP_PROTOCOLS
 from kubectl_mesh.mesh.registry import Service
 from kubectl_mesh.mesh.resource import dotted
 from kubectl_mesh.mesh.snapshot import Snapshot
+from kubectl_mesh.mesh.versions import ABSOLUTE_NAMES
 from kubectl_mesh.mesh.workloads import Workload
 from kubectl_mesh.routing.chains import Chain, Listener
 from kubectl_mesh.routing.connection import Connection, connection_of
@@ -357,6 +358,9 @@ class Tracer:
         table = self.router.sidecar(client, request.host, request.port)
         if service and table.kind in ("passthrough", "dynamic-dns", "blackhole"):
             why = _hidden(service) if port else _no_such_port(service, request.port)
+            istio = self.router.snapshot.config.istio
+            if request.host.endswith(".") and not istio.has(ABSOLUTE_NAMES):
+                why = "before Istio 1.27, sidecars know no host with a full stop at its end"
             if service.is_external_name:
                 why = f"{service.resource} stands for {service.external_name}, which is not known"
             effect = _without_route(table)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -78,13 +78,14 @@ def _check(
             continue
         else:
             without.append((client, lookup))
+    yield from _selected_pods(snapshot, host, subset, {client.namespace for client, _ in lookups})
     if not without:
         return
     for found in rules.defining(host, subset):
         if found.rule.workload_selector is not None:
             yield Skip(
                 f"{found.rule.resource} defines the subset {subset} of {host} for chosen client "
-                "pods only (workloadSelector), which is not modelled"
+                "pods only (workloadSelector): which clients lack it is not decided here"
             )
             return
     yield _finding(snapshot, destination, subset, without, len(without) < len(lookups))
@@ -104,6 +105,23 @@ def _all_selected(snapshot: Snapshot, client: Client, lost: Lost) -> bool:
     ]
     selector = lost.to.workload_selector if lost.joined else None
     return selector is not None and bool(pods) and all(lost.to.selects(pod.labels) for pod in pods)
+
+
+def _selected_pods(
+    snapshot: Snapshot, host: str, subset: str, namespaces: Collection[str]
+) -> Iterator[Skip]:
+    """Names the rules with a workloadSelector that give the pods of a namespace no such subset."""
+    rules = snapshot.destination_rules
+    service = service_namespace(snapshot, host)
+    for namespace in sorted(rules.selecting.keys() & set(namespaces)):
+        for rule in rules.selecting[namespace]:
+            found = rules.lookup(host, namespace, service, rule.workload_selector)
+            if rule in found.rules and subset not in found.subsets:
+                yield Skip(
+                    f"whether pods that {rule.resource} selects (workloadSelector) send to subset "
+                    f"{subset} of {host}, which they do not have: to them it takes the place of "
+                    "other DestinationRules"
+                )
 
 
 def _unread(snapshot: Snapshot, host: str, client: Client, lookup: Lookup) -> str | None:

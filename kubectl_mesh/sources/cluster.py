@@ -128,6 +128,7 @@ def load(
     hosts: Collection[str] = (),
     manifests: Sequence[Resource] = (),
     config: MeshConfig | None = None,
+    istio: Istio | None = None,
     progress: Progress = lambda kind, count: None,
 ) -> ClusterState:
     """Reads the kinds (names of schema.KINDS) in the namespaces (None: all) and what they refer to.
@@ -135,7 +136,8 @@ def load(
     `hosts` are names that clients in the namespaces call, which count as referred to.
     Of ConfigMaps without nginx configuration the texts are not kept; if the kind is not chosen,
     `istio` is the only one. What `manifests`, which are to be laid over the cluster,
-    refer to is read as well. `config` is used for the cluster's own MeshConfig.
+    refer to is read as well. `config` is used for the cluster's own MeshConfig, and the release of
+    `istio` for that of its istiod.
 
     What is forbidden or not served becomes `coverage.missing`. Raises ClusterError where the
     cluster cannot be reached, hangs up, still fails at the last try of discovery, does not accept
@@ -148,7 +150,7 @@ def load(
     client = Client(connect(options))
     with collector_paused(), ThreadPoolExecutor(1) as beside:
         reader = _Reader(client, progress)
-        loading = _Loading(reader, kinds, hosts, config)
+        loading = _Loading(reader, kinds, hosts, config, istio)
         planes = beside.submit(read_control_planes, client)
         if namespaces is None:
             loading.read_all()
@@ -293,8 +295,10 @@ class _Loading:
         kinds: Collection[str],
         hosts: Collection[str],
         config: MeshConfig | None,
+        istio: Istio | None,
     ) -> None:
         self._reader = reader
+        self._given_istio = istio
         self._hosts = hosts
         self._kinds = [KINDS[name] for name in KINDS if name in kinds]
         self._given_config = config
@@ -313,7 +317,7 @@ class _Loading:
 
     @property
     def config(self) -> MeshConfig:
-        found = find_mesh_config(self._found.values(), self._asked, self._planes)
+        found = find_mesh_config(self._found.values(), self._asked, self._planes, self._given_istio)
         given = found
         if self._given_config is not None:
             given = self._given_config.run_by(found.istio)

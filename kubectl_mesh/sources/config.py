@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -100,13 +100,14 @@ def find_mesh_config(
     resources: Iterable[Resource],
     namespaces: Collection[str] | None = None,
     planes: Collection[ControlPlane] | None = None,
+    given: Istio | None = None,
 ) -> MeshConfig:
     """The MeshConfig of the revision that some namespaces (None: all) select.
 
     It is in the ConfigMap `istio`, or `istio-REVISION`. Where they select several, it is that of
     most of them; a single one counts in any case; without any it is Istio's defaults. The Istio is
-    that of the revision among `planes` (None: those among the resources), or of proxies. `notes` of
-    it say what was assumed.
+    that of the revision among `planes` (None: those among the resources), or of proxies, unless its
+    release is `given`. `notes` of it say what was assumed.
     """
     resources = [each for each in resources if kind_of(each.api_version, each.kind)]
     known = _settings(resources)
@@ -120,21 +121,47 @@ def find_mesh_config(
         key=lambda name: (-len(wanted.get(name, ())), name != DEFAULT, name),
     )
     used = known.get(revision)
-    planes = control_planes(resources) if planes is None else planes
-    istio = istio_of(planes, revision)
-    notes = [*(_notes(used, known, wanted) if used else ()), *_unclear(planes, revision, istio)]
+    planes = control_planes(resources) if planes is None else [*planes]
+    istio = istio_of(planes, revision) or Istio()
+    if given or not istio.origin:
+        release = given or istio_of_proxies(resources) or Istio()
+        istio = replace(release, settings=istio.settings)
+    notes = [*_notes(used, known, wanted)] if used else []
+    notes += [] if given else _notes_of_istio(planes, revision, wanted, istio)
     config = replace(used.config if used else MeshConfig(), notes=tuple(notes))
-    return config.run_by(istio or istio_of_proxies(resources) or Istio())
+    return config.run_by(istio)
 
 
-def _unclear(planes: Collection[ControlPlane], revision: str, istio: Istio | None) -> Iterator[str]:
-    """Says so where several istiods are there, and none is of the revision."""
-    if istio is None and len({each.version for each in planes}) > 1:
-        named = ", ".join(sorted(f"{each.revision or DEFAULT} ({each.version})" for each in planes))
-        yield (
-            f"no istiod is of revision {revision}: there are {named}; the newest release that is "
-            "known here was assumed (--istio-version names another)"
+def _notes_of_istio(
+    planes: Sequence[ControlPlane],
+    revision: str,
+    wanted: Mapping[str, Collection[str]],
+    used: Istio,
+) -> Iterator[str]:
+    """Says so where other namespaces have another Istio, and where the release is assumed."""
+    if planes and not used.origin:
+        named = sorted(
+            {f"{each.revision or DEFAULT} ({each.version or 'no tag'})" for each in planes}
         )
+        yield (
+            f"the release of Istio of revision {revision} is not known: there are "
+            f"{', '.join(named)}; {used.text} was assumed (--istio-version names another)"
+        )
+    for other, namespaces in sorted(wanted.items()):
+        istio = istio_of(planes, other)
+        if other != revision and istio is not None and istio != used:
+            yield (
+                f"{_who(namespaces, other)}, which is Istio {istio.text}: Istio {used.text} of "
+                f"revision {revision} was assumed for all (-n looks at one namespace)"
+            )
+
+
+def _who(namespaces: Collection[str], revision: str) -> str:
+    """Some namespaces, and that they select a revision."""
+    named = sorted(namespaces)
+    more = f" and {len(named) - _MAX_NAMES} more" if len(named) > _MAX_NAMES else ""
+    noun, verb = ("namespace", "selects") if len(named) == 1 else ("namespaces", "select")
+    return f"{noun} {', '.join(named[:_MAX_NAMES])}{more} {verb} revision {revision}"
 
 
 def _notes(
@@ -147,10 +174,7 @@ def _notes(
     for revision, namespaces in sorted(wanted.items()):
         if revision == used.revision:
             continue
-        named = sorted(namespaces)
-        more = f" and {len(named) - _MAX_NAMES} more" if len(named) > _MAX_NAMES else ""
-        noun, verb = ("namespace", "selects") if len(named) == 1 else ("namespaces", "select")
-        who = f"{noun} {', '.join(named[:_MAX_NAMES])}{more} {verb} revision {revision}"
+        who = _who(namespaces, revision)
         if revision not in known:
             if revision != DEFAULT or len(known) > 1:
                 yield f"{who} of Istio, whose MeshConfig was not found: {settings}"

@@ -656,3 +656,24 @@ def test_a_release_that_was_assumed_is_named_where_it_matters(
         outcomes.append((found["outcome"] == "passthrough", " ".join(found["notes"])))
     is_unknown = more[1:] == ["1.26"]
     assert outcomes == [(False, ""), (is_unknown, noted)]
+
+
+def test_a_full_stop_at_the_end_is_the_reason(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "it.yaml"
+    dotted = "web.shop.svc.cluster.local."
+    rule = (
+        "---\napiVersion: networking.istio.io/v1\nkind: VirtualService\n"
+        "metadata: {name: other, namespace: shop}\n"
+        f"spec: {{hosts: [other.com], http: [{{route: [{{destination: {{host: {dotted}}}}}]}}]}}\n"
+    )
+    file.write_text(ABSOLUTE + rule)
+    flags = ["-f", str(file), "-n", "shop"]
+    main(["route", f"http://{dotted}/", *flags, "--istio-version", "1.26"])
+    out = " ".join(capsys.readouterr().out.split())
+    assert "before Istio 1.27, sidecars know no host with a full stop at its end" in out
+    assert "Sidecar resource" not in out
+    main(["route", "http://other.com/", *flags])
+    out = " ".join(capsys.readouterr().out.split())
+    assert "503 (NC): no host of the registry ends with a full stop: leave it out" in out

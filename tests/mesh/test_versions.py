@@ -16,7 +16,7 @@ from kubectl_mesh.mesh.control_planes import (
 )
 from kubectl_mesh.mesh.objects import as_resource
 from kubectl_mesh.mesh.resource import Resource
-from kubectl_mesh.mesh.versions import NEWEST, OLDEST, Difference, Istio, release_of
+from kubectl_mesh.mesh.versions import NEWEST, OLDEST, ONE_NAMESPACE, Difference, Istio, release_of
 from kubectl_mesh.sources.cluster import ClusterOrigin
 
 NEWER = Difference((1, 27), "new", "old", "PILOT_NEWER")
@@ -105,12 +105,14 @@ def resource(item: dict[str, Any]) -> Resource:
 
 
 def test_settings_and_revision_of_an_istiod() -> None:
-    item = deployment("docker.io/istio/pilot:1.27.1", "canary", PILOT_NEWER="false")
+    item = deployment(
+        "docker.io/istio/pilot:1.27.1", "canary", PILOT_UNIFIED_SIDECAR_SCOPE="false", OTHER="x"
+    )
     (found,) = control_planes([resource(item)])
     assert found == control_plane(item)
     assert (found.revision, found.version) == ("canary", "1.27.1")
-    assert found.istio is not None
-    assert (found.istio.release, found.istio.has(NEWER)) == ((1, 27), False)
+    assert (found.istio.release, found.istio.has(ONE_NAMESPACE)) == ((1, 27), False)
+    assert list(found.istio.settings) == ["PILOT_UNIFIED_SIDECAR_SCOPE"]
     assert found.istio.origin == "istiod of namespace istio-system"
 
 
@@ -135,7 +137,9 @@ OLD, NEW, NONE = (
         ([OLD, NEW], "canary", (1, 27)),
         ([OLD, NEW], "default", (1, 26)),
         ([OLD, NEW], "prod", None),
-        ([NONE], "edge", None),
+        ([NONE], "edge", NEWEST),
+        ([OLD, NEW, NONE], "default", (1, 26)),
+        ([OLD, ControlPlane("other", "x", "1.26.4")], "y", (1, 26)),
     ],
 )
 def test_the_istio_of_a_revision(

@@ -483,7 +483,7 @@ def test_what_cannot_be_decided_names_the_rule() -> None:
                 destination_rule("young", HOST, "v2", exportTo=["*"]),
             ],
             "not used: DestinationRule a/old; DestinationRule a/young takes the place of "
-            "DestinationRule a/old: their exportTo differ",
+            "DestinationRule a/old, since Istio 1.24: their exportTo differ",
         ),
         (
             [

@@ -95,8 +95,8 @@ def test_a_rule_that_a_younger_one_replaces_is_named(tmp_path: Path) -> None:
     text = ROUTED.partition("---\napiVersion: networking.istio.io/v1\nkind: DestinationRule")[0]
     found = only_finding(tmp_path, text + LOST + CLIENT % "shop")
     assert (
-        "DestinationRule shop/a-younger takes the place of DestinationRule shop/older: their "
-        "exportTo differ" in found.message
+        "DestinationRule shop/a-younger takes the place of DestinationRule shop/older, since "
+        "Istio 1.24: their exportTo differ" in found.message
     )
     assert found.next.startswith(
         "give DestinationRule shop/older and DestinationRule shop/a-younger the same exportTo"
@@ -119,3 +119,16 @@ def test_a_service_of_type_external_name_has_the_subsets_of_its_host(tmp_path: P
         "whether till.shop.svc.cluster.local has the subset v1: Service shop/till stands for "
         "pay.example.com, whose rules count"
     )
+
+
+def test_pods_that_a_rule_selects_and_gives_no_subset_are_named(tmp_path: Path) -> None:
+    """Others of the namespace have the subset, by what it exports to itself."""
+    selecting = (HIDING % "sales").replace(
+        "spec:", "spec:\n  workloadSelector: {matchLabels: {a: b}}"
+    )
+    file = tmp_path / "manifest.yaml"
+    file.write_text(ROUTED + selecting + CLIENT % "sales")
+    [found] = RULE.check(Snapshot(load([str(file)])[0]))
+    assert isinstance(found, Skip)
+    whose = "whether pods that DestinationRule sales/limits selects (workloadSelector) send to "
+    assert found.reason.startswith(f"{whose}subset v1")

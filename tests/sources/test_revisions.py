@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from kubectl_mesh.cli import main
+from kubectl_mesh.mesh.versions import ONE_NAMESPACE, Istio
 from kubectl_mesh.sources import files
 from kubectl_mesh.sources.config import find_mesh_config
 from tests.kube.fake import FakeApiServer
@@ -142,7 +143,7 @@ metadata: {name: istiod-%s, namespace: istio-system, labels: {app: istiod, istio
 spec:
   template: {spec: {containers: [{name: discovery, image: "istio/pilot:%s", env: [%s]}]}}
 """
-SWITCH = "{name: PILOT_X, value: 'false'}"
+SWITCH = "{name: OTHER, value: x}, {name: PILOT_UNIFIED_SIDECAR_SCOPE, value: 'false'}"
 
 
 @pytest.mark.parametrize(
@@ -151,7 +152,28 @@ SWITCH = "{name: PILOT_X, value: 'false'}"
         ([], (1, 31), ""),
         ([ISTIOD % ("x", "default", "1.26.1", "")], (1, 26), ""),
         ([ISTIOD % ("x", "1-27", "1.27.1", SWITCH)], (1, 27), ""),
-        ([ISTIOD % ("x", "1-27", "latest", "")], (1, 31), ""),
+        (
+            [ISTIOD % ("x", "1-27", "latest", "")],
+            (1, 31),
+            "of revision default is not known: there are 1-27 (latest); 1.31 was assumed",
+        ),
+        ([ISTIOD % (name, name, "1.26.1", "") for name in ("1-26", "b")], (1, 26), ""),
+        (
+            [ISTIOD % ("x", "a", "1.26.1", ""), ISTIOD % ("y", "a", "1.27.1", "")],
+            (1, 31),
+            "of revision default is not known: there are a (1.26.1), a (1.27.1); 1.31",
+        ),
+        (
+            [
+                ISTIOD % ("x", "default", "1.26.1", ""),
+                ISTIOD % ("y", "1-27", "1.27.1", ""),
+                NAMESPACE % ("a", ENABLED),
+                NAMESPACE % ("b", ENABLED),
+                NAMESPACE % ("c", NEWER),
+            ],
+            (1, 26),
+            "c selects revision 1-27, which is Istio 1.27: Istio 1.26 of revision default",
+        ),
         (
             [
                 ISTIOD % ("x", "1-26", "1.26.1", ""),
@@ -164,7 +186,7 @@ SWITCH = "{name: PILOT_X, value: 'false'}"
         (
             [ISTIOD % ("x", "1-26", "1.26.1", ""), ISTIOD % ("y", "1-27", "1.27.1", "")],
             (1, 31),
-            "no istiod is of revision default: there are 1-26 (1.26.1), 1-27 (1.27.1)",
+            "of revision default is not known: there are 1-26 (1.26.1), 1-27 (1.27.1); 1.31 was",
         ),
         ([ISTIOD % ("x", "default", "1.40.0", "")], (1, 40), "Istio 1.40"),
     ],
@@ -178,14 +200,16 @@ def test_the_istio_of_the_revision(
     assert config.istio.release == release
     assert (noted in " ".join(config.notes), bool(noted)) == (True, bool(config.notes))
     is_switched = release == (1, 27)
-    assert config.istio.settings == ({"PILOT_X": "false"} if is_switched else {})
+    assert config.istio.settings == (
+        {"PILOT_UNIFIED_SIDECAR_SCOPE": "false"} if is_switched else {}
+    )
 
 
 def test_what_is_of_no_known_kind_says_nothing(tmp_path: Path) -> None:
     path = tmp_path / "a.yaml"
     spec = "spec: {template: {metadata: {labels: 3}, spec: {containers: [null, 3]}}}"
     metadata = "metadata: {name: a, namespace: b, labels: {app: istiod}}"
-    path.write_text(f"apiVersion: apps/v9\nkind: Deployment\n{metadata}\n{spec}\n")
+    path.write_text(f"apiVersion: other/v1\nkind: Deployment\n{metadata}\n{spec}\n")
     config = find_mesh_config(files.load([str(path)])[0])
     assert (config.istio.origin, config.notes) == ("", ())
 
@@ -201,6 +225,57 @@ def test_the_istio_of_a_cluster(tmp_path: Path) -> None:
         live.add(istiod)
         for namespaces in (None, {"shop"}):
             assert live.load(["Service"], namespaces).config.istio.release == (1, 26)
+
+
+def test_a_release_that_is_given_leaves_what_istiod_switches_back(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text(ISTIOD % ("x", "default", "latest", SWITCH))
+    found = find_mesh_config(files.load([str(path)])[0], given=Istio((1, 29), "--istio-version"))
+    assert (found.istio.release, found.istio.has(ONE_NAMESPACE)) == ((1, 29), False)
+    assert found.notes == ()
+
+
+def test_a_container_beside_istiod_says_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    beside = "containers: [{name: vault, image: 'vault:1.17.2'}, "
+    path.write_text((ISTIOD % ("x", "default", "1.26.1", "")).replace("containers: [", beside))
+    assert find_mesh_config(files.load([str(path)])[0]).istio.release == (1, 26)
+
+
+@pytest.mark.parametrize("after", [("1.31.0", ""), ("1.22.3", SWITCH)])
+def test_another_istio_is_compared(
+    after: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An upgrade alone: the younger DestinationRule takes the older one's place since 1.24."""
+    rules = """\
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: older, namespace: shop, creationTimestamp: "2020-01-01T00:00:00Z"}
+spec: {host: web, subsets: [{name: v1, labels: {version: v1}}]}
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: younger, namespace: shop, creationTimestamp: "2021-01-01T00:00:00Z"}
+spec: {host: web, exportTo: ["*"], subsets: [{name: v2, labels: {version: v1}}]}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: web, namespace: shop}
+spec: {hosts: [web], http: [{route: [{destination: {host: web, subset: v1}}]}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: shop}
+spec: {selector: {app: web}, ports: [{name: http, port: 80}]}
+"""
+    states = []
+    for name, (version, env) in (("before", ("1.22.3", "")), ("after", after)):
+        states.append(tmp_path / f"{name}.yaml")
+        states[-1].write_text(rules + ISTIOD % ("x", "default", version, env))
+    status = main(["compare", *map(str, states)])
+    out = capsys.readouterr().out
+    assert (status, "503" in out) == ((1, True) if after[0] == "1.31.0" else (0, False))
 
 
 @pytest.mark.parametrize(
