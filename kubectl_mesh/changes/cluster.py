@@ -1026,9 +1026,9 @@ def _by_our_own(
     for later in journal.runs():
         if isinstance(later, JournalError) or later.id <= run.id:
             break
-        made = [each for each in later.made if each.path == entry.path]
+        made = [each.after for each in later.made if each.target.is_same_object(entry.target)]
         is_there = (later.server, later.cluster) == (run.server, run.cluster)
-        if is_there and made and _is_either(current, made[-1].after):
+        if is_there and made and _is_either(current, _in_version_of(current, made[-1])):
             what = "deleted" if current is None else "changed"
             command = f"kubectl mesh {later.command}".rstrip()
             return (
@@ -1036,6 +1036,15 @@ def _by_our_own(
                 f"undo that first with kubectl mesh undo {later.id}"
             )
     return None
+
+
+def _in_version_of(
+    current: Mapping[str, Any] | None, known: Mapping[str, Any] | None
+) -> Mapping[str, Any] | None:
+    """A known object under the apiVersion by which it was asked for: the fields are the same."""
+    if current is None or known is None:
+        return known
+    return {**known, "apiVersion": current.get("apiVersion")}
 
 
 def _who(current: Mapping[str, Any], known: Mapping[str, Any] | None) -> str:

@@ -275,6 +275,15 @@ class Target:
     namespace: str
     name: str
 
+    def is_same_object(self, other: Target) -> bool:
+        """Whether both are one object, maybe in two versions of its group."""
+        return self._identity == other._identity
+
+    @property
+    def _identity(self) -> tuple[str, ...]:
+        group = self.api_version.rpartition("/")[0]
+        return (group, self.kind, self.namespace, self.name)
+
     def __str__(self) -> str:
         return (
             f"{self.kind} {self.namespace}/{self.name}"
