@@ -546,7 +546,7 @@ def test_what_takes_something_away_waits_for_the_routes(
     assert not failed(loads)
     assert (
         len(shop.spec("service", "two")["ports"])
-        == len(shop.spec("gateway", "front")["servers"][0]["hosts"])
+        == len(shop.spec("gateways.networking.istio.io", "front")["servers"][0]["hosts"])
         == 2
     )
 
