@@ -118,6 +118,13 @@ EXPORTED_WITH_PRIVATE = Difference(
     "What is private to a namespace comes first, then what others export to it by name.",
 )
 """1.30.3 may have it, too: it came with the mending of Istio's issue 60560."""
+TLS_NOT_LOOKED_FOR = Difference(
+    (1, 25),
+    "On a sidecar's port where HTTP is detected, TLS is told from other bytes only if a rule for "
+    "the port asks for server names.",
+    "TLS is always told from other bytes there.",
+)
+"""No release note; pull request 54080, merged between 1.24.0 and 1.25.0."""
 ADDRESSES_GIVEN = Difference(
     (1, 25),
     "istiod gives a ServiceEntry without addresses one for each of its hosts, and sidecars that "

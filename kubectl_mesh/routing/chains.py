@@ -101,6 +101,10 @@ class Listener:
     for_any_host: bool = False
     last_for_all: bool = False
     """Whether a chain for everything comes last, as sidecars have it, and the last such wins."""
+    detects_http: bool = False
+    """Whether a chain for HTTP in plain text stands beside, as on ports of no protocol."""
+    looks_for_tls: bool = True
+    """Whether TLS is told from other bytes also where no chain asks for server names."""
     _found: dict[tuple[str | None, Address | None], Chain | None] = field(default_factory=dict)
 
     def find(self, connection: Connection) -> Chain | None:
@@ -118,12 +122,24 @@ class Listener:
                 return found.pop()
             listed = ", ".join(str(each) for each in self.subnets)
             raise Undecidable(f"the address of the host is not known, and rules ask for {listed}")
-        by_name = self._by_subnet.get(self._narrowest(address), {})
-        names = (*patterns_for(server_name.lower()), "") if server_name else ("",)
+        subnet = self._narrowest(address)
+        by_name = self._by_subnet.get(subnet, {})
+        names = patterns_for(server_name.lower()) if server_name else ()
         for name in names:
             if name in by_name:
                 return by_name[name][0]
+        if "" in by_name and not (subnet is None and self._hides(server_name)):
+            return by_name[""][0]
         return self._for_all
+
+    def _hides(self, server_name: str | None) -> bool:
+        """Whether the chain for HTTP hides those for any name and address from a connection.
+
+        Envoy chooses by what it takes the bytes for before it asks whether they are HTTP, and does
+        not come back to chains that do not ask what they are.
+        """
+        is_tls = server_name is not None and (self.looks_for_tls or bool(self.server_names))
+        return self.detects_http and not is_tls
 
     def _narrowest(self, address: Address | None) -> Network | None:
         return self._subnets.narrowest(address) if address else None
@@ -159,6 +175,11 @@ class Listener:
     def server_names(self) -> tuple[str, ...]:
         """All that chains ask for."""
         return tuple(dict.fromkeys(name for chain in self.chains for name in chain.names))
+
+    @property
+    def tells_tls_apart(self) -> bool:
+        """Whether TLS goes another way than other bytes, whatever server name it bears."""
+        return "" in self._by_subnet.get(None, {}) and self._hides(None) != self._hides("")
 
     @cached_property
     def clash(self) -> tuple[Chain, Chain, str] | None:
@@ -209,8 +230,8 @@ def kinds_of_connections(
     """
     patterns = {name for each in listeners for name in each.server_names}
     names: list[str | None] = [None]
-    if patterns:
-        names += sorted({_named(pattern, patterns) for pattern in patterns})
+    names += sorted({_named(pattern, patterns) for pattern in patterns})
+    if patterns or any(each.tells_tls_apart for each in listeners):
         names.append(_unlisted(patterns))
     known = [each.address is not None for each in listeners]
     subnets = list(dict.fromkeys(subnet for each in listeners for subnet in each.subnets))

@@ -20,7 +20,12 @@ from kubectl_mesh.mesh.ports import HTTP_PROTOCOLS, SNIFFED
 from kubectl_mesh.mesh.registry import Service
 from kubectl_mesh.mesh.resource import Path, dotted
 from kubectl_mesh.mesh.sidecars import Egress
-from kubectl_mesh.mesh.versions import ADDRESSES_GIVEN, EMPTY_RULES_SKIPPED, TLS_SUBNETS_STAY
+from kubectl_mesh.mesh.versions import (
+    ADDRESSES_GIVEN,
+    EMPTY_RULES_SKIPPED,
+    TLS_NOT_LOOKED_FOR,
+    TLS_SUBNETS_STAY,
+)
 from kubectl_mesh.mesh.virtual_services import VirtualService, as_seen_from
 from kubectl_mesh.routing.chains import Address, Chain, Listener, Network, address_in, networks
 from kubectl_mesh.routing.providers import with_port
@@ -71,7 +76,13 @@ class Listeners:
             address_in(host) or _address_of(service),
             unread=crash,
             last_for_all=True,
+            detects_http=_protocol(service, port) == SNIFFED,
+            looks_for_tls=self._looks_for_tls,
         )
+
+    @property
+    def _looks_for_tls(self) -> bool:
+        return not self._router.snapshot.config.istio.has(TLS_NOT_LOOKED_FOR)
 
     def _rest(self, client: Client) -> Any:
         sidecars = self._router.snapshot.sidecars
@@ -110,33 +121,38 @@ class Listeners:
             services = self._in_order(client, egress, port)
             orders = [services, *_other_orders(services, self._rank(client), port)]
             found, unread = _unless_it_crashes(
-                lambda: [tuple(self._shared_chains(each, client, egress, port)) for each in orders]
+                lambda: [self._shared_chains(each, client, egress, port) for each in orders]
             )
             name = f"the sidecar's listener for port {port}"
             if not services:
                 name = f"none of the sidecar's: it has none for port {port}"
-            if len({_signature(each) for each in found}) > 1:
+            if len({(_signature(chains), http) for chains, http in found}) > 1:
                 unread = _tied(services, self._rank(client), port)
+            chains, detects_http = ((), False) if unread else found[0]
             self._shared[key] = Listener(
                 name,
-                () if unread else found[0],
+                tuple(chains),
                 self._rest(client),
                 unread=unread,
                 for_any_host=True,
                 last_for_all=True,
+                detects_http=detects_http,
+                looks_for_tls=self._looks_for_tls,
             )
         return self._shared[key]
 
     def _shared_chains(
         self, services: Iterable[Service], client: Client, egress: Egress, port: int
-    ) -> list[Chain]:
-        """Models how listeners of several Services are merged, and which of them are left out."""
+    ) -> tuple[Sequence[Chain], bool]:
+        """Models how listeners of several Services are merged, and which of them are left out.
+
+        Gives their chains, and whether one for HTTP is beside them.
+        """
         chains: dict[object, Chain] = {}
         seen: set[object] = set()
         taken: str | None = None
         for service in services:
-            served = service.port(port)
-            protocol = served.protocol if served else "udp"
+            protocol = _protocol(service, port)
             if protocol == "udp" or service.is_external_name:
                 continue
             if protocol in HTTP_PROTOCOLS:
@@ -166,7 +182,7 @@ class Listeners:
                 taken = protocol
             elif SNIFFED in (taken, protocol):
                 taken = SNIFFED
-        return list(chains.values())
+        return list(chains.values()), taken == SNIFFED
 
     def _in_order(self, client: Client, egress: Egress, port: int) -> list[Service]:
         """The Services of a port that a client knows, as istiod orders them."""
@@ -414,12 +430,15 @@ def _has_own(service: Service, host: str) -> bool:
     return _address_of(service) is not None
 
 
+def _protocol(service: Service, port: int) -> str:
+    """That of a port; what a Service does not have is no more to a listener than UDP."""
+    served = service.port(port)
+    return served.protocol if served else "udp"
+
+
 def _has_listener(service: Service, port: int) -> bool:
     """Whether connections to a port that are no HTTP find more than a way through."""
-    served = service.port(port)
-    if served is None or service.is_external_name:
-        return False
-    return served.protocol not in HTTP_PROTOCOLS and served.protocol != "udp"
+    return not service.is_external_name and _protocol(service, port) not in (*HTTP_PROTOCOLS, "udp")
 
 
 def _chains_of_service(

@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from .build import NEWEST, istio_release
 from .random_routes import Configuration
 
 Object = dict[str, Any]
@@ -90,8 +89,6 @@ def connections(rng: random.Random, number: int, count: int) -> Iterator[Ask]:
             yield Ask(name or f"a.{number}.com", ports.shared, name)
         else:
             host = {"tcp": "t", "tls": "l", "sniffed": "x"}[kind]
-            if kind == "sniffed" and istio_release() == NEWEST:
-                name = None  # TLS there, where a tcp rule names subnets, differs: not understood
             yield Ask(f"{host}{number}.a.svc.cluster.local", getattr(ports, kind), name)
 
 

@@ -37,7 +37,6 @@ from kubectl_mesh.sources.context import ClusterOptions
 from tests.routing.random_meshes import resource
 
 from . import istiod
-from .build import NEWEST, istio_release
 from .envoy import Proxy
 from .manifests import Object, destination_rule, istio, subset
 from .mesh import MESH_CONFIG, Mesh
@@ -250,11 +249,6 @@ def tried(mesh: Mesh) -> Tried:
     return Tried(mesh)
 
 
-@pytest.mark.xfail(
-    istio_release() == NEWEST,
-    reason="open: on 1.31, TLS where a tcp rule names subnets on a port of no protocol",
-    strict=False,
-)
 def test_the_model_agrees_with_istio(
     mesh: Mesh, tried: Tried, record_property: Callable[[str, object], None]
 ) -> None:

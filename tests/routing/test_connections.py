@@ -162,6 +162,56 @@ def test_subnets_that_begin_at_nothing_do_not_count() -> None:
 
 
 @pytest.mark.parametrize(
+    ("looks_for_tls", "name", "plain", "tls"),
+    [(True, None, "rest", "all"), (False, None, "rest", "rest"), (False, "b.com", "rest", "all")],
+)
+def test_a_chain_for_http_hides_those_for_any_bytes(
+    looks_for_tls: bool, name: str | None, plain: str, tls: str
+) -> None:
+    """Save those that a subnet or a server name finds before, and the last for all."""
+    chains = {
+        "all": Chain((), networks(["0.0.0.0/0"])),
+        "ten": Chain((), networks(["10.0.0.0/8"])),
+        "rest": Chain(),
+        **({name: Chain((name,))} if name else {}),
+    }
+    found = listener(
+        *chains.values(), last_for_all=True, detects_http=True, looks_for_tls=looks_for_tls
+    )
+
+    def taken(server_name: str | None, address: str) -> str | None:
+        chain = found.find(Connection("", 1, server_name, address))
+        return next(key for key, each in chains.items() if each is chain)
+
+    assert (taken(None, "192.0.2.1"), taken("a.com", "192.0.2.1")) == (plain, tls)
+    assert (taken(None, "10.1.1.1"), taken("a.com", "10.1.1.1")) == ("ten", "ten")
+    assert found.tells_tls_apart is (plain != tls)
+    asked = {each.server_name is None for each in kinds_of_connections("db", 1, [found])}
+    assert asked == ({True, False} if plain != tls else {True})
+
+
+@pytest.mark.parametrize(
+    ("name", "release", "ways"),
+    [
+        ("any", (1, 24), ("db:9000", "web:7000")),
+        ("any", (1, 25), ("db:9000", "db:9000")),
+        ("tcp-any", (1, 25), ("web:7000", "web:7000")),
+    ],
+)
+def test_a_rule_for_every_subnet_on_a_port_of_no_protocol(
+    name: str, release: tuple[int, int], ways: tuple[str, str]
+) -> None:
+    db = service("db", "a", {"name": name, "port": 9000})
+    rule = virtual_service("db", ["db"], tcp=[to("web", {"destinationSubnets": ["0.0.0.0/0"]})])
+
+    def way(url: str) -> str:
+        _, port, _, host = sent(url, db, rule, config=on(*release)).split("|")
+        return f"{host.partition('.')[0]}:{port}"
+
+    assert (way("tcp://db:9000"), way("tls://db:9000")) == ways
+
+
+@pytest.mark.parametrize(
     ("chains", "what"),
     [
         ([Chain(("a.com", "b.com")), Chain(("b.com",))], "b.com"),
