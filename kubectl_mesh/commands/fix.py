@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -150,6 +150,7 @@ def run(args: argparse.Namespace) -> int:
         else:
             report = examine_all(meshes, rules, ignores, namespaces)
         cures, texts = _cured(args, meshes, reports, look, wishes)
+        report = _without_mended(report, cures.values())
     name_limits(*meshes.values())
     known = {name for found in cures.values() for name in found.known}
     for name in names:
@@ -181,6 +182,17 @@ def run(args: argparse.Namespace) -> int:
     if any(found.deferred for found in cures.values()) or (changes and not is_made):
         return 1
     return 3 if unread else 0
+
+
+def _without_mended(report: Report, cures: Iterable[Cure]) -> Report:
+    """Leaves out what could not be examined before the changes, and can be after them."""
+    mended = {
+        (each.code, each.reason)
+        for found in cures
+        for each in set(found.before[1].skipped) - set(found.after[1].skipped)
+    }
+    skipped = tuple(each for each in report.skipped if (each.code, each.reason) not in mended)
+    return replace(report, skipped=skipped)
 
 
 def _all_changes(cures: Mapping[str, Cure]) -> ChangeSet:

@@ -313,6 +313,29 @@ def test_what_could_not_be_read_is_named(run: Run, example: Path) -> None:
     assert err.startswith("COULD NOT BE EXAMINED\n")
 
 
+def test_what_can_be_examined_once_it_is_repaired_is_not_named(run: Run, tmp_path: Path) -> None:
+    """The pods that the DestinationRule selects have the subset then."""
+    file = tmp_path / "it.yaml"
+    file.write_text(
+        "apiVersion: v1\nkind: Service\nmetadata: {name: web, namespace: shop}\n"
+        "spec: {ports: [{name: http, port: 80}], selector: {app: web}}\n---\n"
+        "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web, namespace: shop}\n"
+        "spec:\n  selector: {matchLabels: {app: web}}\n"
+        "  template: {metadata: {labels: {app: web, version: v9}}, spec: {containers: []}}\n---\n"
+        "apiVersion: networking.istio.io/v1\nkind: VirtualService\n"
+        "metadata: {name: web, namespace: shop}\n"
+        "spec: {hosts: [web], http: [{route: [{destination: {host: web, subset: v9}}]}]}\n---\n"
+        "apiVersion: networking.istio.io/v1\nkind: DestinationRule\n"
+        "metadata: {name: web, namespace: shop}\n"
+        "spec: {host: web, workloadSelector: {matchLabels: {app: caller}}}\n"
+    )
+    look = ("fix", "KM101", "-f", str(file), "--choose", "define-v9")
+    unknown = "whether pods that DestinationRule shop/web selects"
+    assert unknown in " ".join(run("doctor", "-f", str(file))[1].split())
+    status, out, _ = run(*look, "--write")
+    assert (status, "COULD NOT BE EXAMINED" in out) == (0, False)
+
+
 @pytest.mark.parametrize("name", ["", "--help", '"a\\e[31m"', "a/b"])
 def test_nothing_is_repaired_in_what_the_api_server_would_refuse(
     run: Run, tmp_path: Path, name: str
