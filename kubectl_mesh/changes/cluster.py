@@ -53,6 +53,7 @@ from kubectl_mesh.kube.managed_fields import (
     writers,
 )
 from kubectl_mesh.kube.workers import in_parallel
+from kubectl_mesh.mesh.injection import REVISION
 from kubectl_mesh.mesh.resource import Path, field_at, pointer
 from kubectl_mesh.rules.repair import Then
 from kubectl_mesh.sources.cluster import path_of
@@ -306,9 +307,11 @@ class Cluster:
 
     def _changed(self, entry: Entry) -> Changed:
         current = self._current(entry)
-        return Changed(
-            entry.target, str(current["metadata"]["resourceVersion"]) if current else None
-        )
+        if current is None:
+            return Changed(entry.target, None)
+        metadata = current["metadata"]
+        revision = (metadata.get("labels") or {}).get(REVISION)
+        return Changed(entry.target, str(metadata["resourceVersion"]), revision)
 
     def undo(
         self, run: Run, journal: Journal, told: Callable[[str], object], *, force: bool

@@ -45,10 +45,14 @@ class TimedOut(MeshError):
 
 @dataclass(frozen=True)
 class Changed:
-    """An object that was changed, and its resourceVersion; None where it was deleted."""
+    """An object that was changed, and its resourceVersion; None where it was deleted.
+
+    `revision` is the value of its label istio.io/rev; None where it has none.
+    """
 
     target: Target
     version: str | None
+    revision: str | None = None
 
 
 @dataclass
@@ -106,7 +110,7 @@ class Waiting:
         left = list(changed)
         while True:
             before = _proxies(istiods)
-            read = [istiod.versions() for istiod in istiods]
+            read = [(istiod, istiod.versions()) for istiod in istiods]
             left = [each for each in left if not _is_read(read, each)]
             if not left:
                 return before
@@ -241,11 +245,19 @@ def _fresh(before: Mapping[str, Proxy], now: Mapping[str, Proxy]) -> set[str]:
     }
 
 
-def _is_read(read: Iterable[Mapping[tuple[str, str, str], str]], changed: Changed) -> bool:
-    """Whether every istiod has read a change; `read` are the versions that each has."""
+def _is_read(
+    read: Iterable[tuple[Istiod, Mapping[tuple[str, str, str], str]]], changed: Changed
+) -> bool:
+    """Whether every istiod has read a change, or let go what is of another revision now.
+
+    `read` are the versions that each has.
+    """
     target = changed.target
     key = (target.kind, target.namespace, target.name)
-    return all(_is_version(versions.get(key), changed.version) for versions in read)
+    return all(
+        _is_version(versions.get(key), changed.version if istiod.reads(changed.revision) else None)
+        for istiod, versions in read
+    )
 
 
 def _is_version(found: str | None, wanted: str | None) -> bool:

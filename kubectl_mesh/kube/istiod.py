@@ -21,6 +21,7 @@ import urllib3
 from kubectl_mesh.errors import ClusterError, MeshError
 from kubectl_mesh.kube.http import Client
 from kubectl_mesh.kube.kubeconfig import ClusterOptions
+from kubectl_mesh.mesh.injection import REVISION
 
 PORT = 15014
 _ISTIO = ".istio.io"
@@ -50,10 +51,11 @@ class Proxy:
 
 
 class Istiod:
-    """One istiod. Every method raises Unreachable."""
+    """One istiod, of a revision (None: not known). `proxies` and `versions` raise Unreachable."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, revision: str | None = None) -> None:
         self.url = url.rstrip("/")
+        self.revision = revision
         self._pool = urllib3.PoolManager(timeout=_TIMEOUT, retries=False)
 
     def proxies(self) -> dict[str, Proxy]:
@@ -77,6 +79,13 @@ class Istiod:
             key = (str(each.get("kind")), where, str(metadata.get("name")))
             found[key] = str(metadata.get("resourceVersion") or "")
         return found
+
+    def reads(self, revision: str | None) -> bool:
+        """Whether it reads Istio's objects that have the label istio.io/rev; None: those without.
+
+        As LabelsInRevision of istiod: an object without the label is for every revision.
+        """
+        return None in (revision, self.revision) or revision == self.revision
 
     def _list(self, page: str) -> list[dict[str, Any]]:
         url = f"{self.url}/debug/{page}"
@@ -130,15 +139,19 @@ def forwarded(
         pods = client.items(path, lambda pod: pod, {"labelSelector": "app=istiod"})
     except ClusterError as error:
         raise Unreachable(f"the pods of istiod cannot be listed: {error}") from error
-    names = [
-        str(pod["metadata"]["name"])
-        for pod in pods
-        if (pod.get("status") or {}).get("phase") == "Running"
+    running = [
+        pod["metadata"] for pod in pods if (pod.get("status") or {}).get("phase") == "Running"
     ]
-    if not names:
+    if not running:
         raise Unreachable(f"no pod of istiod (app=istiod) runs in namespace {namespace}")
     with contextlib.ExitStack() as exits:
-        yield [Istiod(exits.enter_context(_forward(options, namespace, name))) for name in names]
+        yield [
+            Istiod(
+                exits.enter_context(_forward(options, namespace, str(pod["name"]))),
+                (pod.get("labels") or {}).get(REVISION),
+            )
+            for pod in running
+        ]
 
 
 @contextlib.contextmanager

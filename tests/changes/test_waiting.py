@@ -32,9 +32,12 @@ class Fake(Istiod):
     """An istiod that answers by a script: what it has read and what it has sent, poll by poll."""
 
     def __init__(
-        self, read: Callable[[int], str | None], proxies: Callable[[int], dict[str, Proxy]]
+        self,
+        read: Callable[[int], str | None],
+        proxies: Callable[[int], dict[str, Proxy]],
+        revision: str | None = None,
     ) -> None:
-        super().__init__("http://127.0.0.1:1")
+        super().__init__("http://127.0.0.1:1", revision)
         self._read = read
         self._proxies = proxies
         self.polls = self.asked = 0
@@ -104,6 +107,33 @@ def test_what_istiod_has_not_read(read: str | None, changed: list[Changed], said
 def test_a_deleted_object_is_read_when_it_is_gone() -> None:
     istiod = Fake(lambda asked: "6" if asked < 3 else None, lambda _: {})
     assert waited(istiod, changed=[Changed(TARGET, None)])
+
+
+@pytest.mark.parametrize(
+    ("label", "default", "canary", "is_read"),
+    [
+        (None, "7", "7", True),
+        (None, "7", None, False),
+        ("canary", None, "7", True),
+        ("canary", "6", "7", False),
+        ("canary", None, None, False),
+        ("another", None, None, True),
+    ],
+)
+def test_an_object_of_one_revision_is_read_by_its_istiod_alone(
+    label: str | None, default: str | None, canary: str | None, is_read: bool
+) -> None:
+    """The others have to have let go what was theirs before."""
+    istiods = [
+        Fake(lambda _: default, lambda _: {}, "default"),
+        Fake(lambda _: canary, lambda _: {}, "canary"),
+    ]
+    changed = [Changed(TARGET, "7", label)]
+    if is_read:
+        assert waited(*istiods, changed=changed, timeout=5.0)
+    else:
+        with pytest.raises(TimedOut, match="istiod has not read"):
+            waited(*istiods, changed=changed, timeout=0.1)
 
 
 def test_a_proxy_that_never_acknowledges_is_named() -> None:

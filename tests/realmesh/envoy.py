@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 from .build import istio_release
 from .client import PATIENCE, Answer, Connection, get
-from .istiod import XDS
+from .istiod import Istiod
 from .network import Host
 from .processes import Processes, frozen
 
@@ -47,7 +47,7 @@ class Proxy:
 
     It runs without redirection of traffic (`INTERCEPTION_MODE: NONE`): a sidecar listens on its own
     loopback at the port of each Service; a gateway, at its address, at the target port of its own
-    Service, which `ports` gives for each port that clients address.
+    Service, which `ports` gives for each port that clients address. `istiod` configures it.
     """
 
     def __init__(
@@ -57,13 +57,15 @@ class Proxy:
         program: Path,
         identity: Identity,
         ports: Mapping[int, int],
+        istiod: Istiod,
     ) -> None:
         self.host = host
+        self.istiod = istiod
         self.identity = identity
         self._processes = processes
         self._ports = ports
         bootstrap = processes.folder / f"{host.name}.bootstrap.json"
-        bootstrap.write_text(json.dumps(_bootstrap(identity)))
+        bootstrap.write_text(json.dumps(_bootstrap(identity, istiod.xds)))
         self._process = processes.start(
             host.name,
             *host.command(program, "--config-path", bootstrap),
@@ -178,7 +180,7 @@ def _port(authority: str, *, default: int) -> int:
     return int(port) if port.isdigit() else default
 
 
-def _bootstrap(identity: Identity) -> dict[str, Any]:
+def _bootstrap(identity: Identity, xds: tuple[str, int]) -> dict[str, Any]:
     return {
         "node": {
             "id": identity.id,
@@ -204,7 +206,7 @@ def _bootstrap(identity: Identity) -> dict[str, Any]:
             "cds_config": {"ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": "0s"},
             "lds_config": {"ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": "0s"},
         },
-        "static_resources": {"clusters": [_istiod()]},
+        "static_resources": {"clusters": [_istiod(xds)]},
         # Istio's own bootstrap lifts this limit, too, for its old names of things.
         "layered_runtime": {
             "layers": [
@@ -214,7 +216,7 @@ def _bootstrap(identity: Identity) -> dict[str, Any]:
     }
 
 
-def _istiod() -> dict[str, Any]:
+def _istiod(xds: tuple[str, int]) -> dict[str, Any]:
     http2: dict[str, Any] = {"explicit_http_config": {"http2_protocol_options": {}}}
     options = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
     return {
@@ -223,7 +225,7 @@ def _istiod() -> dict[str, Any]:
         "connect_timeout": "1s",
         "load_assignment": {
             "cluster_name": "xds-grpc",
-            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": _socket(*XDS)}}]}],
+            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": _socket(*xds)}}]}],
         },
         "typed_extension_protocol_options": {
             options: {"@type": f"type.googleapis.com/{options}", **http2}

@@ -15,10 +15,10 @@ from .client import get
 from .network import NODE, Host
 from .processes import Processes, frozen
 
-XDS = (NODE, 15010)
-"""Where proxies get their configuration, in plain text."""
-
-_HTTP = ("127.0.0.1", 8080)  # it answers debugging requests of its own host without asking who
+DEFAULT = "default"
+_XDS, _MONITORING = 15010, 15014
+_HTTP = 8080
+"""It answers debugging requests of its own host without asking who."""
 
 
 ISTIO = {"1.31": Istio((1, 31)), "1.22": Istio((1, 20))}
@@ -34,11 +34,28 @@ def istio() -> Istio:
 
 
 class Istiod:
-    """istiod, reading the API server of `kubeconfig`. Starts when made; ends with `processes`."""
+    """istiod, reading the API server of `kubeconfig`. Starts when made; ends with `processes`.
+
+    Those of several revisions listen on ports of their own: `number` tells them apart.
+    """
 
     def __init__(
-        self, processes: Processes, node: Host, program: Path, kubeconfig: Path, debounce: str
+        self,
+        processes: Processes,
+        node: Host,
+        program: Path,
+        kubeconfig: Path,
+        debounce: str,
+        *,
+        revision: str = DEFAULT,
+        number: int = 0,
     ) -> None:
+        self.revision = revision
+        self.name = "istiod" if revision == DEFAULT else f"istiod-{revision}"
+        self.xds = (NODE, _XDS + 100 * number)
+        """Where proxies get their configuration, in plain text."""
+        self._http = _HTTP + 100 * number
+        self._monitoring = _MONITORING + 100 * number
         self._processes = processes
         self._node = node
         self._kubeconfig = kubeconfig
@@ -54,7 +71,8 @@ class Istiod:
 
     def _start(self) -> None:
         environment = {
-            "POD_NAME": "istiod",
+            "POD_NAME": self.name,
+            "REVISION": self.revision,
             "POD_NAMESPACE": "istio-system",
             "CLUSTER_ID": "Kubernetes",
             "PILOT_DEBOUNCE_AFTER": self._debounce,
@@ -63,18 +81,18 @@ class Istiod:
             "PILOT_ENABLE_METADATA_EXCHANGE": "false",
         }
         self._process = self._processes.start(
-            "istiod",
+            self.name,
             *self._node.command(self._program, "discovery"),
             f"--kubeconfig={self._kubeconfig}",
-            f"--grpcAddr={NODE}:{XDS[1]}",
-            f"--httpAddr={_HTTP[0]}:{_HTTP[1]}",
-            f"--monitoringAddr={NODE}:15014",
+            f"--grpcAddr={NODE}:{self.xds[1]}",
+            f"--httpAddr=127.0.0.1:{self._http}",
+            f"--monitoringAddr={NODE}:{self._monitoring}",
             "--secureGRPCAddr=",
             "--httpsAddr=",
             "--ctrlz_port=0",
             environment=environment,
         )
-        self._processes.wait("istiod", self._process, self._is_ready)
+        self._processes.wait(self.name, self._process, self._is_ready)
 
     def stop(self) -> None:
         """Stops it as its operator would."""
@@ -95,7 +113,7 @@ class Istiod:
         """Whether it runs, and else the end of what it printed."""
         if self._process.poll() is None:
             return "it runs"
-        log = self._processes.log("istiod").read_text(errors="replace").splitlines()
+        log = self._processes.log(self.name).read_text(errors="replace").splitlines()
         return "\n".join([f"it ended with status {self._process.returncode}:", *log[-15:]])
 
     def debug(self, what: str) -> Any:
@@ -110,4 +128,4 @@ class Istiod:
             return False
 
     def _get(self, path: str) -> bytes:
-        return get(self._node, _HTTP[1], path)
+        return get(self._node, self._http, path)

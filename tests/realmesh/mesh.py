@@ -45,7 +45,7 @@ from . import backend, build
 from .apiserver import ApiServer, group_path, objects
 from .envoy import Identity, Proxy
 from .finalizers import let_go
-from .istiod import XDS, Istiod
+from .istiod import Istiod
 from .load import Load
 from .network import Host, Network
 from .processes import Processes
@@ -79,6 +79,7 @@ class Mesh:
         self._exit = contextlib.ExitStack()
         self._numbers = itertools.count(1)
         self._addresses = itertools.count(1)
+        self._istiods: list[Istiod] = []
         self._proxies: list[Proxy] = []
         self._applications: list[subprocess.Popen[bytes]] = []
 
@@ -90,13 +91,7 @@ class Mesh:
             self.server = exits.enter_context(ApiServer(processes=self.processes, node=self.node))
             self.server.apply(_object("v1", "Namespace", "", ROOT_NAMESPACE))
             self.server.apply(_MESH_CONFIG_MAP, _PLAIN_TEXT)
-            self.istiod = Istiod(
-                self.processes,
-                self.node,
-                self._pilot_discovery,
-                self.server.kubeconfig,
-                self._debounce,
-            )
+            self.istiod = self._start_istiod()
             self._pods = self._network.add("pods")
             self._kinds = list(self._namespaced_kinds())
             self._own = {self.server.path(item) for item in self._objects(self._kinds)}
@@ -110,6 +105,23 @@ class Mesh:
         trace: TracebackType | None,
     ) -> None:
         self._exit.close()
+
+    def revision(self, name: str) -> Istiod:
+        """Starts the istiod of another revision, which stays as long as the mesh."""
+        self.server.apply(_mesh_config(f"istio-{name}"))
+        return self._start_istiod(revision=name, number=len(self._istiods))
+
+    def _start_istiod(self, **which: Any) -> Istiod:
+        found = Istiod(
+            self.processes,
+            self.node,
+            self._pilot_discovery,
+            self.server.kubeconfig,
+            self._debounce,
+            **which,
+        )
+        self._istiods.append(found)
+        return found
 
     def apply(self, *manifests: str | Mapping[str, Any]) -> None:
         """Applies YAML or objects, in their order; makes the namespaces that they name."""
@@ -188,13 +200,15 @@ class Mesh:
         *,
         name: str | None = None,
         metadata: Mapping[str, str] | None = None,
+        istiod: Istiod | None = None,
     ) -> Proxy:
         """A pod with a sidecar, and nothing else that runs in it: a client.
 
-        `metadata` is told to istiod besides, as injection has it from ISTIO_META_ variables.
+        `metadata` is told to istiod besides, as injection has it from ISTIO_META_ variables;
+        `istiod` is that of another revision.
         """
         pod = self._pod(namespace, name or self._name("client"), labels or {}, "app", "istio-proxy")
-        return self._proxy("sidecar", pod, labels or {}, {}, metadata or {})
+        return self._proxy("sidecar", pod, labels or {}, {}, metadata or {}, istiod)
 
     def gateway(
         self,
@@ -229,7 +243,7 @@ class Mesh:
     @contextlib.contextmanager
     def held_back(self, proxy: Proxy) -> Iterator[None]:
         """While entered, nothing of istiod reaches a proxy, which serves by what it has."""
-        packets = f"to {proxy.identity.address} ipproto tcp sport {XDS[1]} blackhole"
+        packets = f"to {proxy.identity.address} ipproto tcp sport {proxy.istiod.xds[1]} blackhole"
         self.node.run("ip", "rule", "add", *packets.split())
         try:
             yield
@@ -247,12 +261,13 @@ class Mesh:
         labels: Mapping[str, str],
         ports: Mapping[int, int],
         metadata: Mapping[str, str],
+        istiod: Istiod | None = None,
     ) -> Proxy:
         namespace, name = pod["metadata"]["namespace"], pod["metadata"]["name"]
         address = pod["status"]["podIP"]
         host = self._network.add(f"{namespace}.{name}", address)
         identity = Identity(kind, namespace, name, address, labels, metadata)
-        proxy = Proxy(self.processes, host, self._envoy, identity, ports)
+        proxy = Proxy(self.processes, host, self._envoy, identity, ports, istiod or self.istiod)
         self._proxies.append(proxy)
         return proxy
 
@@ -295,12 +310,13 @@ class Mesh:
         Raises NotSettled where a proxy rejects it, or does not take it within a minute; the message
         says what is missing.
         """
-        wait_until_read(self.istiod, self._read_by_istiod)
+        for istiod in self._istiods:
+            wait_until_read(istiod, self._read_by_istiod)
         rejected = {proxy: proxy.rejected for proxy in self._proxies}
         # istiod sends proxies what it knows, whole: a change made now comes with all before it.
         marker = self._name(_MARKER)
         self.apply(_marker(marker))
-        wait_until_taken(self.istiod, self._proxies, marker, rejected)
+        wait_until_taken(self._proxies, marker, rejected)
 
     def reset(self) -> None:
         """Takes away all proxies, applications and objects that were not there at the start.
@@ -361,7 +377,11 @@ def _object(version: str, kind: str, namespace: str, name: str, **rest: Any) -> 
     return {"apiVersion": version, "kind": kind, "metadata": metadata, **rest}
 
 
-_MESH_CONFIG_MAP = _object("v1", "ConfigMap", ROOT_NAMESPACE, "istio", data={"mesh": MESH_CONFIG})
+def _mesh_config(name: str) -> dict[str, Any]:
+    return _object("v1", "ConfigMap", ROOT_NAMESPACE, name, data={"mesh": MESH_CONFIG})
+
+
+_MESH_CONFIG_MAP = _mesh_config("istio")
 
 
 _PLAIN_TEXT = _object(  # else sidecars wait for certificates before they listen for their own pods

@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+from kubectl_mesh.mesh.injection import REVISION
+
 from .envoy import Proxy
 from .istiod import Istiod
 
@@ -40,14 +42,12 @@ def wait_until_read(istiod: Istiod, live: Callable[[], Iterable[Object]]) -> Non
     _wait(lambda: _unread(istiod, list(live())))
 
 
-def wait_until_taken(
-    istiod: Istiod, proxies: Iterable[Proxy], marker: str, rejected: Mapping[Proxy, int]
-) -> None:
-    """Waits until all proxies use what istiod sent together with the cluster `marker`.
+def wait_until_taken(proxies: Iterable[Proxy], marker: str, rejected: Mapping[Proxy, int]) -> None:
+    """Waits until all proxies use what their istiods sent together with the cluster `marker`.
 
     `rejected` is how often each had rejected something before. Raises NotSettled.
     """
-    _wait(lambda: next(_untaken(istiod, proxies, marker, rejected), None))
+    _wait(lambda: next(_untaken(proxies, marker, rejected), None))
 
 
 def _wait(problem: Callable[[], str | None]) -> None:
@@ -63,10 +63,11 @@ def _unread(istiod: Istiod, live: list[Object]) -> str | None:
         kind: {_key(item): item["metadata"] for item in live if item["kind"] == kind}
         for kind in ("Pod", "Service")
     }
+    read = (None, istiod.revision)
     configuration = {
         (item["kind"], *_key(item)): item["metadata"]["resourceVersion"]
         for item in live
-        if _is_istio(item)
+        if _is_istio(item) and item["metadata"].get("labels", {}).get(REVISION) in read
     }
     known_configuration = {
         (item["kind"], *_key(item)): item["metadata"]["resourceVersion"]
@@ -145,12 +146,13 @@ def _own_labels(labels: Object) -> Object:
     return {name: value for name, value in labels.items() if not name.startswith(added)}
 
 
-def _untaken(
-    istiod: Istiod, proxies: Iterable[Proxy], marker: str, rejected: Mapping[Proxy, int]
-) -> Iterator[str]:
-    acknowledged = {each["proxy"]: each for each in _ask(istiod, "syncz")}
+def _untaken(proxies: Iterable[Proxy], marker: str, rejected: Mapping[Proxy, int]) -> Iterator[str]:
+    acknowledged: dict[Istiod, Mapping[str, Any]] = {}
     for proxy in proxies:
-        yield from _behind(proxy, acknowledged, marker, rejected)
+        istiod = proxy.istiod
+        if istiod not in acknowledged:
+            acknowledged[istiod] = {each["proxy"]: each for each in _ask(istiod, "syncz")}
+        yield from _behind(proxy, acknowledged[istiod], marker, rejected)
 
 
 def _ask(istiod: Istiod, what: str) -> Any:
