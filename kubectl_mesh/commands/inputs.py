@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 
 from kubectl_mesh.errors import UsageError
 from kubectl_mesh.flags import comma_separated
@@ -120,13 +121,12 @@ def take_snapshot(
     kinds = {*kinds, *unread.KINDS}
     if not filenames:
         return _from_cluster(args, kinds, namespaces, hosts, [], [])
-    settings = given_settings(args)
     found = read_manifests(args, filenames)
     resources, unreadable = found.only(), found.unreadable
     if args.with_cluster:
         return _from_cluster(args, kinds, namespaces, hosts, resources, unreadable)
     only = (args.namespace,) if args.namespace and not args.all_namespaces else None
-    config = settings(resources, namespaces or only)
+    config = given_settings(args)(resources, namespaces or only)
     return Snapshot(resources, config, unreadable=unreadable), only
 
 
@@ -138,13 +138,7 @@ def given_settings(
     --mesh-config and --istio-version come first. Raises InputError for a --mesh-config that cannot
     be read.
     """
-    given = _read_config(args)
-
-    def settings(resources: Sequence[Resource], namespaces: Collection[str] | None) -> MeshConfig:
-        found = find_mesh_config(resources, namespaces, given=args.istio_version)
-        return given.run_by(found.istio) if given else found
-
-    return settings
+    return partial(find_mesh_config, given=args.istio_version, settings=_read_config(args))
 
 
 def _read_config(args: argparse.Namespace) -> MeshConfig | None:
@@ -166,8 +160,14 @@ def name_limits(*snapshots: Snapshot) -> None:
     """Names on standard error what is not followed, in one line, and what settings were assumed."""
     for note in dict.fromkeys(note for each in snapshots for note in each.config.notes):
         print(f"Warning: {safe(note)}", file=sys.stderr)
-    text = unread.summed_up(each for snapshot in snapshots for each in snapshot.unread.all)
-    if text:
+    texts = [unread.summed_up(each for snapshot in snapshots for each in snapshot.unread.all)]
+    texts += [
+        unread.summed_up(
+            snapshot.of_other_revisions, unread.not_of_revision(snapshot.config.revision)
+        )
+        for snapshot in snapshots
+    ]
+    for text in dict.fromkeys(filter(None, texts)):
         print(f"Warning: not read: {safe(text)}", file=sys.stderr)
 
 

@@ -50,9 +50,9 @@ class MeshConfig:
     not know; `resolves_unknown`: they let HTTP out to where their own DNS leads. The three exports
     are the defaults for resources without exportTo. `unread` holds the fields that nothing is known
     of here, as texts. `several_clusters` says which setting is for a mesh of several clusters; ""
-    if none is. `istio` is the Istio that has these settings. `notes` say why these settings were
-    taken, and no others; `fault` says why they could not be read, where these are Istio's defaults
-    for that.
+    if none is. `istio` is the Istio that has these settings, and `revision` the label of its
+    istiod; "" where that is not known. `notes` say why these settings were taken, and no others;
+    `fault` says why they could not be read, where these are Istio's defaults for that.
     """
 
     root_namespace: str = "istio-system"
@@ -69,6 +69,7 @@ class MeshConfig:
     unread: tuple[tuple[str, str], ...] = ()
     several_clusters: str = ""
     istio: Istio = field(default=Istio())
+    revision: str = ""
     notes: tuple[str, ...] = field(default=(), compare=False)
     fault: str = field(default="", compare=False)
 

@@ -14,6 +14,8 @@ from kubectl_mesh.mesh.workloads import WORKLOAD_KINDS, pod_spec
 
 DEFAULT = "default"
 """The revision that `istio-injection: enabled` selects, and whose ConfigMap is `istio`."""
+TAG = "istio.io/tag"
+"""The label of what makes a revision tag: a webhook, and a Service since 1.28."""
 APP = "app"
 NAMES = ("istiod", "pilot")
 """The values of the label `app` that istiod's Deployments have; the second is of Istio 1.4."""
@@ -21,7 +23,11 @@ _CONTAINER = "discovery"
 _SHAPE = {
     "metadata": {"namespace": str, "labels": {"*": str}},
     "spec": {
-        "template": {"spec": {"containers": [{"image": str, "env": [{"name": str, "value": str}]}]}}
+        "template": {
+            "spec": {
+                "containers": [{"name": str, "image": str, "env": [{"name": str, "value": str}]}]
+            }
+        }
     },
 }
 
@@ -65,25 +71,57 @@ def control_plane(deployment: Any) -> ControlPlane:
     )
 
 
-def control_planes(resources: Iterable[Resource]) -> list[ControlPlane]:
-    """Those of the Deployments of istiod among resources."""
-    return [
-        control_plane(
-            {**each.data, "metadata": {"namespace": each.namespace, "labels": {**each.labels}}}
-        )
-        for each in resources
-        if each.kind == "Deployment" and each.labels.get(APP) in NAMES
-    ]
+@dataclass(frozen=True)
+class ControlPlanes:
+    """The istiods of a mesh, and by revision tag, the revision that it stands for.
 
-
-def istio_of(planes: Sequence[ControlPlane], revision: str) -> Istio | None:
-    """The Istio of a revision, or that of all istiods where none is of the revision.
-
-    None where there is none, and where it is not one Istio.
+    `unknown` says why they could not be read; "" where they could.
     """
-    chosen = [each for each in planes if (each.revision or DEFAULT) == revision] or planes
-    found = [each.istio for each in chosen]
-    return found[0] if found and all(each == found[0] for each in found) else None
+
+    planes: Sequence[ControlPlane] = ()
+    tags: Mapping[str, str] = field(default_factory=dict)
+    unknown: str = ""
+
+    def revision_of(self, name: str) -> str:
+        """The revision that a namespace or a pod selects by a name, which may be a revision tag."""
+        return self.tags.get(name, name)
+
+    def has(self, revision: str) -> bool:
+        """Whether there is an istiod whose label says that revision."""
+        return any(each.revision == revision for each in self.planes)
+
+    def may_have_tags(self, selected: Iterable[str]) -> bool:
+        """Whether some of the names that are selected are no revisions: they may be tags."""
+        known = {each.revision or DEFAULT for each in self.planes}
+        return bool(known) and not known.issuperset(selected)
+
+    def istio_of(self, revision: str) -> Istio | None:
+        """The Istio of a revision, or that of all istiods where none is of the revision.
+
+        None where there is none, and where it is not one Istio.
+        """
+        chosen = [each for each in self.planes if (each.revision or DEFAULT) == revision]
+        found = [each.istio for each in chosen or self.planes]
+        return found[0] if found and all(each == found[0] for each in found) else None
+
+
+def control_planes(resources: Iterable[Resource]) -> ControlPlanes:
+    """Those of the Deployments of istiod among resources, with the tags that Services make."""
+    planes, labels = [], []
+    for each in resources:
+        if each.labels.get(APP) not in NAMES:
+            continue
+        if each.kind == "Deployment":
+            metadata = {"namespace": each.namespace, "labels": {**each.labels}}
+            planes.append(control_plane({**each.data, "metadata": metadata}))
+        elif each.kind == "Service":
+            labels.append(each.labels)
+    return ControlPlanes(planes, revision_tags(labels))
+
+
+def revision_tags(labels: Iterable[Mapping[str, str]]) -> Mapping[str, str]:
+    """By tag, the revision that it stands for, of the labels of what makes revision tags."""
+    return {each[TAG]: each[REVISION] for each in labels if each.get(TAG) and each.get(REVISION)}
 
 
 def istio_of_proxies(resources: Iterable[Resource]) -> Istio | None:

@@ -17,11 +17,11 @@ from kubectl_mesh.mesh.config import MeshConfig
 from kubectl_mesh.mesh.destination_rules import DestinationRules
 from kubectl_mesh.mesh.gateways import Gateways
 from kubectl_mesh.mesh.hosts import namespace_of
-from kubectl_mesh.mesh.injection import NEVER_INJECTED, has_sidecar, is_gateway
+from kubectl_mesh.mesh.injection import NEVER_INJECTED, REVISION, has_sidecar, is_gateway
 from kubectl_mesh.mesh.nginx_pods import NginxPod, nginx_pods
 from kubectl_mesh.mesh.registry import Registry, Service
 from kubectl_mesh.mesh.resource import Resource, ResourceId, Unreadable
-from kubectl_mesh.mesh.schema import KUBERNETES_GATEWAY, kind_of
+from kubectl_mesh.mesh.schema import ISTIO, KINDS, KUBERNETES_GATEWAY, kind_of
 from kubectl_mesh.mesh.sidecars import Sidecars
 from kubectl_mesh.mesh.unread import Unread
 from kubectl_mesh.mesh.versions import Istio
@@ -103,10 +103,25 @@ class Snapshot:
 
     @cached_property
     def _by_kind(self) -> Mapping[str, tuple[Resource, ...]]:
+        others = {each.id for each in self.of_other_revisions}
         grouped: dict[str, list[Resource]] = defaultdict(list)
         for resource in self._by_id.values():
-            grouped[resource.kind].append(resource)
+            if resource.id not in others:
+                grouped[resource.kind].append(resource)
         return {kind: tuple(members) for kind, members in grouped.items()}
+
+    @cached_property
+    def of_other_revisions(self) -> tuple[Resource, ...]:
+        """Istio's objects that only istiods of other revisions read, by their label istio.io/rev.
+
+        As LabelsInRevision of istiod. Nothing else here tells of them but `get` and `everything`.
+        """
+        ours = self.config.revision
+        return tuple(
+            each
+            for each in self._by_id.values()
+            if ours and each.labels.get(REVISION, ours) != ours and KINDS[each.kind].group == ISTIO
+        )
 
     def __len__(self) -> int:
         return len(self._by_id)

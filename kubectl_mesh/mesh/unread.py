@@ -18,7 +18,7 @@ from functools import cached_property
 from typing import Any
 
 from kubectl_mesh.mesh.hosts import HostMap, overlap
-from kubectl_mesh.mesh.injection import GATEWAY_NAMES
+from kubectl_mesh.mesh.injection import GATEWAY_NAMES, REVISION
 from kubectl_mesh.mesh.resource import Resource, ResourceId
 from kubectl_mesh.mesh.schema import GATEWAY_API, ISTIO, KUBERNETES_GATEWAY
 
@@ -68,7 +68,12 @@ def _filled(value: Any, field: str) -> Any:
     return {**_DEFAULTS.get(field, {}), **stated}
 
 
-def told(resources: Iterable[Resource]) -> Iterator[str]:
+def not_of_revision(revision: str) -> str:
+    """Why an object of another revision is not followed."""
+    return f"not of revision {revision}, which was looked at (label {REVISION})"
+
+
+def told(resources: Iterable[Resource], why: str = REASON) -> Iterator[str]:
     """The objects, counted and named, a line for each namespace."""
     grouped: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
     for each in resources:
@@ -76,17 +81,17 @@ def told(resources: Iterable[Resource]) -> Iterator[str]:
             grouped[each.namespace][each.id.api_kind].add(each.name)
     for namespace, kinds in sorted(grouped.items()):
         counted = [_counted(kind, sorted(names)) for kind, names in sorted(kinds.items())]
-        yield f"namespace {namespace}: {', '.join(counted)}: {REASON}"
+        yield f"namespace {namespace}: {', '.join(counted)}: {why}"
 
 
-def summed_up(resources: Iterable[Resource]) -> str:
+def summed_up(resources: Iterable[Resource], why: str = REASON) -> str:
     """The objects of all namespaces, counted and named, in one line; "" for none."""
     grouped: dict[str, set[str]] = defaultdict(set)
     for each in resources:
         if each.namespace:
             grouped[each.id.api_kind].add(f"{each.namespace}/{each.name}")
     counted = [_counted(kind, sorted(names)) for kind, names in sorted(grouped.items())]
-    return f"{', '.join(counted)}: {REASON}" if counted else ""
+    return f"{', '.join(counted)}: {why}" if counted else ""
 
 
 def _counted(kind: str, names: Sequence[str]) -> str:

@@ -84,6 +84,8 @@ def examine_all(
     skipped: dict[tuple[str, str], Skipped] = {}
     found: dict[tuple[object, ...], list[Finding]] = {}
     in_scope: list[Resource] = []
+    not_read: list[Resource] = []
+    code = km900_unreadable_input.RULE.code
     for root, snapshot in meshes.items():
         findings = _findings(snapshot, rules, skipped, crashes)
         kept: dict[tuple[str, ResourceId, Path, str], Finding] = {}
@@ -98,10 +100,13 @@ def examine_all(
                 replace(finding, roots=(root,) if root else ())
             )
         in_scope += [each for each in snapshot.everything() if _within(each, namespaces)]
-    code = km900_unreadable_input.RULE.code
-    not_read = [each for each in in_scope if each.kind in unread.KINDS]
-    examined = len(in_scope) - len(not_read)
-    for reason in unread.told(not_read):
+        others = [each for each in snapshot.of_other_revisions if _within(each, namespaces)]
+        not_read += others
+        for reason in unread.told(others, unread.not_of_revision(snapshot.config.revision)):
+            skipped[code, reason] = Skipped(code, reason, False, unread=True)
+    not_followed = [each for each in in_scope if each.kind in unread.KINDS]
+    examined = len(in_scope) - len(not_followed) - len(not_read)
+    for reason in unread.told(not_followed):
         skipped[code, reason] = Skipped(code, reason, False, unread=True)
     if not examined:
         skipped = {

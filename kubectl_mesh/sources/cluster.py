@@ -24,8 +24,8 @@ import re
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import Any
 
 from kubectl_mesh.errors import ClusterError, Forbidden, NotInstalled, UsageError
@@ -38,7 +38,7 @@ from kubectl_mesh.kube.managed_fields import LAST_APPLIED
 from kubectl_mesh.kube.workers import in_parallel
 from kubectl_mesh.mesh import unread
 from kubectl_mesh.mesh.config import MeshConfig
-from kubectl_mesh.mesh.control_planes import ControlPlane
+from kubectl_mesh.mesh.control_planes import ControlPlanes
 from kubectl_mesh.mesh.objects import as_resource
 from kubectl_mesh.mesh.resource import Path, Resource, ResourceId, Unreadable
 from kubectl_mesh.mesh.schema import KINDS, Kind
@@ -53,7 +53,7 @@ from kubectl_mesh.sources.config import (
     is_mesh_config,
     selected_revisions,
 )
-from kubectl_mesh.sources.istiods import read_control_planes
+from kubectl_mesh.sources.istiods import read_control_planes, with_tags
 from kubectl_mesh.sources.overlay import lay_over
 from kubectl_mesh.sources.references import (
     CONFIG_KINDS,
@@ -150,15 +150,16 @@ def load(
     client = Client(connect(options))
     with collector_paused(), ThreadPoolExecutor(1) as beside:
         reader = _Reader(client, progress)
-        loading = _Loading(reader, kinds, hosts, config, istio)
+        chosen = [KINDS[name] for name in KINDS if name in kinds]
+        reader.discover(chosen)
         planes = beside.submit(read_control_planes, client)
+        loading = _Loading(reader, chosen, hosts, planes, config, istio)
         if namespaces is None:
             loading.read_all()
         else:
             asked = {*namespaces, *(found.namespace for found in manifests if found.namespace)}
             loading.read_some(frozenset(asked), frozenset(namespaces), manifests)
-        loading.take_istio(planes)
-    return loading.state()
+        return loading.state()
 
 
 class _Reader:
@@ -292,15 +293,17 @@ class _Loading:
     def __init__(
         self,
         reader: _Reader,
-        kinds: Collection[str],
+        kinds: Sequence[Kind],
         hosts: Collection[str],
+        planes: Future[ControlPlanes],
         config: MeshConfig | None,
         istio: Istio | None,
     ) -> None:
         self._reader = reader
+        self._future_planes = planes
         self._given_istio = istio
         self._hosts = hosts
-        self._kinds = [KINDS[name] for name in KINDS if name in kinds]
+        self._kinds = kinds
         self._given_config = config
         self._found: dict[ResourceId, Resource] = {}
         self._missing: dict[tuple[str, str | None], str] = {}
@@ -311,19 +314,25 @@ class _Loading:
         self._something_read = False
         self._pods_anywhere = True
         self._refusals: list[ClusterError] = []
-        self._planes: Sequence[ControlPlane] = ()
-        self._istio_unknown = ""
-        reader.discover(self._kinds)
+        self._tags_read = False
+
+    @cached_property
+    def _planes(self) -> ControlPlanes:
+        try:
+            return self._future_planes.result()
+        except ClusterError as problem:
+            return ControlPlanes(unknown=f"deployments of istiod cannot be listed: {problem}")
 
     @property
     def config(self) -> MeshConfig:
-        found = find_mesh_config(self._found.values(), self._asked, self._planes, self._given_istio)
-        given = found
-        if self._given_config is not None:
-            given = self._given_config.run_by(found.istio)
-        if found.istio.origin or not self._istio_unknown:
-            return given
-        return replace(given, notes=(*given.notes, self._istio_unknown))
+        """The settings of the mesh, of what has been read."""
+        return find_mesh_config(
+            self._found.values(),
+            self._asked,
+            self._planes,
+            self._given_istio,
+            self._given_config,
+        )
 
     def state(self) -> ClusterState:
         return ClusterState(
@@ -345,16 +354,6 @@ class _Loading:
                 self._note(job, None, problem)
         self._read_settings_of_revisions()
         self._check_something_read("in all namespaces: name one with -n")
-
-    def take_istio(self, planes: Future[list[ControlPlane]]) -> None:
-        """Learns which Istio it is, of istiod."""
-        try:
-            self._planes = planes.result()
-        except ClusterError as problem:
-            self._istio_unknown = (
-                f"Istio's version is not known: deployments of istiod cannot be listed: {problem}; "
-                f"{Istio().text} was assumed (--istio-version names another)"
-            )
 
     def read_some(
         self, asked: frozenset[str], named: frozenset[str], manifests: Sequence[Resource]
@@ -429,8 +428,11 @@ class _Loading:
 
     def _read_settings_of_revisions(self) -> None:
         """Reads the settings of the revisions that namespaces select, once that is known."""
-        selected = selected_revisions(self._found.values()).values()
-        names = {config_map_of(revision) for revisions in selected for revision in revisions}
+        selected = set().union(*selected_revisions(self._found.values()).values())
+        if not self._tags_read and self._planes.may_have_tags(selected):
+            self._tags_read = True
+            self._planes = with_tags(self._planes, self._reader.client)
+        names = {config_map_of(self._planes.revision_of(name)) for name in selected}
         names -= self._settings_read
         self._settings_read |= names
         jobs = [job for name in sorted(names) for job in self._config_job(None, name)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,9 +11,8 @@ from kubectl_mesh.errors import InputError
 from kubectl_mesh.mesh.config import MeshConfig
 from kubectl_mesh.mesh.control_planes import (
     DEFAULT,
-    ControlPlane,
+    ControlPlanes,
     control_planes,
-    istio_of,
     istio_of_proxies,
 )
 from kubectl_mesh.mesh.injection import INJECTION, REVISION
@@ -78,7 +77,7 @@ def config_map_of(revision: str) -> str:
 
 
 def selected_revisions(resources: Iterable[Resource]) -> Mapping[str, frozenset[str]]:
-    """The revisions that each namespace selects, by its labels or, if it has none, its pods'."""
+    """The revisions, or tags, that each namespace selects, by its labels or else its pods'."""
     by_namespace: dict[str, str] = {}
     by_pods: dict[str, set[str]] = defaultdict(set)
     for resource in resources:
@@ -99,56 +98,66 @@ def selected_revisions(resources: Iterable[Resource]) -> Mapping[str, frozenset[
 def find_mesh_config(
     resources: Iterable[Resource],
     namespaces: Collection[str] | None = None,
-    planes: Collection[ControlPlane] | None = None,
+    planes: ControlPlanes | None = None,
     given: Istio | None = None,
+    settings: MeshConfig | None = None,
 ) -> MeshConfig:
     """The MeshConfig of the revision that some namespaces (None: all) select.
 
     It is in the ConfigMap `istio`, or `istio-REVISION`. Where they select several, it is that of
-    most of them; a single one counts in any case; without any it is Istio's defaults. The Istio is
-    that of the revision among `planes` (None: those among the resources), or of proxies, unless its
-    release is `given`. `notes` of it say what was assumed.
+    most of them; a single one counts in any case; without any it is Istio's defaults. `settings`
+    take the place of all these. The Istio is that of the revision among `planes` (None: those among
+    the resources), or of proxies, unless its release is `given`. `notes` say what was assumed.
     """
     resources = [each for each in resources if kind_of(each.api_version, each.kind)]
     known = _settings(resources)
+    planes = planes or control_planes(resources)
     wanted: dict[str, set[str]] = defaultdict(set)
     for namespace, revisions in selected_revisions(resources).items():
         if namespaces is None or namespace in namespaces:
             for revision in revisions:
-                wanted[revision].add(namespace)
+                wanted[planes.revision_of(revision)].add(namespace)
     revision = min(
         known or wanted or [DEFAULT],
         key=lambda name: (-len(wanted.get(name, ())), name != DEFAULT, name),
     )
     used = known.get(revision)
-    planes = control_planes(resources) if planes is None else [*planes]
-    istio = istio_of(planes, revision) or Istio()
+    istio = planes.istio_of(revision) or Istio()
     if given or not istio.origin:
         release = given or istio_of_proxies(resources) or Istio()
         istio = replace(release, settings=istio.settings)
-    notes = [*_notes(used, known, wanted)] if used else []
+    notes = [*_notes(used, known, wanted)] if used and settings is None else []
     notes += [] if given else _notes_of_istio(planes, revision, wanted, istio)
-    config = replace(used.config if used else MeshConfig(), notes=tuple(notes))
+    if planes.unknown and not istio.origin:
+        notes.append(
+            f"Istio's version is not known: {planes.unknown}; {istio.text} was assumed "
+            "(--istio-version names another)"
+        )
+    config = replace(
+        settings or (used.config if used else MeshConfig()),
+        revision=revision if planes.has(revision) else "",
+        notes=tuple(notes),
+    )
     return config.run_by(istio)
 
 
 def _notes_of_istio(
-    planes: Sequence[ControlPlane],
+    planes: ControlPlanes,
     revision: str,
     wanted: Mapping[str, Collection[str]],
     used: Istio,
 ) -> Iterator[str]:
     """Says so where other namespaces have another Istio, and where the release is assumed."""
-    if planes and not used.origin:
+    if planes.planes and not used.origin:
         named = sorted(
-            {f"{each.revision or DEFAULT} ({each.version or 'no tag'})" for each in planes}
+            {f"{each.revision or DEFAULT} ({each.version or 'no tag'})" for each in planes.planes}
         )
         yield (
             f"the release of Istio of revision {revision} is not known: there are "
             f"{', '.join(named)}; {used.text} was assumed (--istio-version names another)"
         )
     for other, namespaces in sorted(wanted.items()):
-        istio = istio_of(planes, other)
+        istio = planes.istio_of(other)
         if other != revision and istio is not None and istio != used:
             yield (
                 f"{_who(namespaces, other)}, which is Istio {istio.text}: Istio {used.text} of "

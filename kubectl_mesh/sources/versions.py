@@ -27,6 +27,6 @@ def versions(options: ClusterOptions) -> Versions:
     found = client.get("/version").get("gitVersion")
     kubernetes = found if isinstance(found, str) and found else "of no known version"
     try:
-        return Versions(kubernetes, read_control_planes(client))
+        return Versions(kubernetes, read_control_planes(client).planes)
     except ClusterError as error:
         return Versions(kubernetes, (), str(error))

@@ -235,11 +235,13 @@ def _kind(group: str, plural: str) -> str:
 
 
 def _selecting(text: str) -> Callable[[Mapping[str, str]], bool]:
-    """What a label selector (`a=b,c=d`, or one `a in (b,c)`) says of an object's labels."""
+    """What a label selector says of an object's labels: `a=b,c=d`, one `a in (b,c)`, or `a`."""
     key, is_set, values = text.partition(" in ")
     if is_set:
         among = values.strip("()").split(",")
         return lambda labels: labels.get(key) in among
+    if text and "=" not in text:
+        return lambda labels: text in labels
     wanted = dict(part.split("=") for part in text.split(",") if part)
     return lambda labels: wanted.items() <= labels.items()
 

@@ -9,9 +9,9 @@ import pytest
 from kubectl_mesh.mesh.config import MeshConfig
 from kubectl_mesh.mesh.control_planes import (
     ControlPlane,
+    ControlPlanes,
     control_plane,
     control_planes,
-    istio_of,
     istio_of_proxies,
 )
 from kubectl_mesh.mesh.objects import as_resource
@@ -108,7 +108,7 @@ def test_settings_and_revision_of_an_istiod() -> None:
     item = deployment(
         "docker.io/istio/pilot:1.27.1", "canary", PILOT_UNIFIED_SIDECAR_SCOPE="false", OTHER="x"
     )
-    (found,) = control_planes([resource(item)])
+    (found,) = control_planes([resource(item)]).planes
     assert found == control_plane(item)
     assert (found.revision, found.version) == ("canary", "1.27.1")
     assert (found.istio.release, found.istio.has(ONE_NAMESPACE)) == ((1, 27), False)
@@ -119,7 +119,7 @@ def test_settings_and_revision_of_an_istiod() -> None:
 def test_other_deployments_are_no_istiod() -> None:
     item = deployment("nginx:1.27.1")
     item["metadata"]["labels"] = {"app": "web"}
-    assert control_planes([resource(item)]) == []
+    assert control_planes([resource(item)]).planes == []
 
 
 OLD, NEW, NONE = (
@@ -145,7 +145,7 @@ OLD, NEW, NONE = (
 def test_the_istio_of_a_revision(
     planes: list[ControlPlane], revision: str, release: tuple[int, int] | None
 ) -> None:
-    found = istio_of(planes, revision)
+    found = ControlPlanes(planes).istio_of(revision)
     assert (found.release if found else None) == release
 
 

@@ -17,7 +17,9 @@ from typing import Any
 import pytest
 
 from kubectl_mesh.cli import main
+from kubectl_mesh.sources.cluster import ClusterOptions, load
 
+from .apiserver import ApiServer
 from .debug_pages import debug_pages
 from .envoy import Proxy
 from .istiod import Istiod
@@ -92,6 +94,42 @@ def shop(
         kubectl.chmod(0o755)
         monkeypatch.setenv("KUBECTL_PATH", str(kubectl))
         yield found
+
+
+def test_a_revision_tag_of_a_webhook(apiserver: ApiServer, namespace: str) -> None:
+    """As before 1.28, where a tag has no Service."""
+    container = {"name": "discovery", "image": "istio/pilot:1.27.1"}
+    labels = {"app": "istiod", "istio.io/rev": "1-27"}
+    template = {"metadata": {"labels": labels}, "spec": {"containers": [container]}}
+    istiod = {"name": "istiod-1-27", "namespace": namespace, "labels": labels}
+    webhook = {"name": "istio-revision-tag-prod"}
+    webhook["labels"] = {"istio.io/tag": "prod", "istio.io/rev": "1-27"}
+    named = {"istio.io/rev": "prod"}
+    made = [
+        {
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": istiod,
+            "spec": {"selector": {"matchLabels": labels}, "template": template},
+        },
+        {
+            "apiVersion": "admissionregistration.k8s.io/v1",
+            "kind": "MutatingWebhookConfiguration",
+            "metadata": webhook,
+        },
+    ]
+    for each in made:
+        apiserver.apply(each)
+    path = f"/api/v1/namespaces/{namespace}"
+    change = {"metadata": {"labels": named}}
+    apiserver.request("PATCH", path, change, content_type="application/merge-patch+json")
+    options = ClusterOptions(kubeconfig=str(apiserver.kubeconfig))
+    try:
+        config = load(options, ["Namespace"], [namespace]).config
+    finally:
+        for each in made:
+            apiserver.delete(each)
+    assert (config.revision, config.notes) == ("1-27", ())
 
 
 def objects(version: str, **labels: str) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import yaml
 
 from kubectl_mesh.cli import main
 from kubectl_mesh.mesh.versions import ONE_NAMESPACE, Istio
@@ -203,6 +204,92 @@ def test_the_istio_of_the_revision(
     assert config.istio.settings == (
         {"PILOT_UNIFIED_SIDECAR_SCOPE": "false"} if is_switched else {}
     )
+
+
+TAGGED = """\
+---
+apiVersion: v1
+kind: Service
+metadata:
+  name: istiod-revision-tag-%s
+  namespace: istio-system
+  labels: {app: istiod, istio.io/tag: %s, istio.io/rev: 1-27}
+"""
+REVISIONS = (ISTIOD % ("x", "default", "1.26.1", "")) + (ISTIOD % ("y", "1-27", "1.27.1", ""))
+
+
+@pytest.mark.parametrize(
+    ("parts", "revision"),
+    [
+        ([NAMESPACE % ("a", TAG), TAGGED % ("prod", "prod")], "1-27"),
+        ([POD % ("a", "prod"), TAGGED % ("prod", "prod")], "1-27"),
+        ([NAMESPACE % ("a", ENABLED), TAGGED % ("prod", "prod")], "default"),
+        ([NAMESPACE % ("a", ENABLED), TAGGED % ("default", "default")], "1-27"),
+    ],
+)
+def test_a_revision_tag_stands_for_its_revision(
+    parts: Sequence[str], revision: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text("".join([BOTH, REVISIONS, *parts]))
+    config = find_mesh_config(files.load([str(path)])[0])
+    release, export = ((1, 27), "new") if revision == "1-27" else ((1, 26), "old")
+    assert (config.revision, config.istio.release, config.notes) == (revision, release, ())
+    assert config.virtual_service_export == (export,)
+
+
+LABELLED = """---
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: a}
+spec: {ports: [{name: http, port: 80}], selector: {app: web}}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: web, namespace: a, labels: {istio.io/rev: %s}}
+spec: {hosts: [web], http: [{name: ours, route: [{destination: {host: web}}]}]}
+"""
+
+
+@pytest.mark.parametrize(
+    ("istiods", "label", "is_read"),
+    [
+        (REVISIONS, "1-27", False),
+        (REVISIONS, "default", True),
+        ("", "1-27", True),
+        (REVISIONS.replace("istio.io/rev: default", "x: y"), "1-27", True),
+    ],
+)
+def test_what_only_another_revision_reads(
+    istiods: str, label: str, is_read: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An istiod without a revision reads all."""
+    path = tmp_path / "a.yaml"
+    path.write_text("".join([OTHER, istiods, NAMESPACE % ("a", ENABLED), LABELLED % label]))
+    look = ("-f", str(path), "-n", "a")
+    main(["route", "http://web", *look, "-o", "json"])
+    said = capsys.readouterr()
+    assert ("ours" in said.out) is is_read
+    named = "VirtualService (a/web): not of revision default, which was looked at"
+    assert (named in said.err) is not is_read
+    main(["doctor", *look])
+    said = capsys.readouterr()
+    named = "1 VirtualService (web): not of revision default"
+    assert (named in " ".join(said.out.split())) is not is_read
+
+
+def test_the_revision_tags_of_a_cluster(tmp_path: Path) -> None:
+    with FakeApiServer() as fake:
+        live = Cluster(fake, tmp_path)
+        path = tmp_path / "a.yaml"
+        path.write_text(REVISIONS + NAMESPACE % ("a", TAG) + TAGGED % ("prod", "prod"))
+        for each in filter(None, yaml.safe_load_all(path.read_text())):
+            live.add(each)
+        live.add(thing("ConfigMap", "istio-1-27", "istio-system", data={"mesh": NEW}))
+        for namespaces in (None, {"a"}):
+            config = live.load(["Service", "Namespace"], namespaces).config
+            assert (config.revision, config.istio.release) == ("1-27", (1, 27))
+            assert (config.virtual_service_export, config.notes) == (("new",), ())
 
 
 def test_what_is_of_no_known_kind_says_nothing(tmp_path: Path) -> None:
