@@ -21,10 +21,10 @@ import urllib3
 from kubectl_mesh.errors import ClusterError, MeshError
 from kubectl_mesh.kube.http import Client
 from kubectl_mesh.kube.kubeconfig import ClusterOptions
-from kubectl_mesh.mesh.injection import REVISION
 
 PORT = 15014
 _ISTIO = ".istio.io"
+_REVISION = "istio.io/rev"
 _TIMEOUT = urllib3.Timeout(connect=5.0, read=10.0)
 _LONGEST = 15.0
 """Seconds that a page may take."""
@@ -148,7 +148,7 @@ def forwarded(
         yield [
             Istiod(
                 exits.enter_context(_forward(options, namespace, str(pod["name"]))),
-                (pod.get("labels") or {}).get(REVISION),
+                (pod.get("labels") or {}).get(_REVISION),
             )
             for pod in running
         ]

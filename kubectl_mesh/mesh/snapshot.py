@@ -87,7 +87,18 @@ class Snapshot:
             if earlier is not None:
                 replaced.setdefault(resource.id, []).append(earlier)
             by_id[resource.id] = resource
-        self._by_id = by_id
+        ours = self.config.revision
+        apart = {
+            key: each
+            for key, each in by_id.items()
+            if ours and each.labels.get(REVISION, ours) != ours and KINDS[each.kind].group == ISTIO
+        }
+        self._by_id = {key: each for key, each in by_id.items() if key not in apart}
+        self.of_other_revisions = tuple(apart.values())
+        """Istio's objects that only istiods of other revisions read, by their label istio.io/rev.
+
+        As LabelsInRevision of istiod. Only `everything` tells of them besides.
+        """
         self.replaced: Mapping[ResourceId, Sequence[Resource]] = replaced
         """By id, the resources of the input that a later one of the same id replaces."""
 
@@ -103,28 +114,13 @@ class Snapshot:
 
     @cached_property
     def _by_kind(self) -> Mapping[str, tuple[Resource, ...]]:
-        others = {each.id for each in self.of_other_revisions}
         grouped: dict[str, list[Resource]] = defaultdict(list)
         for resource in self._by_id.values():
-            if resource.id not in others:
-                grouped[resource.kind].append(resource)
+            grouped[resource.kind].append(resource)
         return {kind: tuple(members) for kind, members in grouped.items()}
 
-    @cached_property
-    def of_other_revisions(self) -> tuple[Resource, ...]:
-        """Istio's objects that only istiods of other revisions read, by their label istio.io/rev.
-
-        As LabelsInRevision of istiod. Nothing else here tells of them but `get` and `everything`.
-        """
-        ours = self.config.revision
-        return tuple(
-            each
-            for each in self._by_id.values()
-            if ours and each.labels.get(REVISION, ours) != ours and KINDS[each.kind].group == ISTIO
-        )
-
     def __len__(self) -> int:
-        return len(self._by_id)
+        return len(self._by_id) + len(self.of_other_revisions)
 
     def of(self, kind: str) -> tuple[Resource, ...]:
         """Every resource of a kind, in order of input."""
@@ -133,8 +129,13 @@ class Snapshot:
     def get(self, kind: str, namespace: str, name: str) -> Resource | None:
         return self._by_id.get(ResourceId(kind, namespace, name))
 
-    def everything(self) -> Iterable[Resource]:
+    def read(self) -> Iterable[Resource]:
+        """Every resource but those that only istiods of other revisions read."""
         return self._by_id.values()
+
+    def everything(self) -> Iterable[Resource]:
+        """Every resource of the input."""
+        return (*self.read(), *self.of_other_revisions)
 
     @cached_property
     def gaps(self) -> tuple[str, ...]:

@@ -36,7 +36,7 @@ _PORTS = 65536
 
 def changed(before: Snapshot, after: Snapshot, kinds: Collection[str] = KINDS) -> list[ResourceId]:
     """The objects that are not the same to routing in two states."""
-    one, other = ({each.id: each for each in snapshot.everything()} for snapshot in (before, after))
+    one, other = ({each.id: each for each in snapshot.read()} for snapshot in (before, after))
     written_anew = [
         key
         for key in dict.fromkeys((*one, *other))
@@ -191,7 +191,7 @@ def not_compared(scope: Scope) -> Iterator[str]:
                     told = dotted(("spec", *path))
                     yield f"{key}: {told} is not the same in both states, and is not compared"
     for key in dict.fromkeys(
-        each.id for state in scope.snapshots for each in state.everything() if each.faults
+        each.id for state in scope.snapshots for each in state.read() if each.faults
     ):
         states = [state.get(key.kind, key.namespace, key.name) for state in scope.snapshots]
         for found in states:

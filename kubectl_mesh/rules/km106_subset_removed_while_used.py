@@ -25,8 +25,8 @@ def check(snapshot: Snapshot) -> Iterator[Finding | Skip]:
             if rule is None:
                 continue
             user = virtual_service.resource
-            after = snapshot.virtual_services.by_name[user.namespace, user.name]
-            changed = not any(
+            after = snapshot.virtual_services.by_name.get((user.namespace, user.name))
+            changed = after is None or not any(
                 (later.host, later.subset) == (host, subset) and not later.idle
                 for later in after.destinations
             )

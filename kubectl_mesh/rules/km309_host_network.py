@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from kubectl_mesh.mesh.injection import INJECT, is_gateway, wants_sidecar
+from kubectl_mesh.mesh.injection import INJECT, REVISION, is_gateway, wants_sidecar
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.mesh.workloads import WORKLOAD_KINDS, Workload
 from kubectl_mesh.rules.rule import Finding, Rule, Severity
-
-REVISION = "istio.io/rev"
 
 
 def check(snapshot: Snapshot) -> Iterator[Finding]:

@@ -7,8 +7,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from kubectl_mesh.changes.change_set import Ready, Step
 from kubectl_mesh.changes.rollout import Plan, Unwanted, Wanted, plan
+from kubectl_mesh.mesh.config import MeshConfig
 from kubectl_mesh.mesh.resource import Resource
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.rules.repair import Then
@@ -65,8 +68,9 @@ def planned(
     allow_empty: bool = False,
     allow_broken: bool = False,
     lost: Mapping[str, Any] | None = None,
+    config: MeshConfig | None = None,
 ) -> Plan:
-    mesh = snapshot(*copy.deepcopy([*live]), live=True)
+    mesh = snapshot(*copy.deepcopy([*live]), live=True, config=config)
     wanted = [_wanted(mesh, each) for each in snapshot(*copy.deepcopy([*manifests])).everything()]
     unwanted = [
         Unwanted(each, str(each), each.raw)
@@ -668,6 +672,18 @@ def test_a_backend_that_goes_or_is_not_there_is_refused() -> None:
     assert planned([http_route("none")]).refusals[0].endswith("Service a/none, which is not there")
     assert planned([http_route("none")], allow_broken=True).refusals == ()
     assert planned([rule("v1", "v2")], live=[*LIVE, http_route("none")]).refusals == ()
+
+
+@pytest.mark.parametrize("label", ["canary", "default"])
+def test_what_another_revision_reads_was_not_looked_at(label: str) -> None:
+    made = virtual_service("web", ["elsewhere"], to("web", "v1"))
+    made["metadata"]["labels"] = {"istio.io/rev": label}
+    risks = planned([made], config=MeshConfig(revision="default")).risks
+    unproved = (
+        "VirtualService a/web: not of revision default, which was looked at (label istio.io/rev): "
+        "it was not proved that none of its requests fails"
+    )
+    assert (unproved in risks) is (label == "canary")
 
 
 def test_a_route_that_may_decide_is_a_risk_for_its_hosts_alone() -> None:

@@ -86,20 +86,20 @@ def test_there_are_no_manifests_of_an_unknown_rule() -> None:
 
 
 class Recorder(Snapshot):
-    """A snapshot that notes in `read` which kinds it was asked for."""
+    """A snapshot that notes in `asked` which kinds it was asked for."""
 
     def __init__(self, file: Path, read: set[str], before: Snapshot | None = None) -> None:
         resources, unreadable = load([str(file)])
         config = find_mesh_config(resources)
         super().__init__(resources, config, unreadable=unreadable, before=before)
-        self.read = read
+        self.asked = read
 
     def of(self, kind: str) -> tuple[Resource, ...]:
-        self.read.add(kind)
+        self.asked.add(kind)
         return super().of(kind)
 
     def get(self, kind: str, namespace: str, name: str) -> Resource | None:
-        self.read.add(kind)
+        self.asked.add(kind)
         return super().get(kind, namespace, name)
 
 
