@@ -18,7 +18,7 @@ OLDEST: Release = (1, 22)
 """The oldest release that the model is held to; it answers for what is older, too."""
 _FALSE = ("0", "f", "F", "false", "FALSE", "False")
 """What Go takes for false; istiod uses its default for texts that it does not understand."""
-_RELEASE = re.compile(r"v?(\d+)\.(\d+)(?:[.-].*)?", re.ASCII)
+_RELEASE = re.compile(r"v?(1)\.(\d+)(?:[.-].*)?", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -203,7 +203,10 @@ def written(release: Release) -> str:
 
 
 def release_of(text: str) -> Release | None:
-    """The release of a version or of an image's tag (1.27, 1.27.3-distroless); None for none."""
+    """The release of a version or of an image's tag (1.27, 1.27.3-distroless); None for none.
+
+    Istio's have all been 1.x: other numbers are somebody's own.
+    """
     found = _RELEASE.fullmatch(text)
     return (int(found[1]), int(found[2])) if found else None
 
