@@ -1,13 +1,14 @@
 """Writes the documentation that is generated from the code: `python -m tests.docs`.
 
-That is docs/rules.md, the table of docs/istio-versions.md between its marks, and the output under
-each `$ kubectl mesh ...` of a console block in the README, in docs/routes.md, in docs/merging.md
-and in the pages of docs/how-to. With `--check` it writes nothing and exits with 1 where a page is
-not what it would write.
+That is docs/rules.md, the tables of docs/istio-versions.md and docs/architecture.md between their
+marks, and the output under each `$ kubectl mesh ...` of a console block in the README, in
+docs/routes.md, in docs/merging.md and in the pages of docs/how-to. With `--check` it writes nothing
+and exits with 1 where a page is not what it would write.
 """
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import shlex
@@ -65,11 +66,33 @@ def differences() -> str:
     return head + "\n".join(rows) + "\n"
 
 
-def with_differences(text: str) -> str:
-    """A page with that table between its marks."""
+def modules() -> str:
+    """A table for each package: its modules, and what their docstrings say of them.
+
+    Of rules/ without the rules themselves, which docs/rules.md has.
+    """
+    package = ROOT / "kubectl_mesh"
+    folders = sorted({file.parent for file in package.rglob("*.py")})
+    return "\n".join(filter(None, map(_modules_of, folders)))
+
+
+def _modules_of(folder: Path) -> str:
+    files = [file for file in sorted(folder.glob("*.py")) if not file.stem.startswith(("__", "km"))]
+    rows = [f"| `{file.name}` | {_summary(file)} |" for file in files]
+    name = folder.relative_to(ROOT).as_posix()
+    return "\n".join((f"| {name}/ | |", "|---|---|", *rows, "")) if rows else ""
+
+
+def _summary(file: Path) -> str:
+    text = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
+    return " ".join(text.partition("\n\n")[0].split())
+
+
+def between_marks(text: str, written: str) -> str:
+    """A page with what is written between its marks."""
     start, end = (f"<!-- {word} of what is written by `python -m tests.docs` -->" for word in _ENDS)
     before, _, rest = text.partition(f"{start}\n")
-    return f"{before}{start}\n\n{differences()}\n{end}{rest.partition(end)[2]}"
+    return f"{before}{start}\n\n{written}\n{end}{rest.partition(end)[2]}"
 
 
 def with_output(text: str) -> str:
@@ -92,12 +115,13 @@ def _output(command: str) -> str:
 def pages() -> Mapping[Path, str]:
     """Every generated page, with what it should hold."""
     docs = ROOT / "docs"
-    releases = docs / "istio-versions.md"
+    releases, architecture = docs / "istio-versions.md", docs / "architecture.md"
     written = [ROOT / "README.md", docs / "routes.md", docs / "merging.md"]
     written += sorted((docs / "how-to").glob("*.md"))
     return {
         docs / "rules.md": rules_page(),
-        releases: with_differences(releases.read_text(encoding="utf-8")),
+        releases: between_marks(releases.read_text(encoding="utf-8"), differences()),
+        architecture: between_marks(architecture.read_text(encoding="utf-8"), modules()),
         **{page: with_output(page.read_text(encoding="utf-8")) for page in written},
     }
 

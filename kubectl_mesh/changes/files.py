@@ -11,7 +11,7 @@ from pathlib import Path
 from kubectl_mesh.changes.atomic import replace_file
 from kubectl_mesh.changes.change_set import ChangeSet, Step, at_once
 from kubectl_mesh.changes.patch import operations_of
-from kubectl_mesh.changes.sources import at_sources, check_effects, including
+from kubectl_mesh.changes.rendered import at_sources, check_effects, including
 from kubectl_mesh.changes.text import NotEditable, edited, item, removed
 from kubectl_mesh.errors import InputError, MeshError
 from kubectl_mesh.mesh.resource import Path as FieldPath

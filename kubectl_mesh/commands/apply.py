@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from kubectl_mesh.changes.change_set import Step
 from kubectl_mesh.changes.journal import RESUME
 from kubectl_mesh.changes.patch import Conflict
-from kubectl_mesh.changes.rollout import Plan
 from kubectl_mesh.commands.changing import (
     add_apply_flags,
     add_force_live_flag,
@@ -42,6 +41,7 @@ from kubectl_mesh.mesh.resource import Resource, dotted
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.report.changes import live_diff, paint_diff, target_of
 from kubectl_mesh.report.table import place, wrap
+from kubectl_mesh.rollout.plan import Plan
 from kubectl_mesh.sources.context import namespace_on_disk
 from kubectl_mesh.sources.yaml import collector_paused
 from kubectl_mesh.term import COLOR_CHOICES, Paint, emit, safe, use_color, width
@@ -218,8 +218,8 @@ def _resume(args: argparse.Namespace, cluster: Cluster) -> int:
 
 
 def _plan(args: argparse.Namespace, cluster: Cluster) -> tuple[Snapshot, Plan]:
-    from kubectl_mesh.changes.desired import Desired
-    from kubectl_mesh.changes.rollout import plan
+    from kubectl_mesh.rollout.desired import Desired
+    from kubectl_mesh.rollout.plan import plan
 
     resources = _manifests(args)
     desired = Desired(cluster)
@@ -249,7 +249,7 @@ def _plan(args: argparse.Namespace, cluster: Cluster) -> tuple[Snapshot, Plan]:
 
 def _live(args: argparse.Namespace) -> Snapshot:
     """The whole mesh as it is. Raises Forbidden and Conflict where not all routes can be seen."""
-    from kubectl_mesh.changes.breakage import unseen
+    from kubectl_mesh.rollout.breakage import unseen
 
     live = whole_mesh(args)
     name_limits(live)

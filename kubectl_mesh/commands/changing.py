@@ -26,8 +26,8 @@ from kubectl_mesh.errors import Forbidden, UsageError
 from kubectl_mesh.flags import CLUSTER, again, duration
 from kubectl_mesh.mesh.resource import Resource
 from kubectl_mesh.mesh.snapshot import Snapshot
+from kubectl_mesh.proof.scope import KINDS as ROUTING_KINDS
 from kubectl_mesh.report.changes import FORMATS, live_diff, paint_diff
-from kubectl_mesh.routing.scope import KINDS as ROUTING_KINDS
 from kubectl_mesh.sources.files import STDIN
 from kubectl_mesh.sources.yaml import collector_paused
 from kubectl_mesh.term import Paint, emit, safe
@@ -246,7 +246,7 @@ def how_to_undo(args: argparse.Namespace, run: Run) -> str:
 
 def cures_of(snapshot: Snapshot, changes: ChangeSet) -> Sequence[str]:
     """What fails before a change set and not after it: to undo that is to have it fail again."""
-    from kubectl_mesh.changes.consequences import cures
+    from kubectl_mesh.rollout.consequences import cures
 
     if not {step.resource.kind for step in changes.steps} & set(ROUTING_KINDS):
         return ()
@@ -361,7 +361,7 @@ def check_consequences(args: argparse.Namespace, found: Run, *, back: bool) -> N
 
     And where that cannot be seen, Forbidden if nothing can. With --allow-broken it only says so.
     """
-    from kubectl_mesh.changes import breakage, consequences
+    from kubectl_mesh.rollout import breakage, consequences
 
     if not consequences.concerns_routes(found):
         return

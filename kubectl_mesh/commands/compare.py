@@ -23,9 +23,9 @@ from kubectl_mesh.flags import (
 )
 from kubectl_mesh.mesh.resource import Unreadable
 from kubectl_mesh.mesh.snapshot import Snapshot
+from kubectl_mesh.proof.compare import Comparison, compare
+from kubectl_mesh.proof.scope import KINDS
 from kubectl_mesh.report import Layout, comparison
-from kubectl_mesh.routing.compare import Comparison, compare
-from kubectl_mesh.routing.scope import KINDS
 from kubectl_mesh.sources.yaml import collector_paused
 from kubectl_mesh.term import emit, safe, use_color, width
 

@@ -8,9 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
-from kubectl_mesh.changes.assume import with_gateways
 from kubectl_mesh.changes.change_set import ChangeSet, Step
-from kubectl_mesh.changes.cure import Choice, Cure, Wishes, cure
 from kubectl_mesh.changes.files import FileChange
 from kubectl_mesh.changes.text import NotEditable
 from kubectl_mesh.commands.changing import (
@@ -29,6 +27,8 @@ from kubectl_mesh.commands.changing import (
 from kubectl_mesh.commands.doctor import RULES_MEANT, add_rule_flags, chosen_rules
 from kubectl_mesh.commands.inputs import name_limits, take_meshes
 from kubectl_mesh.errors import UsageError
+from kubectl_mesh.fixing.assumed_gateways import with_gateways
+from kubectl_mesh.fixing.cure import Choice, Cure, Wishes, cure
 from kubectl_mesh.flags import (
     CLUSTER,
     INPUT,
@@ -40,12 +40,12 @@ from kubectl_mesh.flags import (
 )
 from kubectl_mesh.mesh.resource import ResourceId
 from kubectl_mesh.mesh.snapshot import Snapshot
+from kubectl_mesh.proof.compare import compare
+from kubectl_mesh.proof.scope import KINDS as ROUTING_KINDS
 from kubectl_mesh.report import Layout
 from kubectl_mesh.report.changes import FORMATS
 from kubectl_mesh.report.comparison import render
 from kubectl_mesh.report.table import failures, place, unexamined, wrap
-from kubectl_mesh.routing.compare import compare
-from kubectl_mesh.routing.scope import KINDS as ROUTING_KINDS
 from kubectl_mesh.rules.examine import Report, examine_all
 from kubectl_mesh.rules.ignore import Ignores, Selectors
 from kubectl_mesh.rules.repair import ACCEPT_MTLS_OFF, ALL_RULES, UNSAFE, Repair, Then

@@ -6,14 +6,9 @@ import argparse
 import sys
 from collections.abc import Iterator, Sequence
 
-from kubectl_mesh.changes import outlook
-from kubectl_mesh.changes.assume import with_gateways
+from kubectl_mesh.changes.after import mesh_after
 from kubectl_mesh.changes.change_set import ChangeSet, change_set
 from kubectl_mesh.changes.files import FileChange
-from kubectl_mesh.changes.judgement import Judgement, judge
-from kubectl_mesh.changes.merge import Merge, Refusal, merge
-from kubectl_mesh.changes.mergeable import Candidate, bypassing, candidates, concerning
-from kubectl_mesh.changes.proof import gateways_not_seen
 from kubectl_mesh.changes.text import NotEditable
 from kubectl_mesh.commands.changing import (
     add_change_flags,
@@ -29,6 +24,8 @@ from kubectl_mesh.commands.changing import (
 )
 from kubectl_mesh.commands.inputs import is_on_disk, name_gaps, take_snapshot
 from kubectl_mesh.errors import MeshError, UsageError
+from kubectl_mesh.fixing.assumed_gateways import with_gateways
+from kubectl_mesh.fixing.moved_rules import gateways_not_seen
 from kubectl_mesh.flags import (
     CLUSTER,
     INPUT,
@@ -37,14 +34,17 @@ from kubectl_mesh.flags import (
     add_output_flags,
     again,
 )
+from kubectl_mesh.merging.candidates import Candidate, bypassing, candidates, concerning
+from kubectl_mesh.merging.meant import Judgement, judge
+from kubectl_mesh.merging.merge import Merge, Refusal, merge
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.mesh.virtual_services import VirtualService
+from kubectl_mesh.proof.compare import Comparison, compare
+from kubectl_mesh.proof.scope import KINDS as ROUTING_KINDS
 from kubectl_mesh.report import Layout
 from kubectl_mesh.report.changes import FORMATS
 from kubectl_mesh.report.comparison import render
 from kubectl_mesh.report.table import wrap
-from kubectl_mesh.routing.compare import Comparison, compare
-from kubectl_mesh.routing.scope import KINDS as ROUTING_KINDS
 from kubectl_mesh.sources.context import namespace_on_disk
 from kubectl_mesh.sources.yaml import collector_paused
 from kubectl_mesh.term import Paint, emit, safe, use_color, width
@@ -137,7 +137,7 @@ def run(args: argparse.Namespace) -> int:
     if not isinstance(found, Merge):
         raise Unmergeable(_refused(members, found))
     changes, _ = change_set([found.repair], whole(args, snapshot))
-    comparison = compare(snapshot, outlook.after(snapshot, changes))
+    comparison = compare(snapshot, mesh_after(snapshot, changes))
     stopping = _stopping(snapshot, found, comparison)
     texts: Sequence[FileChange] | None = None
     try:

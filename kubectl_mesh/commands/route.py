@@ -31,8 +31,8 @@ from kubectl_mesh.mesh.versions import (
 from kubectl_mesh.mesh.workloads import WORKLOAD_KINDS, Workload
 from kubectl_mesh.report import Layout
 from kubectl_mesh.report.route_json import FIELDS, answer, document
-from kubectl_mesh.routing.cases import Case, Source, mismatches, read_cases
 from kubectl_mesh.routing.connection import Connection, connection_for, is_connection
+from kubectl_mesh.routing.expected import Case, Source, mismatches, read_cases
 from kubectl_mesh.routing.proxies import (
     Vantage,
     gateways_serving,

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from kubectl_mesh.mesh.resource import Unreadable, dotted
+from kubectl_mesh.proof.compare import Compared, Comparison, Decision, Difference, Place
 from kubectl_mesh.report import Layout
 from kubectl_mesh.report.json_ import API_VERSION
 from kubectl_mesh.report.table import wrap
-from kubectl_mesh.routing.compare import Compared, Comparison, Decision, Difference, Place
 from kubectl_mesh.routing.connection import Connection
 from kubectl_mesh.routing.matching import Undecidable
 from kubectl_mesh.routing.paths import with_query

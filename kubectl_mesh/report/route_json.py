@@ -12,12 +12,12 @@ from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.report.json_ import API_VERSION
 from kubectl_mesh.routing.chains import Chain
 from kubectl_mesh.routing.connection import Connection
-from kubectl_mesh.routing.outcome import Upstream
 from kubectl_mesh.routing.proxies import Vantage
 from kubectl_mesh.routing.request import Request
 from kubectl_mesh.routing.router import Client
 from kubectl_mesh.routing.table import Passed, Route
 from kubectl_mesh.routing.trace import Trace, is_ready, why_these_rules
+from kubectl_mesh.routing.upstreams import Upstream
 
 FIELDS = (
     "virtualService",

@@ -7,7 +7,7 @@ from xml.etree.ElementTree import Element, SubElement
 
 from kubectl_mesh.errors import InputError
 from kubectl_mesh.report.junit import case, clean, suites
-from kubectl_mesh.routing.cases import Case
+from kubectl_mesh.routing.expected import Case
 
 
 def render(

@@ -12,10 +12,10 @@ from kubectl_mesh.report import Layout
 from kubectl_mesh.report.table import MAX_WIDTH, columns, place, wrap
 from kubectl_mesh.routing.chains import Chain
 from kubectl_mesh.routing.matching import Conditions
-from kubectl_mesh.routing.outcome import Upstream
 from kubectl_mesh.routing.proxies import Vantage
 from kubectl_mesh.routing.table import Passed, Route
 from kubectl_mesh.routing.trace import Trace, is_ready, share, why_these_rules
+from kubectl_mesh.routing.upstreams import Upstream
 from kubectl_mesh.term import Paint, safe
 
 MAX_TRIED = 15

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from kubectl_mesh.routing import languages
+from kubectl_mesh.routing import regular_languages as languages
 from kubectl_mesh.routing.request import Request
 
 CLAIM_PREFIX = "@request.auth.claims"

@@ -18,11 +18,11 @@ from kubectl_mesh.mesh.registry import Service
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.mesh.versions import ABSOLUTE_NAMES
 from kubectl_mesh.mesh.virtual_services import Destination, VirtualService, as_seen_from
-from kubectl_mesh.routing.bearing import Bearing
 from kubectl_mesh.routing.chains import address_in
 from kubectl_mesh.routing.connection import Connection
 from kubectl_mesh.routing.listeners import Listeners, addresses_of
 from kubectl_mesh.routing.matching import Conditions
+from kubectl_mesh.routing.not_followed import Bearing
 from kubectl_mesh.routing.providers import Providers, with_port
 from kubectl_mesh.routing.rules import Rule, merged_rules
 from kubectl_mesh.routing.table import (

@@ -23,7 +23,6 @@ from kubectl_mesh.routing.chains import Chain, Listener
 from kubectl_mesh.routing.connection import Connection, connection_of
 from kubectl_mesh.routing.index import Index
 from kubectl_mesh.routing.matching import Undecidable
-from kubectl_mesh.routing.outcome import Upstream, upstream
 from kubectl_mesh.routing.paths import (
     https_location,
     location,
@@ -34,6 +33,7 @@ from kubectl_mesh.routing.paths import (
 from kubectl_mesh.routing.request import Request
 from kubectl_mesh.routing.router import Client, GatewayProxy, Router
 from kubectl_mesh.routing.table import Passed, Route, Table, Target, percent_of
+from kubectl_mesh.routing.upstreams import Upstream, upstream
 
 Outcome = Literal[
     "upstream",

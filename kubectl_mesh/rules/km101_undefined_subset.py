@@ -16,9 +16,10 @@ from kubectl_mesh.mesh.resource import dotted
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.mesh.virtual_services import Destination
 from kubectl_mesh.mesh.workloads import WORKLOAD_KINDS
-from kubectl_mesh.routing.ways_in import service_namespace
+from kubectl_mesh.proof.missed_rules import service_namespace
 from kubectl_mesh.rules.repair import Edit, Repair
 from kubectl_mesh.rules.rule import LISTED, Finding, Rule, Severity, Skip, listed
+from kubectl_mesh.rules.shared.destinations import traffic_without_cluster
 
 _COMPARED = 200
 """Of how many subsets at most one is sought that a misspelt name may mean."""
@@ -331,19 +332,6 @@ def _names(rule: DestinationRule) -> str:
     names = [found.name for found in rule.subsets[:LISTED]]
     more = f" and {len(rule.subsets) - LISTED} more" if rule.subsets[LISTED:] else ""
     return f"{', '.join(names) or 'no subset'}{more}"
-
-
-def traffic_without_cluster(destination: Destination, only: str = "") -> str:
-    """What happens to requests of a rule, of all clients or of some, that lead to no cluster."""
-    whose = f" of {only}" if only else ""
-    if destination.role == "mirror":
-        return f"the copies of requests{whose} are lost; the requests themselves are answered"
-    share = ""
-    if destination.weight is not None and 0 < destination.weight < 100:
-        share = f"{destination.weight} % of "
-    if destination.protocol != "http":
-        return f"{share}connections{whose} that meet this rule are closed at once"
-    return f"{share}requests{whose} that meet this rule get 503 (response flag NC: no cluster)"
 
 
 RULE = Rule(

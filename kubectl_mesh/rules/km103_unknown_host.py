@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from kubectl_mesh.mesh.hosts import is_wildcard, namespace_of
+from kubectl_mesh.mesh.hosts import namespace_of
 from kubectl_mesh.mesh.resource import dotted
 from kubectl_mesh.mesh.schema import KUBERNETES_GATEWAY
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.mesh.virtual_services import Destination
-from kubectl_mesh.mesh.visibility import Export
 from kubectl_mesh.mesh.workloads import WORKLOAD_KINDS
-from kubectl_mesh.rules.km101_undefined_subset import traffic_without_cluster
-from kubectl_mesh.rules.rule import Finding, Rule, Severity, Skip, undecided
+from kubectl_mesh.rules.rule import Finding, Rule, Severity, Skip
+from kubectl_mesh.rules.shared.destinations import absent, traffic_without_cluster
 
 
 def check(snapshot: Snapshot) -> Iterator[Finding | Skip]:
@@ -31,52 +30,6 @@ def check(snapshot: Snapshot) -> Iterator[Finding | Skip]:
                     or namespace_of(host, snapshot.config.domain) is not None
                 )
                 yield _finding(destination, absence, certain)
-
-
-def absent(snapshot: Snapshot, host: str, namespace: str, export: Export) -> str | Skip | None:
-    """What is known of a host that nothing provides, as a hint; None for one that is provided.
-
-    A host counts as provided to a resource of `namespace` that is visible to `export` if some
-    client can see both; a ServiceEntry's wildcard only if that namespace sees it. A Skip stands
-    where the input cannot tell.
-    """
-    providers = snapshot.registry.providers(host)
-    if is_wildcard(host) or any(
-        provider.export.reaches(namespace)
-        if is_wildcard(provider.host)
-        else provider.export.meets(export)
-        for provider in providers
-    ):
-        return None
-    if reason := snapshot.missing("ServiceEntry"):
-        return Skip(reason)
-    hidden = next((provider for provider in providers if provider.host == host), None)
-    if hidden:
-        return f" to its clients: {hidden.resource} is not exported to them"
-    domain = snapshot.config.domain
-    labels = host.split(".")
-    home = namespace_of(host, domain)
-    if home is not None:
-        if host == f"kubernetes.default.svc.{domain}":
-            return None
-        if snapshot.canaries.making("Service", home, labels[0]):
-            return None
-        reason = snapshot.unknown(home, "Service")
-        if not reason and not snapshot.coverage.live and snapshot.is_system(home):
-            reason = f"the input may hold only a part of the system namespace {home}"
-        if skip := undecided(snapshot, f"whether {host} exists", reason):
-            return skip
-        others = snapshot.registry.by_name.get(labels[0], ())
-        if others:
-            return f"; there is one in namespace {others[0].namespace}: write {others[0].host}"
-        return ""
-    if len(labels) > 1:
-        full = f"{labels[0]}.{labels[1]}.svc.{domain}"
-        if full.startswith(f"{host}.") and snapshot.registry.providers(full):
-            return f"; a name with a dot is taken as it stands: write {full}"
-    if snapshot.coverage.live or snapshot.of("ServiceEntry"):
-        return ""
-    return Skip(f"whether {host} exists: the input holds no ServiceEntry")
 
 
 def _finding(destination: Destination, hint: str, certain: bool) -> Finding:

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from kubectl_mesh.mesh.schema import KUBERNETES_GATEWAY
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.mesh.workloads import WORKLOAD_KINDS
-from kubectl_mesh.rules.km103_unknown_host import absent
 from kubectl_mesh.rules.rule import Finding, Rule, Severity, Skip
+from kubectl_mesh.rules.shared.destinations import absent
 
 
 def check(snapshot: Snapshot) -> Iterator[Finding | Skip]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from kubectl_mesh.mesh.destination_rules import DestinationRule
 from kubectl_mesh.mesh.resource import dotted
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.rules.rule import Finding, Rule, Severity, Skip
+from kubectl_mesh.rules.shared.destinations import definition
 
 
 def check(snapshot: Snapshot) -> Iterator[Finding | Skip]:
@@ -33,12 +33,6 @@ def check(snapshot: Snapshot) -> Iterator[Finding | Skip]:
                     f"SYNCED), then apply {virtual_service.resource}",
                     related=(defining.resource.id,),
                 )
-
-
-def definition(snapshot: Snapshot, host: str, subset: str) -> DestinationRule | None:
-    """A DestinationRule, in any namespace, that defines a subset of a fully qualified host."""
-    found = next(snapshot.destination_rules.defining(host, subset), None)
-    return found.rule if found else None
 
 
 RULE = Rule(

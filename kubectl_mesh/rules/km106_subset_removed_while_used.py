@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from kubectl_mesh.mesh.snapshot import Snapshot
-from kubectl_mesh.rules.km105_subset_added_and_used_at_once import definition
 from kubectl_mesh.rules.rule import Finding, Rule, Severity, Skip
+from kubectl_mesh.rules.shared.destinations import definition
 
 
 def check(snapshot: Snapshot) -> Iterator[Finding | Skip]:

@@ -13,7 +13,7 @@ from kubectl_mesh.mesh.resource import dotted, field_at
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.mesh.virtual_services import Destination
 from kubectl_mesh.mesh.workloads import WORKLOAD_KINDS
-from kubectl_mesh.routing.ways_in import (
+from kubectl_mesh.proof.missed_rules import (
     Bypass,
     NotCompared,
     Selection,

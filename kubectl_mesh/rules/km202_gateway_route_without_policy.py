@@ -12,8 +12,7 @@ from kubectl_mesh.mesh.resource import Path, ResourceId, dotted
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.mesh.virtual_services import Destination
 from kubectl_mesh.mesh.workloads import WORKLOAD_KINDS
-from kubectl_mesh.routing.rules import Rule as HttpRule
-from kubectl_mesh.routing.ways_in import (
+from kubectl_mesh.proof.missed_rules import (
     GatewayRule,
     MeshRule,
     NotCompared,
@@ -21,6 +20,7 @@ from kubectl_mesh.routing.ways_in import (
     absent_gateways,
     gateway_rules,
 )
+from kubectl_mesh.routing.rules import Rule as HttpRule
 from kubectl_mesh.rules.repair import ALL_RULES, Edit, Repair
 from kubectl_mesh.rules.rule import Finding, Rule, Severity, Skip, listed
 

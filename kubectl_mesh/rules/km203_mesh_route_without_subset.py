@@ -10,9 +10,7 @@ from kubectl_mesh.mesh.resource import dotted
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.mesh.virtual_services import Destination, VirtualService
 from kubectl_mesh.mesh.workloads import WORKLOAD_KINDS, Workload
-from kubectl_mesh.routing.router import router_of
-from kubectl_mesh.routing.rules import Rule as HttpRule
-from kubectl_mesh.routing.ways_in import (
+from kubectl_mesh.proof.missed_rules import (
     GatewayRule,
     Share,
     absent_gateways,
@@ -23,6 +21,8 @@ from kubectl_mesh.routing.ways_in import (
     service_namespace,
     unread_rule,
 )
+from kubectl_mesh.routing.router import router_of
+from kubectl_mesh.routing.rules import Rule as HttpRule
 from kubectl_mesh.rules.rule import Finding, Rule, Severity, Skip
 
 

@@ -14,8 +14,8 @@ from kubectl_mesh.mesh.resource import Path
 from kubectl_mesh.mesh.snapshot import PodGroup, Snapshot
 from kubectl_mesh.mesh.virtual_services import VirtualService
 from kubectl_mesh.mesh.workloads import WORKLOAD_KINDS
-from kubectl_mesh.rules.port_repair import declared
 from kubectl_mesh.rules.rule import Finding, Rule, Severity
+from kubectl_mesh.rules.shared.ports import declared, http_rules_for
 
 GATEWAY_STATUS_PORT = 15021
 MANAGED_GATEWAY = "gateway.istio.io/managed"
@@ -48,12 +48,6 @@ def check(snapshot: Snapshot) -> Iterator[Finding]:
             rules = http_rules_for(snapshot, service.host)
             for port in sniffed:
                 yield _finding(service, port, rules)
-
-
-def http_rules_for(snapshot: Snapshot, host: str) -> list[VirtualService]:
-    """The VirtualServices whose http rules sidecars apply to requests to `host`."""
-    bound = dict.fromkeys(snapshot.virtual_services.on_mesh_for(host))
-    return [vs for vs in bound if vs.resource.spec.get("http")]
 
 
 def _is_named(snapshot: Snapshot, host: str) -> bool:

@@ -7,10 +7,9 @@ from collections.abc import Iterator
 from kubectl_mesh.mesh.ports import family, parse
 from kubectl_mesh.mesh.registry import Port, Service
 from kubectl_mesh.mesh.snapshot import Snapshot
-from kubectl_mesh.rules.km301_port_without_protocol import http_rules_for
-from kubectl_mesh.rules.port_repair import NAME_IS_REFERRED_TO, renamed
 from kubectl_mesh.rules.repair import Edit, Repair
 from kubectl_mesh.rules.rule import Finding, Rule, Severity
+from kubectl_mesh.rules.shared.ports import NAME_IS_REFERRED_TO, http_rules_for, renamed
 
 REFINEMENTS = frozenset((("http", "http2"), ("tcp", "tls")))
 """Families of name and appProtocol where the second only says more exactly what the first says."""

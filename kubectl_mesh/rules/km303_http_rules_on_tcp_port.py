@@ -10,9 +10,9 @@ from kubectl_mesh.mesh.registry import Port, Service
 from kubectl_mesh.mesh.resource import Path, Resource, dotted
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.mesh.virtual_services import HttpRule, VirtualService
-from kubectl_mesh.rules.port_repair import corrected
 from kubectl_mesh.rules.repair import Repair
 from kubectl_mesh.rules.rule import Finding, Rule, Severity
+from kubectl_mesh.rules.shared.ports import corrected
 
 Use = tuple[Service, Port]
 

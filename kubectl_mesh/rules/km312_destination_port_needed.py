@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator
 
-from kubectl_mesh.mesh.gateways import MESH, Gateway
+from kubectl_mesh.mesh.gateways import MESH
 from kubectl_mesh.mesh.registry import Port, Service
 from kubectl_mesh.mesh.resource import dotted
 from kubectl_mesh.mesh.snapshot import Snapshot
-from kubectl_mesh.mesh.virtual_services import Destination, VirtualService
+from kubectl_mesh.mesh.virtual_services import Destination
 from kubectl_mesh.rules.repair import Edit, Repair
 from kubectl_mesh.rules.rule import Finding, Rule, Severity, Skip
+from kubectl_mesh.rules.shared.destinations import lost, ports_taken, providers
 
 
 def check(snapshot: Snapshot) -> Iterator[Finding | Skip]:
@@ -22,18 +21,6 @@ def check(snapshot: Snapshot) -> Iterator[Finding | Skip]:
                 services = providers(snapshot, destination)
                 if services:
                     yield from _check(snapshot, destination, services)
-
-
-def providers(snapshot: Snapshot, destination: Destination) -> list[Service]:
-    """What provides a destination's host, if the ports of all of it are known; else nothing."""
-    found = [
-        service
-        for service in snapshot.registry.providers(destination.host)
-        if service.export.reaches(destination.virtual_service.namespace)
-    ]
-    if any(service.is_external_name or not service.ports for service in found):
-        return []
-    return found
 
 
 def _check(
@@ -47,80 +34,6 @@ def _check(
             where = "the port that was called" if on_mesh else f"that of Gateway {found.gateway}"
             severity = Severity.WARNING if found.some_work else Severity.ERROR
             yield _finding(destination, services, where, sorted(found.missing), severity)
-
-
-@dataclass(frozen=True)
-class PortsTaken:
-    """For a destination without port, the ports that are taken instead and do not exist.
-
-    `gateway` is the way in. Where `some_work`, other ports that are taken do exist.
-    """
-
-    gateway: str
-    missing: frozenset[int]
-    some_work: bool
-
-
-def ports_taken(
-    snapshot: Snapshot, destination: Destination, services: Sequence[Service]
-) -> Iterator[PortsTaken | Skip]:
-    """What istiod takes for the port that a destination does not name, for each way in."""
-    vs = destination.virtual_service
-    has = {port.number for service in services for port in service.ports if port.protocol != "udp"}
-    single = len({port.number for service in services for port in service.ports}) == 1
-    for root in snapshot.virtual_services.roots_of(vs):
-        for name in sorted(destination.gateways if root is vs else root.gateways):
-            matches = _matches(destination, name)
-            on_mesh = name == MESH
-            if not matches or (single and not (on_mesh and destination.protocol == "http")):
-                continue
-            if on_mesh:
-                ports = _addressed(snapshot, root, destination)
-            elif name in snapshot.gateways.by_id:
-                ports = _server_ports(snapshot.gateways.by_id[name], root, destination)
-            else:
-                if reason := snapshot.unknown(name.partition("/")[0], "Gateway"):
-                    yield Skip(f"which ports Gateway {name} has: {reason}")
-                continue
-            if all(match.get("port") for match in matches):
-                ports &= {match["port"] for match in matches}
-            missing = frozenset(ports - has)
-            yield PortsTaken(name, missing, on_mesh and missing != ports)
-
-
-def _matches(destination: Destination, gateway: str) -> list[Mapping[str, Any]]:
-    """The matches of the rule that can hold on a gateway; an empty one for a rule without any."""
-    vs = destination.virtual_service
-    rule = vs.resource.spec[destination.protocol][destination.rule[2]]
-    matches: list[Mapping[str, Any]] = rule.get("match") or [{}]
-    return [
-        match
-        for match in matches
-        if not match.get("gateways") or gateway in vs.resolve_gateways(match["gateways"])
-    ]
-
-
-def _server_ports(gateway: Gateway, root: VirtualService, destination: Destination) -> set[int]:
-    """The ports on which a Gateway takes what the destination's rule is for."""
-    return {
-        server.number
-        for host in root.hosts
-        for server in gateway.admitting(host, root.namespace)
-        if server.takes_http_routes == (destination.protocol == "http")
-    }
-
-
-def _addressed(snapshot: Snapshot, root: VirtualService, destination: Destination) -> set[int]:
-    """The ports of a VirtualService's hosts, other than the destination, that clients may call."""
-    return {
-        port.number
-        for host in root.hosts
-        if host != destination.host
-        for service in snapshot.registry.providers(host)
-        if not service.is_external_name
-        for port in service.ports
-        if port.protocol != "udp" and port.takes_http_routes == (destination.protocol == "http")
-    }
 
 
 def _finding(
@@ -171,15 +84,6 @@ def _to_port(destination: Destination, port: Port, *, some_work: bool) -> Repair
         if some_work
         else "",
     )
-
-
-def lost(destination: Destination) -> str:
-    """What becomes of what is sent to a port of a host that does not exist."""
-    if destination.role == "mirror":
-        return "are answered, but their copies are lost"
-    if destination.protocol == "http":
-        return "get 503 (response flag NC: no cluster)"
-    return "are closed at once"
 
 
 RULE = Rule(

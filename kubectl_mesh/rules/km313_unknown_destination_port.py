@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from kubectl_mesh.mesh.resource import dotted
 from kubectl_mesh.mesh.snapshot import Snapshot
-from kubectl_mesh.rules.km312_destination_port_needed import lost, providers
 from kubectl_mesh.rules.rule import Finding, Rule, Severity
+from kubectl_mesh.rules.shared.destinations import lost, providers
 
 
 def check(snapshot: Snapshot) -> Iterator[Finding]:

@@ -15,8 +15,8 @@ from kubectl_mesh.mesh.registry import Service
 from kubectl_mesh.mesh.resource import Resource
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.mesh.workloads import WORKLOAD_KINDS, Workload
-from kubectl_mesh.rules.nginx_repair import readers_of, repair_of, restart_of
 from kubectl_mesh.rules.rule import Finding, Rule, Severity, Skip
+from kubectl_mesh.rules.shared.nginx import readers_of, repair_of, restart_of
 
 _SWITCHED_ON = ("1", "t", "T", "true", "TRUE", "True")
 _ANNOTATION = "proxy.istio.io/config"

@@ -9,9 +9,9 @@ from kubectl_mesh.mesh.nginx_pods import NginxPod
 from kubectl_mesh.mesh.resource import Resource
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.mesh.workloads import WORKLOAD_KINDS
-from kubectl_mesh.rules.nginx_repair import readers_of, repair_of
 from kubectl_mesh.rules.repair import Repair
 from kubectl_mesh.rules.rule import Finding, Rule, Severity
+from kubectl_mesh.rules.shared.nginx import readers_of, repair_of
 
 
 def check(snapshot: Snapshot) -> Iterator[Finding]:

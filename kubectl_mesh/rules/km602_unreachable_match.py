@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from kubectl_mesh.mesh.resource import dotted
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.mesh.workloads import WORKLOAD_KINDS
-from kubectl_mesh.routing.covered_connections import covered_rules
-from kubectl_mesh.routing.reach import MatchReach, RuleReach, alike, reaches
-from kubectl_mesh.rules.km601_unreachable_rule import (
+from kubectl_mesh.proof.dead_connections import covered_rules
+from kubectl_mesh.proof.dead_rules import MatchReach, RuleReach, alike, reaches
+from kubectl_mesh.rules.rule import Finding, Rule, Severity
+from kubectl_mesh.rules.shared.dead_rules import (
     SHARED,
     because,
     evidence,
@@ -20,7 +21,6 @@ from kubectl_mesh.rules.km601_unreachable_rule import (
     repair,
     winners,
 )
-from kubectl_mesh.rules.rule import Finding, Rule, Severity
 
 
 def check(snapshot: Snapshot) -> Iterator[Finding]:

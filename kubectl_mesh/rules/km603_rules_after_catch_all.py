@@ -9,10 +9,10 @@ from kubectl_mesh.mesh.resource import Path, dotted
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.mesh.virtual_services import VirtualService
 from kubectl_mesh.mesh.workloads import WORKLOAD_KINDS
-from kubectl_mesh.routing.reach import RuleReach, alike, path_of, reaches, same_ends
-from kubectl_mesh.rules.km601_unreachable_rule import SHARED, excused, is_dropped
+from kubectl_mesh.proof.dead_rules import RuleReach, alike, path_of, reaches, same_ends
 from kubectl_mesh.rules.repair import Edit, Repair
 from kubectl_mesh.rules.rule import Finding, Rule, Severity, listed
+from kubectl_mesh.rules.shared.dead_rules import SHARED, excused, is_dropped
 
 _LIST = ("spec", "http")
 

@@ -15,14 +15,14 @@ from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.mesh.virtual_services import VirtualService, as_seen_from
 from kubectl_mesh.mesh.waypoints import Waypoint
 from kubectl_mesh.mesh.workloads import WORKLOAD_KINDS
+from kubectl_mesh.proof.dead_rules import alike, path_of, ports_of
+from kubectl_mesh.proof.examples import Hosts, Search, TooMany
 from kubectl_mesh.routing.matching import Undecidable
-from kubectl_mesh.routing.reach import alike, path_of, ports_of
-from kubectl_mesh.routing.regions import Hosts, Search, TooMany
 from kubectl_mesh.routing.request import Request
 from kubectl_mesh.routing.router import Router, router_of
 from kubectl_mesh.routing.table import Route, Table, Vantage, routes_of
-from kubectl_mesh.rules.km601_unreachable_rule import SHARED, name_of
 from kubectl_mesh.rules.rule import LISTED, Finding, Rule, Severity, Skip, listed
+from kubectl_mesh.rules.shared.dead_rules import SHARED, name_of
 
 MAX_CLAIMANTS = 50
 """So many VirtualServices of one host are compared."""

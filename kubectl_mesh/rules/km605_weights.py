@@ -10,13 +10,8 @@ from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.mesh.virtual_services import VirtualService
 from kubectl_mesh.rules.repair import Edit, Repair
 from kubectl_mesh.rules.rule import Finding, Rule, Severity
+from kubectl_mesh.rules.shared.refused import FROZEN, REFUSED
 
-REFUSED = "Istio's admission refuses such an object"
-FROZEN = (
-    f"{REFUSED}; where it does not check, each proxy that gets the rule rejects all routes of that "
-    "port, of other hosts too, and keeps those that it has until this is repaired"
-)
-"""What an http route that leads nowhere does."""
 _NEARLY = range(80, 121)
 """Sums that look like a slip in percentages."""
 

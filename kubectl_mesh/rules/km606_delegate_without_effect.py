@@ -9,8 +9,8 @@ from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.mesh.virtual_services import HttpRule, VirtualService, delegate_of
 from kubectl_mesh.routing.rules import Match, conflict, merge, own_rules
 from kubectl_mesh.routing.rules import Rule as HeldRule
-from kubectl_mesh.rules.km601_unreachable_rule import demands
 from kubectl_mesh.rules.rule import Finding, Rule, Severity, Skip, listed
+from kubectl_mesh.rules.shared.dead_rules import demands
 
 
 def check(snapshot: Snapshot) -> Iterator[Finding | Skip]:

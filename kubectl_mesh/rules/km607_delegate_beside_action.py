@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from kubectl_mesh.mesh.resource import dotted
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.mesh.virtual_services import HttpRule
-from kubectl_mesh.rules.km605_weights import REFUSED
 from kubectl_mesh.rules.rule import Finding, Rule, Severity
+from kubectl_mesh.rules.shared.refused import REFUSED
 
 
 def check(snapshot: Snapshot) -> Iterator[Finding]:

@@ -10,8 +10,8 @@ from kubectl_mesh.mesh.versions import EMPTY_RULES_SKIPPED
 from kubectl_mesh.mesh.virtual_services import VirtualService
 from kubectl_mesh.routing.rules import Rule as HeldRule
 from kubectl_mesh.routing.rules import merged_rules
-from kubectl_mesh.rules.km605_weights import FROZEN, REFUSED
 from kubectl_mesh.rules.rule import Finding, Rule, Severity
+from kubectl_mesh.rules.shared.refused import FROZEN, REFUSED
 
 
 def check(snapshot: Snapshot) -> Iterator[Finding]:

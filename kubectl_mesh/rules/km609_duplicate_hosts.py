@@ -8,9 +8,9 @@ from kubectl_mesh.mesh.hosts import is_wildcard, patterns_for
 from kubectl_mesh.mesh.resource import ABSENT
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.mesh.virtual_services import VirtualService
-from kubectl_mesh.rules.km605_weights import REFUSED
 from kubectl_mesh.rules.repair import Edit, Repair
 from kubectl_mesh.rules.rule import Finding, Rule, Severity
+from kubectl_mesh.rules.shared.refused import REFUSED
 
 
 def check(snapshot: Snapshot) -> Iterator[Finding]:

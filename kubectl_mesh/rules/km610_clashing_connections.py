@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from kubectl_mesh.mesh.resource import Path, Resource, dotted
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.mesh.workloads import WORKLOAD_KINDS
+from kubectl_mesh.proof.proxies_compared import clients, distinctions, gateway_vantages
 from kubectl_mesh.routing.chains import Chain, Listener
 from kubectl_mesh.routing.router import Router, router_of
-from kubectl_mesh.routing.vantages import clients, distinctions, gateway_vantages
 from kubectl_mesh.rules.rule import Finding, Rule, Severity, Skip
 
 

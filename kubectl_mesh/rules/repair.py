@@ -63,7 +63,7 @@ class Repair:
     no pod. Else `unsafe` says what is, and it is made only by a user who gives `flag`.
     `affects` are other things to know; `assumes` is what it takes to be so and the input does not
     show. With `proof` it is made only where the comparison of all
-    requests shows that it does what it says and nothing else: see changes/proof.py.
+    requests shows that it does what it says and nothing else: see fixing/moved_rules.py.
     """
 
     name: str

@@ -15,8 +15,8 @@ import yaml
 
 from kubectl_mesh.changes.change_set import change_set
 from kubectl_mesh.changes.files import file_changes, write
-from kubectl_mesh.changes.proof import unproven
 from kubectl_mesh.changes.text import NotEditable
+from kubectl_mesh.fixing.moved_rules import unproven
 from kubectl_mesh.mesh.resource import ABSENT
 from kubectl_mesh.mesh.resource import Path as FieldPath
 from kubectl_mesh.mesh.snapshot import Snapshot

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from kubectl_mesh.changes.rollout import Plan
 from kubectl_mesh.cli import main
 from kubectl_mesh.commands.apply import _told
+from kubectl_mesh.rollout.plan import Plan
 from kubectl_mesh.term import Paint
 from tests.commands.test_undo import KUBECONFIG
 

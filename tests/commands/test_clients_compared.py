@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from kubectl_mesh.changes import outlook
+from kubectl_mesh.changes.after import mesh_after
 from kubectl_mesh.changes.change_set import change_set
-from kubectl_mesh.changes.merge import Merge, merge
+from kubectl_mesh.merging.merge import Merge, merge
 from kubectl_mesh.mesh.snapshot import Coverage, Snapshot
-from kubectl_mesh.routing.compare import compare
+from kubectl_mesh.proof.compare import compare
 from kubectl_mesh.sources.files import load
 from tests.commands.test_compare import RULES, SERVICE
 from tests.commands.test_fix import Run, run
@@ -73,7 +73,7 @@ def test_a_merge_is_proved_for_the_mesh_too(live: bool) -> None:
     found = merge(snapshot, snapshot.virtual_services.roots)
     assert isinstance(found, Merge)
     changes, _ = change_set([found.repair], lambda resource: resource.raw)
-    result = compare(snapshot, outlook.after(snapshot, changes))
+    result = compare(snapshot, mesh_after(snapshot, changes))
     assert [
         (each.places[0].gateway, each.after.treatment.fails, each.before.treatment.fails)
         for each in result.differences

@@ -13,8 +13,8 @@ import pytest
 import yaml
 
 from kubectl_mesh.changes.patch import patched
-from kubectl_mesh.changes.proof import unproven
 from kubectl_mesh.cli import main
+from kubectl_mesh.fixing.moved_rules import unproven
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.rules import RULES
 from kubectl_mesh.rules.examine import examine

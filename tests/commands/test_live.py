@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
-from kubectl_mesh.changes import cure as module
 from kubectl_mesh.changes.patch import content
 from kubectl_mesh.commands import fix
+from kubectl_mesh.fixing import cure as module
 from kubectl_mesh.mesh.schema import KINDS
 from tests.commands.test_fix import BEHIND, Run, run
 from tests.kube.fake import Answer, FakeApiServer, Request

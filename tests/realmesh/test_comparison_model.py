@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from kubectl_mesh.mesh.snapshot import Snapshot
-from kubectl_mesh.routing.compare import Comparison, Decision, compare, decision_of
+from kubectl_mesh.proof.compare import Comparison, Decision, compare, decision_of
+from kubectl_mesh.proof.treatment import Caller
 from kubectl_mesh.routing.router import GatewayProxy, Router
-from kubectl_mesh.routing.treatment import Caller
 
 from .envoy import Proxy
 from .mesh import Mesh

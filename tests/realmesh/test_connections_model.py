@@ -25,16 +25,16 @@ import yaml
 
 from kubectl_mesh.mesh.config import MeshConfig
 from kubectl_mesh.mesh.snapshot import Snapshot
+from kubectl_mesh.proof.compare import Comparison, Decision, Difference, compare
+from kubectl_mesh.proof.treatment import fixed
 from kubectl_mesh.routing.chains import Listener
-from kubectl_mesh.routing.compare import Comparison, Decision, Difference, compare
 from kubectl_mesh.routing.connection import Connection
 from kubectl_mesh.routing.matching import Conditions
 from kubectl_mesh.routing.router import Client, GatewayProxy, Router
 from kubectl_mesh.routing.trace import Trace, Tracer
-from kubectl_mesh.routing.treatment import fixed
 from kubectl_mesh.sources import cluster
 from kubectl_mesh.sources.context import ClusterOptions
-from tests.routing.random_meshes import resource
+from tests.proof.random_meshes import resource
 
 from . import istiod
 from .envoy import Proxy

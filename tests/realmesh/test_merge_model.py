@@ -15,12 +15,12 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from kubectl_mesh.changes import outlook
+from kubectl_mesh.changes.after import mesh_after
 from kubectl_mesh.changes.change_set import change_set
-from kubectl_mesh.changes.judgement import Judgement, judge
-from kubectl_mesh.changes.merge import Merge, merge
+from kubectl_mesh.merging.meant import Judgement, judge
+from kubectl_mesh.merging.merge import Merge, merge
 from kubectl_mesh.mesh.snapshot import Snapshot
-from kubectl_mesh.routing.compare import Comparison, compare
+from kubectl_mesh.proof.compare import Comparison, compare
 
 from .mesh import Mesh
 from .random_routes import GATEWAYS, Ask, Configuration, Object, configuration, requests
@@ -106,7 +106,7 @@ def _merge_on_the_mesh(
                 results[f"refused: {made}"] += 1
         changes, waiting = change_set([each.repair for each in merges], lambda it: it.raw)
         assert not waiting
-        proof = compare(was, outlook.after(was, changes))
+        proof = compare(was, mesh_after(was, changes))
         assert not proof.undecided
         results += Counter(_results(merges, proof))
         shown = list(examples(tried, proof))

@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 import pytest
 
-from kubectl_mesh.routing.outcome import upstream
 from kubectl_mesh.routing.router import Client, Router
 from kubectl_mesh.routing.table import Target
+from kubectl_mesh.routing.upstreams import upstream
 
 from . import manifests
 from .build import istio_release

@@ -8,7 +8,7 @@ from itertools import product
 import pytest
 
 from kubectl_mesh.mesh.snapshot import Snapshot
-from kubectl_mesh.routing.compare import compare
+from kubectl_mesh.proof.compare import compare
 from kubectl_mesh.routing.request import Request, request_for
 from kubectl_mesh.routing.router import Client, GatewayProxy, Router
 from kubectl_mesh.routing.trace import Tracer

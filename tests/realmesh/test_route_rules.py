@@ -21,7 +21,7 @@ import yaml
 
 from kubectl_mesh.mesh.resource import dotted
 from kubectl_mesh.mesh.snapshot import Snapshot
-from kubectl_mesh.routing.reach import reaches
+from kubectl_mesh.proof.dead_rules import reaches
 from kubectl_mesh.rules import BY_CODE
 from kubectl_mesh.rules.rule import Finding
 from kubectl_mesh.sources.files import load

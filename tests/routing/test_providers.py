@@ -9,9 +9,9 @@ import pytest
 from kubectl_mesh.mesh.config import MeshConfig
 from kubectl_mesh.mesh.versions import Istio
 from kubectl_mesh.routing.connection import Connection
-from kubectl_mesh.routing.outcome import upstream
 from kubectl_mesh.routing.router import Client, Router
 from kubectl_mesh.routing.table import Target
+from kubectl_mesh.routing.upstreams import upstream
 
 from .given import (
     Object,

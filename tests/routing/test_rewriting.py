@@ -8,10 +8,11 @@ from collections.abc import Sequence
 
 import pytest
 
+from kubectl_mesh.proof.examples import Hosts, Search
+from kubectl_mesh.proof.rewriting import telling_apart
 from kubectl_mesh.routing.matching import Conditions, StringMatch, Undecidable
-from kubectl_mesh.routing.regions import Hosts, Search
 from kubectl_mesh.routing.request import Request
-from kubectl_mesh.routing.rewriting import rewriting, telling_apart
+from kubectl_mesh.routing.rewriting import rewriting
 
 PATHS = ["/" + "".join(rest) for n in range(5) for rest in itertools.product("xX/", repeat=n)]
 MATCHES = (

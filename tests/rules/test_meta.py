@@ -119,6 +119,8 @@ def test_a_rule_reads_the_kinds_that_it_declares(rule: Rule, tmp_path: Path) -> 
     assert declared - read == set(), "declared, and read on none of its manifests"
 
 
+_MODEL = {"routing", "mesh", "errors"}
+_CHANGES = {"sources", "rules", "proof", "kube"} | _MODEL
 LAYERS = {
     "errors": set[str](),
     "term": set[str](),
@@ -126,19 +128,23 @@ LAYERS = {
     "kube": {"errors"},
     "sources": {"mesh", "kube", "errors"},
     "routing": {"mesh", "errors"},
-    "rules": {"routing", "mesh", "errors"},
-    "report": {"changes", "rules", "routing", "mesh", "errors", "term"},
-    "changes": {"sources", "rules", "routing", "mesh", "kube", "errors"},
+    "proof": _MODEL,
+    "rules": {"proof"} | _MODEL,
+    "changes": _CHANGES,
+    "fixing": {"changes"} | _CHANGES,
+    "merging": {"changes", "fixing"} | _CHANGES,
+    "rollout": {"changes"} | _CHANGES,
+    "report": {"changes", "rules", "proof", "term"} | _MODEL,
     "flags": {"mesh", "errors"},
-    "commands": {
-        "flags", "report", "changes", "sources", "rules", "routing", "mesh", "errors", "term",
-    },
+    "commands": {"flags", "report", "changes", "fixing", "merging", "rollout", "term"} | _CHANGES,
     "completion": {"commands", "changes", "sources", "rules", "flags", "term"},
     "cli": {"completion", "commands", "flags", "errors", "term"},
     "__main__": {"cli"},
     "__init__": set[str](),
-}  # fmt: skip
+}
 """Which parts of the package each part may import, besides itself."""
+
+LISTS_THE_RULES = {"rules/__init__.py", "rules/examine.py"}
 
 ONLY_IMPORTER = {"kubernetes": "kube/config.py", "tabulate": "report/table.py"}
 
@@ -170,3 +176,11 @@ def test_imports_go_one_way(file: Path) -> None:
     for package, importer in ONLY_IMPORTER.items():
         if any(name.split(".")[0] == package for name in imports(file)):
             assert place.as_posix() == importer
+
+
+@pytest.mark.parametrize("file", sorted(PACKAGE.rglob("*.py")), ids=lambda file: file.stem)
+def test_no_rule_takes_anything_from_another(file: Path) -> None:
+    """What rules share is in rules/shared/."""
+    if file.relative_to(PACKAGE).as_posix() not in LISTS_THE_RULES:
+        found = [name for name in imports(file) if name.startswith("kubectl_mesh.rules.km")]
+        assert found == []

@@ -7,15 +7,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kubectl_mesh.changes.merge import Merge, merge
-from kubectl_mesh.changes.mergeable import candidates
 from kubectl_mesh.kube.kubeconfig import ClusterOptions
+from kubectl_mesh.merging.candidates import candidates
+from kubectl_mesh.merging.merge import Merge, merge
 from kubectl_mesh.mesh.objects import as_resource
 from kubectl_mesh.mesh.resource import Resource
 from kubectl_mesh.mesh.schema import KINDS, kind_of
 from kubectl_mesh.mesh.snapshot import Coverage, Snapshot
-from kubectl_mesh.routing.compare import compare
-from kubectl_mesh.routing.scope import changed
+from kubectl_mesh.proof.compare import compare
+from kubectl_mesh.proof.scope import changed
 from kubectl_mesh.rules import RULES
 from kubectl_mesh.rules.examine import examine
 from kubectl_mesh.rules.repair import Repair

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from kubectl_mesh.routing.compare import compare
+from kubectl_mesh.proof.compare import compare
 from tests.kube.fake import FakeApiServer
 from tests.sources.as_served import (
     MANIFESTS,

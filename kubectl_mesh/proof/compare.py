@@ -1,0 +1,762 @@
+"""What two states of a mesh treat differently, over all proxies and all requests.
+
+For each proxy, port and host the routes of both states are walked in the order in which Envoy tries
+them: the requests that the i-th takes here and the j-th there are a region, and where the two treat
+requests differently examples.py says whether it is empty, with an example if it is not. What no
+changed object can touch is left out. Of connections that no http rule is for, one of each kind is
+compared that the filter chains of either state can tell apart (chains.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+from kubectl_mesh.mesh.hosts import is_wildcard
+from kubectl_mesh.mesh.sidecars import selector_of
+from kubectl_mesh.mesh.snapshot import Snapshot
+from kubectl_mesh.mesh.versions import ABSOLUTE_NAMES
+from kubectl_mesh.mesh.virtual_services import VirtualService
+from kubectl_mesh.proof.examples import (
+    Hosts,
+    Search,
+    TooMany,
+    hosts_of,
+    reads_authority,
+    unreadable,
+)
+from kubectl_mesh.proof.proxies_compared import (
+    GatewayVantage,
+    clients,
+    distinctions,
+    gateway_vantages,
+)
+from kubectl_mesh.proof.rewriting import telling_apart
+from kubectl_mesh.proof.scope import Scope, not_compared, scope_of, unread
+from kubectl_mesh.proof.treatment import (
+    Caller,
+    Treatment,
+    differing,
+    fixed,
+    treatment_of,
+    treatment_of_connection,
+)
+from kubectl_mesh.routing.chains import Chain, Listener, kinds_of_connections
+from kubectl_mesh.routing.connection import Connection
+from kubectl_mesh.routing.matching import Conditions, StringMatch, Undecidable
+from kubectl_mesh.routing.request import Request
+from kubectl_mesh.routing.router import Client, GatewayProxy, Router
+from kubectl_mesh.routing.table import Route, Table
+
+MAX_NODES = 200_000
+"""So many examples are tried in one comparison."""
+
+_PORTS = 65536
+_EVERYTHING = (None, StringMatch("prefix", "/"), StringMatch("prefix", "/", fold=True))
+_UNROUTED: Mapping[str, Treatment] = {
+    "virtual-service": fixed("404", "404: no rule matches", fails=True),
+    "service": fixed("404", "404: no rule matches", fails=True),
+    "passthrough": fixed("passthrough", "let out of the mesh, to where DNS leads"),
+    "dynamic-dns": fixed("dynamic-dns", "let out of the mesh, to where the sidecar's DNS leads"),
+    "blackhole": fixed("blackhole", "502: the registry does not know the host", fails=True),
+    "no-route": fixed("404", "404: the gateway has no rule for the host", fails=True),
+    "closed": fixed("closed", "no server of the gateway takes it", fails=True),
+    "https-redirect": fixed("https-redirect", "301 to https, by the Gateway's server"),
+}
+_UNCHAINED: Mapping[str, Treatment] = {
+    "passthrough": _UNROUTED["passthrough"],
+    "blackhole": fixed("closed", "closed: the registry does not know the host", fails=True),
+    "closed": fixed("closed", "closed: no rule takes it", fails=True),
+    "rejected": fixed(
+        "rejected", "Envoy refuses two rules for the same, and keeps what it had", fails=True
+    ),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Decision:
+    """What one state does with requests, and the route that makes it; None where none does.
+
+    For connections it is `chain`, the filter chain, that makes it.
+    """
+
+    conditions: Conditions
+    treatment: Treatment
+    route: Route | None
+    kind: str
+    chain: Chain | None = None
+
+    @property
+    def virtual_service(self) -> VirtualService | None:
+        """The one with hosts by which it is made, whatever delegate has the rule; None for none."""
+        found = self.chain or self.route
+        return found.virtual_service if found else None
+
+    @cached_property
+    def identity(self) -> tuple[object, ...]:
+        """The same for the same match of the same rule."""
+        if self.chain:
+            vs = self.chain.virtual_service
+            return (vs and str(vs.resource), self.chain.path)
+        route = self.route
+        if route is None or route.rule is None:
+            return (self.kind, route.action.targets[0].host if route else "")
+        match = route.match.index if route.match else None
+        root = route.virtual_service and str(route.virtual_service.resource)
+        return (str(route.rule.owner.resource), route.rule.path, match, root)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where requests are decided: the proxies, the port and the hosts.
+
+    `gateways` are the Gateways that configure the proxies; none for sidecars.
+    """
+
+    proxy: str
+    gateway: bool
+    namespace: str
+    labels: Mapping[str, str]
+    port: int
+    host: str
+    gateways: tuple[str, ...] = ()
+
+
+@dataclass
+class Difference:
+    """A class of requests or connections: those that one decision takes before and another after.
+
+    `protocol` is "http", "tls" or "tcp". `example` is one of them, from the first of `places`.
+    """
+
+    protocol: str
+    before: Decision
+    after: Decision
+    aspects: list[str]
+    example: Request | Connection
+    places: list[Place] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Proxies that were asked: sidecars of pods with labels, or what `gateways` configure.
+
+    `assumed` where no such pod was seen. Sidecars stand for all others that no rule tells apart
+    from them, in whatever namespace.
+    """
+
+    namespace: str
+    labels: tuple[tuple[str, str], ...]
+    gateways: tuple[str, ...]
+    assumed: bool
+
+    @classmethod
+    def sidecar(cls, client: Client) -> Compared:
+        return cls(client.namespace, tuple(sorted(client.labels.items())), (), client.assumed)
+
+    @classmethod
+    def gateway(cls, vantage: GatewayVantage, proxies: Sequence[GatewayProxy]) -> Compared:
+        return cls(vantage.namespace, vantage.labels, gateways_of(proxies), vantage.assumed)
+
+
+@dataclass
+class Comparison:
+    """What differs; why something could not be decided; the expressions that were sampled only.
+
+    `compared` are the proxies that were asked. `notes` say what was assumed of the settings of the
+    mesh.
+    """
+
+    differences: list[Difference] = field(default_factory=list)
+    undecided: list[str] = field(default_factory=list)
+    sampled: set[str] = field(default_factory=set)
+    compared: dict[Compared, None] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def add(self, compared: Compared) -> None:
+        self.compared[compared] = None
+
+    @property
+    def verdict(self) -> str:
+        if self.differences:
+            count = len(self.differences)
+            return f"differs ({count} {'class' if count == 1 else 'classes'})"
+        if self.undecided:
+            more = len(self.undecided) - 1
+            also = f" (and {more} more)" if more else ""
+            return f"undecided: {self.undecided[0]}{also}"
+        if self.sampled:
+            return f"the same for all requests sampled (regex in {', '.join(sorted(self.sampled))})"
+        return "the same for every request"
+
+
+def compare(before: Snapshot, after: Snapshot, *, assume: bool = True) -> Comparison:
+    """Everything that two states of a mesh treat differently.
+
+    With `assume` sidecars count that no pod was seen of: one may start at any time.
+    """
+    return Comparing(before, after, assume=assume).run()
+
+
+def decision_of(
+    router: Router,
+    table: Table | None,
+    caller: Caller,
+    request: Request,
+) -> Decision:
+    """What becomes of one request by a table that a router gives. Raises Undecidable."""
+    if table is None:
+        return _unrouted("closed")
+    route = table.first(request)
+    if route is None:
+        return _unrouted(table.kind)
+    return Decision(route.conditions, treatment_of(router, route, caller), route, table.kind)
+
+
+class _Exhausted(Exception):
+    """The comparison takes more steps than are allowed."""
+
+
+_Again = Callable[[int, Request], "Table | None"]
+"""The table of a side, 0 or 1, that the model gives for a request."""
+
+
+class Comparing:
+    """Two states of a mesh, to be compared, or asked for what they do."""
+
+    def __init__(self, before: Snapshot, after: Snapshot, *, assume: bool = True) -> None:
+        self._assume = assume
+        self._routers = (Router(before), Router(after))
+        self._snapshots = (before, after)
+        notes = dict.fromkeys(note for each in (before, after) for note in each.config.notes)
+        self._result = Comparison(notes=tuple(notes))
+        self._search = Search(after.config.path_normalization)
+        self._classes: dict[tuple[object, ...], Difference] = {}
+        self._treatments: tuple[dict[object, Treatment], ...] = ({}, {})
+        self._tables: dict[tuple[object, ...], list[tuple[int, int, Request]]] = {}
+        self._clients: dict[object, tuple[list[Client], bool]] = {}
+        self._doubts: dict[str, None] = {}
+        self._compared: set[tuple[object, ...]] = set()
+        self._selecting = {
+            name
+            for each in self._snapshots
+            for labels in (
+                *(rule.workload_selector or {} for rule in each.destination_rules.all),
+                *(selector_of(sidecar) for sidecar in each.of("Sidecar")),
+            )
+            for name in labels
+        }
+
+    def run(self) -> Comparison:
+        scope = scope_of(*self._snapshots)
+        self._doubts |= dict.fromkeys((*unread(scope), *not_compared(scope)))
+        if scope.is_empty:
+            self._result.undecided = list(self._doubts)
+            return self._result
+        for each in self._snapshots:
+            if each.coverage.live:
+                self._doubts |= dict.fromkeys(each.gaps)
+        if len({each.config.path_normalization for each in self._snapshots}) > 1:
+            self._doubts["pathNormalization differs: paths are taken as they are after"] = None
+        one, other = (set(each.config.unread) for each in self._snapshots)
+        for name in sorted({name for name, _ in one ^ other}):
+            self._doubts[f"{name} of the MeshConfig differs, and is not compared"] = None
+        try:
+            self._sidecars(scope)
+            self._gateways(scope)
+        except _Exhausted:
+            self._doubts[
+                f"more than {MAX_NODES:,} examples were tried: compare fewer changes at a time"
+            ] = None
+        self._result.differences = list(self._classes.values())
+        self._result.undecided = list(self._doubts)
+        return self._result
+
+    def at(self, side: int, place: Place, asked: Request | Connection) -> Decision:
+        """What state 0 or 1 does with what a proxy is asked. Raises Undecidable."""
+        router = self._routers[side]
+        if place.gateway:
+            vantage = GatewayVantage(place.namespace, tuple(sorted(place.labels.items())))
+            proxy = vantage.proxy(self._snapshots[side])
+            if reason := router.bearing.on_gateway(proxy, asked.host, place.port):
+                raise Undecidable(reason)
+            table = None
+            if isinstance(asked, Request):
+                tls = asked.scheme == "https"
+                table = router.gateway(proxy, asked.host, place.port, tls=tls)
+            listener = router.listeners.gateway(proxy, place.port)
+            if listener is None:
+                return _unrouted("closed")
+        else:
+            client = Client(place.namespace, place.labels)
+            if reason := router.bearing.on_sidecar(client, asked.host, place.port):
+                raise Undecidable(reason)
+            listener = router.listeners.sidecar(client, asked.host, place.port)
+            table = None
+            if isinstance(asked, Request) and router.takes_http(client, asked.host, place.port):
+                table = router.sidecar(client, asked.host, place.port)
+        if table is not None:
+            assert isinstance(asked, Request)
+            return decision_of(router, table, self._caller(place), asked)
+        if isinstance(asked, Request):
+            name = asked.host if asked.scheme == "https" else None
+            asked = Connection(asked.host, place.port, name)
+        if listener.unread:
+            raise Undecidable(listener.unread)
+        return self._connection(side, listener, asked, place)
+
+    def _sidecars(self, scope: Scope) -> None:
+        for domain in scope.mesh_domains:
+            hosts = hosts_of(domain, scope.mesh_names)
+            if hosts is None:
+                self._doubts[f"no name was found that only {domain} means"] = None
+                continue
+            told_apart = distinctions(self._routers, domain)
+            key = told_apart.key
+            if key not in self._clients:
+                found = clients(self._routers, told_apart, assume=self._assume)
+                self._clients[key] = found, told_apart.complete
+            found, told_apart.complete = self._clients[key]
+            if not told_apart.complete:
+                self._doubts[f"clients of {domain} differ by too many combinations of labels"] = (
+                    None
+                )
+            for client in found:
+                self._result.add(Compared.sidecar(client))
+                for port in scope.ports(domain):
+                    self._on_sidecar(client, port, hosts)
+
+    def _on_sidecar(self, client: Client, port: int, hosts: Hosts) -> None:
+        place = Place(str(client), False, client.namespace, client.labels, port, hosts.pattern)
+        if self._is_unread(
+            place, [each.bearing.on_sidecar(client, hosts.example, port) for each in self._routers]
+        ):
+            return
+        sides = self._sidecar_host(client, hosts, place)
+        if _read_authority(sides):
+            for name in self._other_names(client, hosts.pattern):
+                self._sidecar_host(client, Hosts(name, name), replace(place, host=name))
+        listeners = [each.listeners.sidecar(client, hosts.example, port) for each in self._routers]
+        self._connections(place, hosts.example, listeners)
+
+    def _sidecar_host(self, client: Client, hosts: Hosts, place: Place) -> Sequence[list[Decision]]:
+        """Compares the requests to a host, and returns the decisions of both sides."""
+        tables = [router.sidecar(client, hosts.example, place.port) for router in self._routers]
+        other = [
+            not router.takes_http(client, hosts.example, place.port) for router in self._routers
+        ]
+        if all(other):
+            return [[], []]
+
+        def again(number: int, request: Request) -> Table:
+            if request.host == hosts.example:
+                return tables[number]
+            return self._routers[number].sidecar(client, request.host, place.port)
+
+        sides = [self._decisions(n, table, place) for n, table in enumerate(tables)]
+        for number in (number for number, each in enumerate(other) if each):
+            listener = self._routers[number].listeners.sidecar(client, hosts.example, place.port)
+            connection = Connection(hosts.example, place.port)
+            try:
+                sides[number] = [self._connection(number, listener, connection, place)]
+            except Undecidable as reason:
+                self._doubts[f"{connection}: {reason}"] = None
+                return [[], []]
+        self._decide(sides, hosts, place, "http", again)
+        return sides
+
+    def _other_names(self, client: Client, host: str) -> Sequence[str]:
+        """By what else a Service is called: only a match of the authority tells the names apart."""
+        found: dict[str, None] = {}
+        for snapshot in self._snapshots:
+            for service in snapshot.registry.by_host(host):
+                if snapshot.config.istio.has(ABSOLUTE_NAMES) and not is_wildcard(host):
+                    found[f"{host}."] = None
+                if service.is_kubernetes:
+                    name = service.resource.name
+                    if service.namespace == client.namespace:
+                        found[name] = None
+                    found[f"{name}.{service.namespace}"] = None
+                    found[f"{name}.{service.namespace}.svc"] = None
+                    if service.cluster_ip:
+                        found[service.cluster_ip] = None
+        return list(found)
+
+    def _gateways(self, scope: Scope) -> None:
+        for vantage in gateway_vantages(self._snapshots):
+            proxies = [vantage.proxy(snapshot) for snapshot in self._snapshots]
+            names, domains = scope.of_gateway(proxies)
+            ports = sorted(
+                {
+                    server.number
+                    for proxy in proxies
+                    for gateway in proxy.gateways
+                    for server in gateway.servers
+                    if server.takes_http_routes
+                }
+            )
+            for domain in domains:
+                hosts = hosts_of(domain, names)
+                if hosts is None:
+                    self._doubts[f"no name was found that only {domain} means"] = None
+                    continue
+                for port in ports:
+                    for tls in (False, True):
+                        self._on_gateway(vantage, proxies, port, hosts, tls)
+            if domains:
+                self._result.add(Compared.gateway(vantage, proxies))
+                self._gateway_connections(vantage, proxies)
+
+    def _on_gateway(
+        self,
+        vantage: GatewayVantage,
+        proxies: Sequence[GatewayProxy],
+        port: int,
+        hosts: Hosts,
+        tls: bool,
+    ) -> None:
+        place = _gateway_place(vantage, proxies, port, hosts.pattern)
+        if self._is_unread_at(place, proxies, hosts.example):
+            return
+        scheme = "https" if tls else "http"
+
+        def table(number: int, host: str) -> Table | None:
+            return self._routers[number].gateway(proxies[number], host, port, tls=tls)
+
+        tables = [table(number, hosts.example) for number in range(len(proxies))]
+
+        def again(number: int, request: Request) -> Table | None:
+            known = request.host == hosts.example
+            return tables[number] if known else table(number, request.host)
+
+        sides = [self._decisions(number, found, place) for number, found in enumerate(tables)]
+        if tls and tables.count(None) == 1:
+            number = tables.index(None)
+            listener = self._routers[number].listeners.gateway(proxies[number], port)
+            if listener:
+                connection = Connection(hosts.example, port, hosts.example)
+                sides[number] = [self._connection(number, listener, connection, place)]
+        if is_wildcard(hosts.pattern) and not _alike(*sides):
+            for router, proxy in zip(self._routers, proxies, strict=True):
+                self._is_unread(place, [router.bearing.on_gateway(proxy, hosts.pattern, port)])
+        self._decide(sides, hosts, place, scheme, again)
+
+    def _gateway_connections(
+        self, vantage: GatewayVantage, proxies: Sequence[GatewayProxy]
+    ) -> None:
+        sides = list(zip(self._routers, proxies, strict=True))
+        ports = {port for router, proxy in sides for port in router.listeners.merged(proxy)}
+        nothing = Listener("nothing", (), "closed", for_any_host=True)
+        for port in sorted(ports):
+            listeners = [
+                router.listeners.gateway(proxy, port) or nothing for router, proxy in sides
+            ]
+            place = _gateway_place(vantage, proxies, port, "*")
+            if 0 < port < _PORTS and not self._is_unread_at(place, proxies, None):
+                self._connections(place, "", listeners)
+
+    def _is_unread_at(
+        self, place: Place, proxies: Sequence[GatewayProxy], host: str | None
+    ) -> bool:
+        """As `_is_unread`, at a gateway; for connections without a host."""
+        sides = list(zip(self._routers, proxies, strict=True))
+        reasons = [
+            router.bearing.on_gateway(proxy, host, place.port)
+            if host
+            else router.bearing.on_connections(proxy, place.port)
+            for router, proxy in sides
+        ]
+        return self._is_unread(place, reasons)
+
+    def _is_unread(self, place: Place, reasons: Sequence[str | None]) -> bool:
+        """Whether an object that is not followed may decide; notes that this was not compared."""
+        reason = next(filter(None, reasons), None)
+        if reason:
+            where = f"at {place.proxy}" if place.gateway else "in the mesh"
+            self._doubts[f"{place.host} {where}: {reason}"] = None
+        return bool(reason)
+
+    def _connections(self, place: Place, host: str, listeners: Sequence[Listener]) -> None:
+        """Compares a connection of each kind that two listeners tell apart."""
+        key = (place.namespace, frozenset(place.labels.items()), *listeners)
+        if key in self._compared:
+            return
+        self._compared.add(key)
+        for listener in listeners:
+            if listener.unread:
+                self._doubts[listener.unread] = None
+        if any(listener.unread for listener in listeners):
+            return
+        for connection in kinds_of_connections(host, place.port, listeners):
+            try:
+                one, other = (
+                    self._connection(number, listener, connection, place)
+                    for number, listener in enumerate(listeners)
+                )
+            except Undecidable as reason:
+                self._doubts[f"{connection}: {reason}"] = None
+                continue
+            if "http" in (one.kind, other.kind) or one.treatment.key == other.treatment.key:
+                continue  # what http rules decide is compared as requests
+            known = (connection.scheme, one.identity, other.identity)
+            keys = (one.treatment.key, other.treatment.key, place.gateway)
+            found = self._classes.get((*known, *keys))
+            if found is None:
+                found = self._classes[(*known, *keys)] = Difference(
+                    connection.scheme,
+                    one,
+                    other,
+                    differing(one.treatment, other.treatment),
+                    connection,
+                )
+            found.places.append(place)
+
+    def _connection(
+        self, side: int, listener: Listener, connection: Connection, place: Place
+    ) -> Decision:
+        """What one state does with a connection. Raises Undecidable."""
+        if listener.clash:
+            return Decision(Conditions(), _UNCHAINED["rejected"], None, "rejected")
+        chain = listener.find(connection)
+        if chain is None:
+            return Decision(Conditions(), _UNCHAINED[listener.rest], None, listener.rest)
+        if chain.server:
+            return Decision(Conditions(), _UNCHAINED["closed"], None, "http", chain)
+        caller = self._caller(place)
+        key = (chain.targets, caller)
+        treatments = self._treatments[side]
+        if key not in treatments:
+            treatments[key] = treatment_of_connection(self._routers[side], chain.targets, caller)
+        return Decision(Conditions(), treatments[key], None, "chain", chain)
+
+    def _caller(self, place: Place) -> Caller:
+        """A proxy's pods, with the labels by which DestinationRules and Sidecars are chosen."""
+        labels = frozenset(pair for pair in place.labels.items() if pair[0] in self._selecting)
+        return Caller(place.namespace, labels, place.gateway)
+
+    def _decisions(self, side: int, table: Table | None, place: Place) -> list[Decision]:
+        """The routes of a table with what they do, and at the end what has no route."""
+        if table is None:
+            return [_unrouted("closed")]
+        router = self._routers[side]
+        treatments = self._treatments[side]
+        found = []
+        for route in table.routes:
+            what = route.rule or route.action.targets
+            caller = self._caller(place)
+            key = (what, route.rewriting, place.port, caller, place.gateway)
+            if key not in treatments:
+                treatments[key] = treatment_of(router, route, caller)
+            found.append(Decision(route.conditions, treatments[key], route, table.kind))
+            if _takes_all(route.conditions):
+                return found
+        return [*found, _unrouted(table.kind)]
+
+    def _decide(
+        self,
+        sides: Sequence[list[Decision]],
+        hosts: Hosts,
+        place: Place,
+        scheme: str,
+        again: _Again,
+    ) -> None:
+        before, after = sides
+        if _alike(before, after):
+            return
+        authority = _read_authority(sides)
+        key = (
+            tuple((each.conditions, each.treatment.key) for each in before),
+            tuple((each.conditions, each.treatment.key) for each in after),
+            scheme,
+            hosts.pattern if authority else "",
+        )
+        if key not in self._tables:
+            self._tables[key] = list(self._pairs(before, after, hosts, place.port, scheme))
+        for i, j, template in self._tables[key]:
+            one, other = before[i], after[j]
+            identity = (one.identity, other.identity, one.treatment.key, other.treatment.key)
+            known = self._classes.get((*identity, place.gateway))
+            if known is not None:
+                known.places.append(place)
+                continue
+            request = template
+            if not authority:
+                request = replace(template, authority=hosts.example, port=place.port)
+            if self._verified(sides, (one, other), request, again):
+                self._classes[(*identity, place.gateway)] = Difference(
+                    "http",
+                    one,
+                    other,
+                    differing(one.treatment, other.treatment),
+                    request,
+                    [place],
+                )
+
+    def _pairs(
+        self,
+        before: list[Decision],
+        after: list[Decision],
+        hosts: Hosts,
+        port: int,
+        scheme: str,
+    ) -> Iterator[tuple[int, int, Request]]:
+        """The decisions that share requests and treat them differently, with one request each.
+
+        A pair shares none if one's conditions stand in the other state before the other one.
+        """
+        ends = _ends(before, after), _ends(after, before)
+        for i, one in enumerate(before):
+            for j in range(min(ends[0][i] + 1, len(after))):
+                other = after[j]
+                if i > ends[1][j] or one.treatment.key == other.treatment.key:
+                    continue
+                if _disjoint(one.conditions, other.conditions):
+                    continue
+                request = self._example(before, i, after, j, hosts, port, scheme)
+                if request is not None:
+                    yield i, j, request
+
+    def _example(
+        self,
+        before: list[Decision],
+        i: int,
+        after: list[Decision],
+        j: int,
+        hosts: Hosts,
+        port: int,
+        scheme: str,
+    ) -> Request | None:
+        if self._search.nodes > MAX_NODES:
+            raise _Exhausted
+        earlier = dict.fromkeys(
+            each.conditions
+            for each in (*before[:i], *after[:j])
+            if not _disjoint(each.conditions, before[i].conditions)
+            and not _disjoint(each.conditions, after[j].conditions)
+        )
+        self._search.sampled.clear()
+        met = list(dict.fromkeys((before[i].conditions, after[j].conditions)))
+        one, other = before[i].treatment, after[j].treatment
+
+        def find(met: Sequence[Conditions], unmet: Sequence[Conditions]) -> Request | None:
+            return self._search.example(met, unmet, hosts, port, scheme, http1=True)
+
+        try:
+            if one.apart == other.apart:
+                request = telling_apart(one.rewriting, other.rewriting, met, list(earlier), find)
+            else:
+                request = find(met, list(earlier))
+        except (TooMany, Undecidable) as error:
+            names = f"{_name(before[i])} before and {_name(after[j])} after"
+            why = "too intricate" if isinstance(error, TooMany) else error
+            self._doubts[f"which requests to {hosts.pattern} meet {names}: {why}"] = None
+            return None
+        if request is None:
+            self._result.sampled |= self._search.sampled
+        return request
+
+    def _verified(
+        self,
+        sides: Sequence[list[Decision]],
+        chosen: tuple[Decision, Decision],
+        request: Request,
+        again: _Again,
+    ) -> bool:
+        """Whether the model itself, asked anew, decides on an example as was found out here."""
+        for number, (side, decision) in enumerate(zip(sides, chosen, strict=True)):
+            try:
+                first = next(each for each in side if each.conditions.unmet(request) is None)
+                table = again(number, request)
+                route = table.first(request) if table else None
+            except Undecidable as reason:
+                self._doubts[f"{request}: {reason}"] = None
+                return False
+            same = (
+                (route.conditions, route.rule) == (decision.conditions, decision.route.rule)
+                if route and decision.route
+                else route is decision.route
+            )
+            if first is not decision or not same:
+                readable = not any(unreadable(each.conditions) for each in side)
+                why = "was taken for an example and is none" if readable else "cannot be decided"
+                self._doubts[f"{request} {why}"] = None
+                return False
+        return True
+
+
+def gateways_of(proxies: Iterable[GatewayProxy]) -> tuple[str, ...]:
+    """The names of the Gateways that configure some proxies."""
+    return tuple(dict.fromkeys(gateway.id for proxy in proxies for gateway in proxy.gateways))
+
+
+def _gateway_place(
+    vantage: GatewayVantage, proxies: Sequence[GatewayProxy], port: int, pattern: str
+) -> Place:
+    names = gateways_of(proxies)
+    kind = "Gateway" if len(names) == 1 else "Gateways"
+    title = f"the proxies of {kind} {', '.join(names)} in namespace {vantage.namespace}"
+    return Place(title, True, vantage.namespace, dict(vantage.labels), port, pattern, names)
+
+
+def _unrouted(kind: str) -> Decision:
+    return Decision(Conditions(), _UNROUTED[kind], None, kind)
+
+
+def _read_authority(sides: Sequence[list[Decision]]) -> bool:
+    return any(reads_authority(each.conditions) for side in sides for each in side)
+
+
+def _alike(before: list[Decision], after: list[Decision]) -> bool:
+    return len(before) == len(after) and all(
+        one.treatment.key == other.treatment.key and one.conditions == other.conditions
+        for one, other in zip(before, after, strict=True)
+    )
+
+
+def _takes_all(conditions: Conditions) -> bool:
+    return conditions.path in _EVERYTHING and not (
+        conditions.headers or conditions.without or conditions.parameters
+    )
+
+
+def _ends(one: list[Decision], other: list[Decision]) -> list[int]:
+    """For each decision the first of the other state that takes all of its requests."""
+    places: dict[Conditions, int] = {}
+    catch_all = len(other)
+    for number, each in enumerate(other):
+        places.setdefault(each.conditions, number)
+        if _takes_all(each.conditions):
+            catch_all = min(catch_all, number)
+    return [min(places.get(each.conditions, catch_all), catch_all) for each in one]
+
+
+def _disjoint(one: Conditions, other: Conditions) -> bool:
+    """Whether the constants of two paths or of two headers show at once that none meets both."""
+    if one.path and other.path and _apart(one.path, other.path):
+        return True
+    if one.headers and other.headers:
+        wanted = dict(one.headers)
+        return any(name in wanted and _apart(wanted[name], match) for name, match in other.headers)
+    return False
+
+
+def _apart(one: StringMatch, other: StringMatch) -> bool:
+    if one.fold or other.fold:
+        return False
+    if one.kind == "exact" and other.kind == "exact":
+        return one.value != other.value
+    if one.kind == "exact" and other.kind == "prefix":
+        return not one.value.startswith(other.value)
+    if one.kind == "prefix" and other.kind == "exact":
+        return not other.value.startswith(one.value)
+    if one.kind == "prefix" and other.kind == "prefix":
+        return not (one.value.startswith(other.value) or other.value.startswith(one.value))
+    return False
+
+
+def _name(decision: Decision) -> str:
+    route = decision.route
+    if route is None or route.rule is None:
+        return "no rule"
+    return f"{route.rule.owner.resource} http[{route.rule.index}]"
