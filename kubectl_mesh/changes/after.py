@@ -11,6 +11,7 @@ from kubectl_mesh.mesh.objects import as_resource
 from kubectl_mesh.mesh.resource import Resource
 from kubectl_mesh.mesh.schema import kind_of
 from kubectl_mesh.mesh.snapshot import Snapshot
+from kubectl_mesh.mesh.workloads import replaced_pods
 
 _RELIED_ON = (
     "Namespace",
@@ -36,9 +37,11 @@ def mesh_after(snapshot: Snapshot, changes: ChangeSet) -> Snapshot:
     """The snapshot with the objects of a change set as they are then. The MeshConfig stays.
 
     Objects of kinds that are not looked at are left out, whatever they are called; with a Namespace
-    goes what is in it. What stands twice in the input still does.
+    goes what is in it, with the old labels of a workload's template its pods (see
+    workloads.replaced_pods). What stands twice in the input still does.
     """
-    resources = {each.id: each for each in snapshot.everything()}
+    before = {each.id: each for each in snapshot.everything()}
+    resources = dict(before)
     gone = set()
     for step in changes.steps:
         resource = step.resource
@@ -50,6 +53,8 @@ def mesh_after(snapshot: Snapshot, changes: ChangeSet) -> Snapshot:
         resources.pop(resource.id, None)
         if resource.kind == "Namespace":
             gone.add(resource.name)
+    for key in replaced_pods(before, resources):
+        del resources[key]
     if gone:
         resources = {key: each for key, each in resources.items() if key.namespace not in gone}
     twice = [each for key in resources for each in snapshot.replaced.get(key, ())]

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from kubectl_mesh.mesh.added_labels import ADDED, POD_INDEX, POD_NAME
-from kubectl_mesh.mesh.resource import Path, Resource
+from kubectl_mesh.mesh.resource import Path, Resource, ResourceId
 
 _TEMPLATE_PATHS: Mapping[str, Path] = {
     **dict.fromkeys(
@@ -329,6 +329,44 @@ def pod_spec(resource: Resource) -> Mapping[str, Any]:
     """The spec of a Pod, or of the template of an object of WORKLOAD_KINDS."""
     spec: Mapping[str, Any] = _template(resource).get("spec") or {}
     return spec
+
+
+def replaced_pods(
+    before: Mapping[ResourceId, Resource], after: Mapping[ResourceId, Resource]
+) -> set[ResourceId]:
+    """The Pods and ReplicaSets of workloads whose pods will bear other labels.
+
+    Their controllers replace them: the template stands for their successors.
+    """
+    replaced = {
+        key
+        for key, resource in after.items()
+        if _is_rolled_out(resource)
+        and key in before
+        and pod_labels(before[key]) != pod_labels(resource)
+    }
+    going: set[ResourceId] = set()
+    for kind in ("ReplicaSet", "Pod"):  # a Deployment's pods belong to its ReplicaSets
+        going |= {
+            key
+            for key, resource in after.items()
+            if key.kind == kind and resource is before.get(key) and _owners(resource) & replaced
+        }
+        replaced |= going
+    return going
+
+
+def _is_rolled_out(resource: Resource) -> bool:
+    """Whether its pods are replaced where its template changes."""
+    return resource.kind in WORKLOAD_KINDS and resource.kind not in ("Pod", "Job", "CronJob")
+
+
+def _owners(resource: Resource) -> set[ResourceId]:
+    return {
+        ResourceId(owner["kind"], resource.namespace, owner["name"])
+        for owner in resource.metadata.get("ownerReferences") or ()
+        if owner.get("kind") and owner.get("name")
+    }
 
 
 def _template(resource: Resource) -> Mapping[str, Any]:

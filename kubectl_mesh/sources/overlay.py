@@ -6,12 +6,11 @@ its owners and its status. One that does not exist is younger than all that do.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Any
 
-from kubectl_mesh.mesh.resource import Resource, ResourceId
-from kubectl_mesh.mesh.workloads import WORKLOAD_KINDS
+from kubectl_mesh.mesh.resource import Resource
+from kubectl_mesh.mesh.workloads import replaced_pods
 
 _SERVER_METADATA = ("creationTimestamp", "ownerReferences")
 
@@ -19,8 +18,7 @@ _SERVER_METADATA = ("creationTimestamp", "ownerReferences")
 def lay_over(live: Iterable[Resource], manifests: Sequence[Resource]) -> list[Resource]:
     """The resources after `manifests` are applied to `live`; where an id is twice, the last counts.
 
-    Pods and ReplicaSets of a workload whose pods will bear other labels are left out: they will be
-    replaced, and the workload's template stands for their successors.
+    Pods that a changed template replaces are left out (see workloads.replaced_pods).
     """
     if not manifests:
         return list(live)
@@ -28,20 +26,8 @@ def lay_over(live: Iterable[Resource], manifests: Sequence[Resource]) -> list[Re
     after = dict(before)
     for manifest in manifests:
         after[manifest.id] = _applied(manifest, before.get(manifest.id))
-    replaced = {
-        key
-        for key, resource in after.items()
-        if key in before and _pod_labels(before[key]) != _pod_labels(resource)
-    }
-    for kind in ("ReplicaSet", "Pod"):  # a Deployment's pods belong to its ReplicaSets
-        leaving = {
-            key
-            for key, resource in after.items()
-            if key.kind == kind and resource is before.get(key) and _owners(resource) & replaced
-        }
-        replaced |= leaving
-        for key in leaving:
-            del after[key]
+    for key in replaced_pods(before, after):
+        del after[key]
     return list(after.values())
 
 
@@ -61,20 +47,3 @@ def _applied(manifest: Resource, live: Resource | None) -> Resource:
         if manifest.kind == "Service" and "clusterIP" in live.spec:
             data["spec"] = {"clusterIP": live.spec["clusterIP"], **manifest.spec}
     return replace(manifest, data={**data, "metadata": metadata})
-
-
-def _pod_labels(resource: Resource) -> Mapping[str, Any] | None:
-    """The labels of a workload's pods; None for what makes no pods that are replaced."""
-    if resource.kind not in WORKLOAD_KINDS or resource.kind in ("Pod", "Job", "CronJob"):
-        return None
-    template: Mapping[str, Any] = resource.spec.get("template") or {}
-    labels: Mapping[str, Any] = (template.get("metadata") or {}).get("labels") or {}
-    return labels
-
-
-def _owners(resource: Resource) -> set[ResourceId]:
-    return {
-        ResourceId(owner["kind"], resource.namespace, owner["name"])
-        for owner in resource.metadata.get("ownerReferences") or ()
-        if owner.get("kind") and owner.get("name")
-    }
