@@ -25,10 +25,11 @@ from kubectl_mesh.rules.examine import examine
 from kubectl_mesh.sources.config import find_mesh_config
 from kubectl_mesh.sources.files import FileOrigin, load
 from kubectl_mesh.sources.yaml import Document, read_documents
-from tests.commands.test_fix import BAD, repairs
+from tests.commands.test_fix import BAD
+from tests.rules.stored import ways
 
 COUNT = 200
-FIXABLE = [file for file in BAD if repairs(file)]
+FIXABLE = [file for file in BAD if ways(file)]
 
 
 class Writer:

@@ -13,7 +13,8 @@ import yaml
 from kubectl_mesh.cli import main
 from kubectl_mesh.mesh import unread
 from kubectl_mesh.mesh.schema import KINDS, Kind
-from tests.commands.test_fix import BAD, EVERYTHING, OUTLIVING, identities, repairs
+from tests.commands.test_fix import BAD, OUTLIVING, identities
+from tests.rules.stored import EVERYTHING, ways
 
 from .apiserver import ApiServer
 from .conftest import built
@@ -31,7 +32,7 @@ LEFT_OUT = {
 FILES = [
     file
     for file in BAD
-    if repairs(file)
+    if ways(file)
     and file.stem not in OUTLIVING
     and f"{file.parent.name}/{file.stem}" not in LEFT_OUT
 ]
@@ -99,7 +100,7 @@ class Fixture:
 
     def __init__(self, server: ApiServer, file: Path) -> None:
         self._server = server
-        names = [ways[0].name for ways in repairs(file) if ways[1:]]
+        names = [each[0].name for each in ways(file) if each[1:]]
         self.choices = [word for name in names for word in ("--choose", name)]
         documents = [each for each in yaml.safe_load_all(file.read_text()) if each]
         objects = Trouble(file, 0, sorted(map(namespace_of, documents))).objects

@@ -9,7 +9,8 @@ from kubectl_mesh.rules import BY_CODE
 from kubectl_mesh.rules.examine import examine
 from kubectl_mesh.sources.config import find_mesh_config
 from kubectl_mesh.sources.files import load
-from tests.rules.test_rules import HERE, run
+from tests.rules.stored import HERE
+from tests.rules.test_rules import run
 
 
 def test_the_next_step_has_the_cure_in_its_order() -> None:

@@ -12,7 +12,8 @@ from kubectl_mesh.mesh.resource import Resource
 from kubectl_mesh.rules import BY_CODE
 from kubectl_mesh.rules.repair import Repair
 from tests.routing.given import deployment, service, snapshot, thing
-from tests.rules.test_rules import HERE, run
+from tests.rules.stored import HERE
+from tests.rules.test_rules import run
 
 DEPLOYMENT = thing(
     "apps/v1",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.rules.test_rules import HERE, run
+from tests.rules.stored import HERE
+from tests.rules.test_rules import run
 
 CONFIG = """\
 apiVersion: v1

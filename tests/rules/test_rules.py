@@ -1,7 +1,8 @@
 """Every rule on its manifests: tests/rules/<CODE>/{bad,good}-*.yaml.
 
 A bad manifest says in its first comment lines which findings all rules together give for it:
-`# CODE severity Kind namespace/name dotted.path`. A good one gives none.
+`# CODE severity Kind namespace/name dotted.path`. A good one gives none. What they say in full, and
+what `fix` makes of a manifest, is stored beside them: see stored.py.
 """
 
 from __future__ import annotations
@@ -17,9 +18,8 @@ from kubectl_mesh.rules.examine import Report, examine
 from kubectl_mesh.rules.rule import Rule
 from kubectl_mesh.sources.config import find_mesh_config
 from kubectl_mesh.sources.files import load
-
-HERE = Path(__file__).parent
-MANIFESTS = sorted(HERE.glob("KM*/*.yaml"))
+from tests.rules import stored
+from tests.rules.stored import MANIFESTS
 
 
 def run(*files: Path) -> Report:
@@ -70,3 +70,14 @@ def test_no_rule_finds_anything_in_a_good_example(rule: Rule, tmp_path: Path) ->
     report = run(file)
     assert rendered(report) == []
     assert not [skip for skip in report.skipped if skip.failed]
+
+
+def test_what_is_stored_is_what_is_found_and_repaired() -> None:
+    """A change of a word or of a repair is seen in the stored files: read them before a commit."""
+    changed = [
+        str(file.relative_to(stored.HERE))
+        for file, text in stored.stored().items()
+        if not file.exists() or file.read_text() != text
+    ]
+    assert changed == [], "run python -m tests.rules.stored, and read what it changes"
+    assert stored.superfluous() == []

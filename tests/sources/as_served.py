@@ -24,13 +24,17 @@ from kubectl_mesh.sources.config import find_mesh_config
 from kubectl_mesh.sources.files import load
 from kubectl_mesh.sources.overlay import lay_over
 from tests.kube.fake import FakeApiServer
+from tests.rules import stored
 
 ROOT = Path(__file__).parents[2]
-MANIFESTS = sorted(
-    file
-    for pattern in ("tests/rules/KM*/*.yaml", "tests/troubles/*.yaml", "examples/**/*.yaml")
-    for file in ROOT.glob(pattern)
-)
+MANIFESTS = [
+    *stored.MANIFESTS,
+    *sorted(
+        file
+        for pattern in ("tests/troubles/*.yaml", "examples/**/*.yaml")
+        for file in ROOT.glob(pattern)
+    ),
+]
 BORN = "2099-01-01T00:00:00Z"
 """When the youngest were made: what has no timestamp counts as one of them."""
 
