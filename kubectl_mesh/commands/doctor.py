@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
 
 from kubectl_mesh.commands.inputs import filenames_of, take_meshes
 from kubectl_mesh.errors import UsageError
@@ -18,10 +17,9 @@ from kubectl_mesh.flags import (
     comma_separated,
 )
 from kubectl_mesh.report import FORMATS, write
-from kubectl_mesh.rules import RULES
 from kubectl_mesh.rules.examine import Report, examine_all
 from kubectl_mesh.rules.ignore import Ignores
-from kubectl_mesh.rules.named import beginning, find
+from kubectl_mesh.rules.named import chosen
 from kubectl_mesh.rules.rule import Rule, Severity
 from kubectl_mesh.sources.files import STDIN
 from kubectl_mesh.sources.yaml import collector_paused
@@ -86,7 +84,7 @@ def chosen_rules(args: argparse.Namespace) -> tuple[Rule, ...]:
     """The rules that the flags name. Raises UsageError where they name none."""
     if args.rule and not comma_separated(args.rule):
         raise UsageError("--rule names no rule")
-    return choose(comma_separated(args.rule), comma_separated(args.skip_rule))
+    return chosen(comma_separated(args.rule), comma_separated(args.skip_rule))
 
 
 def run(args: argparse.Namespace) -> int:
@@ -132,24 +130,6 @@ def _some_of(number: int, count: int) -> str:
     if number < count:
         return f"{number} of {count} findings"
     return "this finding" if count == 1 else f"all {count} findings"
-
-
-def choose(wanted: Sequence[str], unwanted: Sequence[str]) -> tuple[Rule, ...]:
-    """The rules of --rule less those of --skip-rule. Raises UsageError for one that is none."""
-    chosen = {rule.code for text in wanted for rule in _named(text)} if wanted else None
-    skipped = {rule.code for text in unwanted for rule in _named(text)}
-    rules = tuple(
-        rule
-        for rule in RULES
-        if (chosen is None or rule.code in chosen) and rule.code not in skipped
-    )
-    if not rules:
-        raise UsageError("--skip-rule leaves no rule to be run")
-    return rules
-
-
-def _named(text: str) -> tuple[Rule, ...]:
-    return beginning(text) or find(text)
 
 
 def exit_status(report: Report, fail_on: str) -> int:

@@ -35,6 +35,7 @@ from kubectl_mesh.routing.connection import Connection, connection_for, is_conne
 from kubectl_mesh.routing.expected import Case, Source, mismatches, read_cases
 from kubectl_mesh.routing.proxies import (
     Vantage,
+    gateway_named,
     gateways_serving,
     of_client,
     of_gateway,
@@ -317,12 +318,6 @@ def _status(file: str, results: Iterable[_Result], unknown: Collection[str]) -> 
     return 3 if bad or unknown else 0
 
 
-class NotFollowed(UsageError):
-    """A way in that is not followed."""
-
-    exit_status = 3
-
-
 @dataclass
 class _Mesh:
     """The mesh that the flags name, and its proxies by the names that the user gives them."""
@@ -342,7 +337,9 @@ class _Mesh:
         """Raises UsageError where there is no such Gateway."""
         if source not in self._known:
             if source.gateway:
-                self._known[source] = of_gateway(self.snapshot, self._gateway(source.gateway))
+                self._known[source] = of_gateway(
+                    self.snapshot, gateway_named(self.snapshot, source.gateway, self.namespace)
+                )
             else:
                 self._known[source] = of_client(
                     source.namespace or self.namespace, dict(source.labels)
@@ -383,7 +380,9 @@ class _Mesh:
     def _of_flags(self) -> Vantage | None:
         args = self.args
         if args.gateway is not None:
-            return of_gateway(self.snapshot, self._gateway(args.gateway))
+            return of_gateway(
+                self.snapshot, gateway_named(self.snapshot, args.gateway, self.namespace)
+            )
         if args.workload is not None:
             return of_workload(self.snapshot, self._workload(args.workload))
         if args.from_namespace is not None or args.from_labels is not None:
@@ -391,25 +390,8 @@ class _Mesh:
             return of_client(args.from_namespace or self.namespace, labels)
         return None
 
-    def _gateway(self, name: str) -> Gateway:
-        gateways = self.snapshot.gateways
-        where, slash, short = name.rpartition("/")
-        found = gateways.by_id.get(name if slash else f"{self.namespace}/{short}")
-        if found:
-            return found
-        same = [gateway for gateway in gateways.all if gateway.resource.name == short]
-        if not slash and len(same) == 1:
-            return same[0]
-        for other in self.snapshot.unread.gateways:
-            key = other.resource.id
-            if key.name == short and key.namespace == (where or self.namespace):
-                raise NotFollowed(f"{key} is no Gateway of Istio's, and {REASON}")
-        candidates = same or gateways.all
-        listed = ", ".join(gateway.id for gateway in candidates[:10]) or "none"
-        missing = self.snapshot.missing("Gateway")
-        reason = missing or f"there are: {listed}"
-        where = where or self.namespace
-        raise UsageError(f"no Gateway {short} in namespace {where}; {reason}")
+    def _of_gateway(self, name: str) -> Vantage:
+        return of_gateway(self.snapshot, gateway_named(self.snapshot, name, self.namespace))
 
     def _workload(self, text: str) -> Workload:
         namespace, kind, name = _named_workload(text, self.namespace)

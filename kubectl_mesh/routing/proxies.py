@@ -5,13 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from kubectl_mesh.errors import UsageError
 from kubectl_mesh.mesh.gateways import Gateway, Server
 from kubectl_mesh.mesh.hosts import covers
 from kubectl_mesh.mesh.snapshot import Snapshot
+from kubectl_mesh.mesh.unread import REASON
 from kubectl_mesh.mesh.workloads import Workload
 from kubectl_mesh.routing.connection import Connection
 from kubectl_mesh.routing.request import Request
 from kubectl_mesh.routing.router import Client, GatewayProxy, Router
+
+
+class NotFollowed(UsageError):
+    """A way in that is not followed."""
+
+    exit_status = 3
 
 
 @dataclass(frozen=True)
@@ -60,6 +68,29 @@ def of_gateway(snapshot: Snapshot, gateway: Gateway) -> Vantage:
         )
     proxy = GatewayProxy(namespace, labels, snapshot.gateways.of_pod(labels))
     return Vantage(proxy, f"Gateway {gateway.id} ({where})", tuple(notes))
+
+
+def gateway_named(snapshot: Snapshot, name: str, namespace: str) -> Gateway:
+    """The Gateway NAMESPACE/NAME; of a NAME alone that of a namespace, or the only one.
+
+    Raises UsageError where there is none, NotFollowed where it is one of the Gateway API.
+    """
+    gateways = snapshot.gateways
+    where, slash, short = name.rpartition("/")
+    found = gateways.by_id.get(name if slash else f"{namespace}/{short}")
+    if found:
+        return found
+    same = [gateway for gateway in gateways.all if gateway.resource.name == short]
+    if not slash and len(same) == 1:
+        return same[0]
+    for other in snapshot.unread.gateways:
+        key = other.resource.id
+        if key.name == short and key.namespace == (where or namespace):
+            raise NotFollowed(f"{key} is no Gateway of Istio's, and {REASON}")
+    candidates = same or gateways.all
+    listed = ", ".join(gateway.id for gateway in candidates[:10]) or "none"
+    reason = snapshot.missing("Gateway") or f"there are: {listed}"
+    raise UsageError(f"no Gateway {short} in namespace {where or namespace}; {reason}")
 
 
 def of_workload(snapshot: Snapshot, workload: Workload) -> Vantage:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 
 from kubectl_mesh.errors import UsageError
@@ -52,3 +52,25 @@ def beginning(text: str) -> tuple[Rule, ...]:
     start = text.upper().removesuffix("XX")
     cut_short = _CUT_SHORT.fullmatch(start)
     return tuple(rule for rule in RULES if cut_short and rule.code.startswith(start))
+
+
+def chosen(wanted: Sequence[str], unwanted: Sequence[str] = ()) -> tuple[Rule, ...]:
+    """The rules that are wanted (none named: all), less others; by what people call them.
+
+    A code that is cut short stands for all that begin so. Raises UsageError for a name of no rule,
+    and where no rule is left.
+    """
+    meant = {rule.code for text in wanted for rule in _meant(text)} if wanted else None
+    left_out = {rule.code for text in unwanted for rule in _meant(text)}
+    rules = tuple(
+        rule
+        for rule in RULES
+        if (meant is None or rule.code in meant) and rule.code not in left_out
+    )
+    if not rules:
+        raise UsageError("--skip-rule leaves no rule to be run")
+    return rules
+
+
+def _meant(text: str) -> tuple[Rule, ...]:
+    return beginning(text) or find(text)

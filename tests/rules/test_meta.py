@@ -140,7 +140,8 @@ LAYERS = {
     "completion": {"commands", "changes", "sources", "rules", "flags", "term"},
     "cli": {"completion", "commands", "flags", "errors", "term"},
     "__main__": {"cli"},
-    "__init__": set[str](),
+    "api": {"fixing", "changes", "report"} | _CHANGES,
+    "__init__": {"api"},
 }
 """Which parts of the package each part may import, besides itself."""
 
