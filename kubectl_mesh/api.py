@@ -21,7 +21,7 @@ from kubectl_mesh.report.route_json import document
 from kubectl_mesh.routing.connection import connection_for, is_connection
 from kubectl_mesh.routing.proxies import gateway_named, of_client, of_gateway
 from kubectl_mesh.routing.request import request_for
-from kubectl_mesh.routing.router import Router
+from kubectl_mesh.routing.router import router_of
 from kubectl_mesh.routing.trace import Tracer
 from kubectl_mesh.rules.examine import Report, examine
 from kubectl_mesh.rules.ignore import Ignores, Selectors
@@ -117,7 +117,7 @@ def route(
     else:
         vantage = of_gateway(mesh, gateway_named(mesh, gateway, namespace))
     vantage = replace(vantage, notes=(*vantage.notes, *mesh.config.notes))
-    trace = Tracer(Router(mesh)).follow(vantage.proxy, asked)
+    trace = Tracer(router_of(mesh)).follow(vantage.proxy, asked)
     return document(trace, vantage, mesh, mesh.gaps)
 
 

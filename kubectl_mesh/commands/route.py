@@ -42,7 +42,7 @@ from kubectl_mesh.routing.proxies import (
     of_workload,
 )
 from kubectl_mesh.routing.request import Request, request_for
-from kubectl_mesh.routing.router import Router
+from kubectl_mesh.routing.router import router_of
 from kubectl_mesh.routing.trace import Trace, Tracer
 from kubectl_mesh.sources.context import namespace_on_disk
 from kubectl_mesh.sources.files import STDIN, read_text
@@ -331,7 +331,7 @@ class _Mesh:
     _default: Vantage | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
-        self.router = Router(self.snapshot)
+        self.router = router_of(self.snapshot)
 
     def of(self, source: Source) -> Vantage:
         """Raises UsageError where there is no such Gateway."""

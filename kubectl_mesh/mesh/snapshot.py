@@ -5,10 +5,12 @@ Every index is built at the first question that needs it, in one pass over one k
 
 from __future__ import annotations
 
+import functools
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any, TypeVar
 
 from kubectl_mesh.mesh import unread
 from kubectl_mesh.mesh.canaries import Canaries
@@ -28,6 +30,8 @@ from kubectl_mesh.mesh.versions import Istio
 from kubectl_mesh.mesh.virtual_services import VirtualServices
 from kubectl_mesh.mesh.waypoints import Waypoint, chosen_waypoint, serves_services
 from kubectl_mesh.mesh.workloads import WORKLOAD_KINDS, Workload, Workloads
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +63,19 @@ class PodGroup:
         return tuple(workload for workload in self.workloads if not is_gateway(workload))
 
 
+def once_per_snapshot(derive: Callable[[Snapshot], T]) -> Callable[[Snapshot], T]:
+    """Makes what a function derives from a snapshot at the first question, and keeps it with it."""
+
+    @functools.wraps(derive)
+    def derived(snapshot: Snapshot) -> T:
+        if derive not in snapshot.derived:
+            snapshot.derived[derive] = derive(snapshot)
+        found: T = snapshot.derived[derive]
+        return found
+
+    return derived
+
+
 class Snapshot:
     """The resources of one mesh at one time. Where an id occurs twice, the last one counts.
 
@@ -78,6 +95,8 @@ class Snapshot:
         self.coverage = coverage or Coverage()
         self.unreadable = tuple(unreadable)
         self.before = before
+        self.derived: dict[Callable[[Snapshot], Any], Any] = {}
+        """By function, what was derived from it: see once_per_snapshot."""
         by_id: dict[ResourceId, Resource] = {}
         replaced: dict[ResourceId, list[Resource]] = {}
         for resource in resources:

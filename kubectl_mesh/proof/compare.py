@@ -46,7 +46,7 @@ from kubectl_mesh.routing.chains import Chain, Listener, kinds_of_connections
 from kubectl_mesh.routing.connection import Connection
 from kubectl_mesh.routing.matching import Conditions, StringMatch, Undecidable
 from kubectl_mesh.routing.request import Request
-from kubectl_mesh.routing.router import Client, GatewayProxy, Router
+from kubectl_mesh.routing.router import Client, GatewayProxy, Router, router_of
 from kubectl_mesh.routing.table import Route, Table
 
 MAX_NODES = 200_000
@@ -227,7 +227,7 @@ class Comparing:
 
     def __init__(self, before: Snapshot, after: Snapshot, *, assume: bool = True) -> None:
         self._assume = assume
-        self._routers = (Router(before), Router(after))
+        self._routers = (router_of(before), router_of(after))
         self._snapshots = (before, after)
         notes = dict.fromkeys(note for each in (before, after) for note in each.config.notes)
         self._result = Comparison(notes=tuple(notes))

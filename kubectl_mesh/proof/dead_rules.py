@@ -18,7 +18,7 @@ from kubectl_mesh.mesh.clients import gateway_namespaces
 from kubectl_mesh.mesh.gateways import MESH, Gateway, Server
 from kubectl_mesh.mesh.hosts import is_wildcard
 from kubectl_mesh.mesh.resource import Path, dotted
-from kubectl_mesh.mesh.snapshot import Snapshot
+from kubectl_mesh.mesh.snapshot import Snapshot, once_per_snapshot
 from kubectl_mesh.mesh.virtual_services import VirtualService
 from kubectl_mesh.proof.examples import Hosts, Search, TooMany, unreadable
 from kubectl_mesh.proof.rewriting import telling_apart
@@ -175,12 +175,9 @@ class RuleReach:
         return self.path if match.index is None else (*self.path, "match", match.index)
 
 
-@lru_cache(maxsize=1)
+@once_per_snapshot
 def reaches(snapshot: Snapshot) -> tuple[tuple[RuleReach, ...], tuple[str, ...]]:
-    """The http rules with a match that no request can meet, and why some could not be judged.
-
-    Kept for the last snapshot that was asked about, as several rules start from it.
-    """
+    """The http rules with a match that no request can meet, and why some could not be judged."""
     found = _Reaches(snapshot)
     for vs in snapshot.virtual_services.roots:
         found.judge(vs)

@@ -28,7 +28,7 @@ from kubectl_mesh.mesh.gateways import MESH
 from kubectl_mesh.mesh.hosts import covers, namespace_of
 from kubectl_mesh.mesh.registry import endpoint_labels
 from kubectl_mesh.mesh.resource import Path
-from kubectl_mesh.mesh.snapshot import Snapshot
+from kubectl_mesh.mesh.snapshot import Snapshot, once_per_snapshot
 from kubectl_mesh.mesh.unread import REASON
 from kubectl_mesh.mesh.virtual_services import Destination, VirtualService
 from kubectl_mesh.mesh.workloads import Workload
@@ -79,12 +79,11 @@ class MeshRule:
     rule: Rule
 
 
-@lru_cache(maxsize=1)
+@once_per_snapshot
 def gateway_rules(snapshot: Snapshot) -> tuple[GatewayRule, ...]:
     """Every http rule bound to a gateway other than the mesh, up to the first catch-all.
 
-    A Gateway that is not in the snapshot is taken to serve what is bound to it. Kept for the last
-    snapshot that was asked about, as several rules start from it.
+    A Gateway that is not in the snapshot is taken to serve what is bound to it.
     """
     return tuple(_gateway_rules(snapshot))
 
@@ -226,7 +225,7 @@ class _Inside:
     routes: _Routes
 
 
-@lru_cache(maxsize=1)
+@once_per_snapshot
 def _comparison(snapshot: Snapshot) -> _Comparison:
     return _Comparison(snapshot)
 

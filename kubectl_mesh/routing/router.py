@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cached_property
 from itertools import chain
 
 from kubectl_mesh.mesh.gateways import MESH, Gateway, Server
 from kubectl_mesh.mesh.hosts import covers, hosts_called, is_wildcard, overlap, patterns_for
 from kubectl_mesh.mesh.registry import Service
-from kubectl_mesh.mesh.snapshot import Snapshot
+from kubectl_mesh.mesh.snapshot import Snapshot, once_per_snapshot
 from kubectl_mesh.mesh.versions import ABSOLUTE_NAMES
 from kubectl_mesh.mesh.virtual_services import Destination, VirtualService, as_seen_from
 from kubectl_mesh.routing.chains import address_in
@@ -242,9 +242,9 @@ class Router:
             yield from addresses_of(service)
 
 
-@lru_cache(maxsize=1)
+@once_per_snapshot
 def router_of(snapshot: Snapshot) -> Router:
-    """A router, kept for the last snapshot that was asked about, as several rules need one."""
+    """The router of a snapshot."""
     return Router(snapshot)
 
 
