@@ -15,10 +15,11 @@ from kubectl_mesh.routing.request import Request
 from kubectl_mesh.routing.rewriting import rewriting
 
 PATHS = ["/" + "".join(rest) for n in range(5) for rest in itertools.product("xX/", repeat=n)]
+FOLDS = (False, True)
 MATCHES = (
     None,
-    *(StringMatch("prefix", text, fold) for text in ("/", "/x", "/x/", "/x/X") for fold in (0, 1)),
-    *(StringMatch("exact", text, fold) for text in ("/", "/x", "/x/x") for fold in (0, 1)),
+    *(StringMatch("prefix", text, fold) for text in ("/", "/x", "/x/", "/x/X") for fold in FOLDS),
+    *(StringMatch("exact", text, fold) for text in ("/", "/x", "/x/x") for fold in FOLDS),
     *(StringMatch("regex", text) for text in ("/x.*", "/[xX]", "/x/.*")),
 )
 REWRITES = (
