@@ -20,7 +20,6 @@ from kubectl_mesh.mesh.destination_rules import DestinationRules
 from kubectl_mesh.mesh.gateways import Gateways
 from kubectl_mesh.mesh.hosts import namespace_of
 from kubectl_mesh.mesh.injection import NEVER_INJECTED, REVISION, has_sidecar, is_gateway
-from kubectl_mesh.mesh.nginx_pods import NginxPod, nginx_pods
 from kubectl_mesh.mesh.registry import Registry, Service
 from kubectl_mesh.mesh.resource import Resource, ResourceId, Unreadable
 from kubectl_mesh.mesh.schema import ISTIO, KINDS, KUBERNETES_GATEWAY, kind_of
@@ -379,7 +378,3 @@ class Snapshot:
     @cached_property
     def workloads(self) -> Workloads:
         return Workloads(resource for kind in WORKLOAD_KINDS for resource in self.of(kind))
-
-    @cached_property
-    def nginx_pods(self) -> tuple[NginxPod, ...]:
-        return tuple(nginx_pods(self.of("ConfigMap"), self.workloads.owners))

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 
 from kubectl_mesh.mesh.injection import is_ambient
-from kubectl_mesh.mesh.nginx import Proxy, default_http_version
-from kubectl_mesh.mesh.nginx_pods import NginxPod
 from kubectl_mesh.mesh.ports import HTTP_PROTOCOLS, SNIFFED
 from kubectl_mesh.mesh.registry import Service
 from kubectl_mesh.mesh.resource import Resource
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.mesh.workloads import WORKLOAD_KINDS, Workload
+from kubectl_mesh.nginx.config import Proxy, default_http_version
+from kubectl_mesh.nginx.pods import NginxPod, nginx_pods
 from kubectl_mesh.rules.rule import Finding, Rule, Severity, Skip
 from kubectl_mesh.rules.shared.nginx import readers_of, repair_of, restart_of
 
@@ -49,14 +49,14 @@ class _Fault:
 
 
 def check(snapshot: Snapshot) -> Iterator[Finding | Skip]:
-    if not snapshot.nginx_pods or _is_on_everywhere(snapshot):
+    if not nginx_pods(snapshot) or _is_on_everywhere(snapshot):
         return
     by_address = {
         service.resource.spec.get("clusterIP"): service for service in snapshot.registry.services
     }
     faults: dict[tuple[int, str], dict[tuple[int, str], _Fault]] = {}
     places: dict[tuple[int, str], tuple[Resource, str]] = {}
-    for pod in snapshot.nginx_pods:
+    for pod in nginx_pods(snapshot):
         if pod.workload is None and snapshot.coverage.live:
             namespace = next(iter(pod.files.values()))[0].namespace
             if snapshot.unknown_workloads(namespace) is None:
@@ -86,7 +86,7 @@ def check(snapshot: Snapshot) -> Iterator[Finding | Skip]:
             at = (proxy.line, proxy.context)
             if at not in known or len(fault.doubts) < len(known[at].doubts):
                 known[at] = fault
-    readers = readers_of(snapshot.nginx_pods)
+    readers = readers_of(nginx_pods(snapshot))
     for place, found in faults.items():
         for certain in (True, False):
             chosen = [fault for fault in found.values() if certain == (not fault.doubts)]

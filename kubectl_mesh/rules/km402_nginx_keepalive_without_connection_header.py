@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from kubectl_mesh.mesh.nginx import Header, Proxy, default_http_version
-from kubectl_mesh.mesh.nginx_pods import NginxPod
 from kubectl_mesh.mesh.resource import Resource
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.mesh.workloads import WORKLOAD_KINDS
+from kubectl_mesh.nginx.config import Header, Proxy, default_http_version
+from kubectl_mesh.nginx.pods import NginxPod, nginx_pods
 from kubectl_mesh.rules.repair import Repair
 from kubectl_mesh.rules.rule import Finding, Rule, Severity
 from kubectl_mesh.rules.shared.nginx import readers_of, repair_of
@@ -16,7 +16,7 @@ from kubectl_mesh.rules.shared.nginx import readers_of, repair_of
 
 def check(snapshot: Snapshot) -> Iterator[Finding]:
     found: dict[tuple[int, str, int, str], tuple[Resource, NginxPod, dict[int, Proxy]]] = {}
-    for pod in snapshot.nginx_pods:
+    for pod in nginx_pods(snapshot):
         for proxy in pod.config.proxies:
             if proxy.upstream is None or not _closes_kept_connections(pod, proxy):
                 continue
@@ -24,7 +24,7 @@ def check(snapshot: Snapshot) -> Iterator[Finding]:
             place = (id(config_map), key, proxy.upstream.line, proxy.upstream.name)
             proxies = found.setdefault(place, (config_map, pod, {}))[2]
             proxies.setdefault(proxy.line, proxy)
-    readers = readers_of(snapshot.nginx_pods)
+    readers = readers_of(nginx_pods(snapshot))
     for (read, key, _, name), (config_map, pod, proxies) in found.items():
         lines = [proxies[line] for line in sorted(proxies)]
         repair = repair_of(pod, lines, readers[read], blind=True)

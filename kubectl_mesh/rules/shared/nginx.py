@@ -13,9 +13,9 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
-from kubectl_mesh.mesh.nginx import Header, Proxy, read
-from kubectl_mesh.mesh.nginx_pods import NginxPod
 from kubectl_mesh.mesh.resource import Path, Resource
+from kubectl_mesh.nginx.config import Header, Proxy, read
+from kubectl_mesh.nginx.pods import NginxPod
 from kubectl_mesh.rules.repair import Edit, Repair
 
 _VERSION = "proxy_http_version 1.1;"

@@ -11,9 +11,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kubectl_mesh.mesh.nginx import NginxConfig, is_nginx_image, is_official_image, read
 from kubectl_mesh.mesh.resource import Resource
+from kubectl_mesh.mesh.snapshot import Snapshot, once_per_snapshot
 from kubectl_mesh.mesh.workloads import Workload
+from kubectl_mesh.nginx.config import NginxConfig, is_nginx_image, is_official_image, read
 
 Files = dict[str, tuple[Resource, str]]
 """Files by their name in the container, each with its ConfigMap and key."""
@@ -39,10 +40,15 @@ class NginxPod:
     stock_main: bool = False
 
 
-def nginx_pods(
+@once_per_snapshot
+def nginx_pods(snapshot: Snapshot) -> tuple[NginxPod, ...]:
+    """Every nginx with a proxy_pass in a ConfigMap, and every such ConfigMap without a reader."""
+    return tuple(_nginx_pods(snapshot.of("ConfigMap"), snapshot.workloads.owners))
+
+
+def _nginx_pods(
     config_maps: Iterable[Resource], workloads: Iterable[Workload]
 ) -> Iterator[NginxPod]:
-    """Every nginx with a proxy_pass in a ConfigMap, and every such ConfigMap without a reader."""
     by_namespace: dict[str, dict[str, Resource]] = defaultdict(dict)
     unread: dict[int, Resource] = {}
     for config_map in config_maps:

@@ -1,4 +1,4 @@
-"""What nginx would speak to its upstreams, as mesh/nginx.py reads it from a ConfigMap."""
+"""What nginx would speak to its upstreams, as nginx/config.py reads it from a ConfigMap."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kubectl_mesh.mesh import nginx
-from kubectl_mesh.mesh.nginx import (
+from kubectl_mesh.nginx import config as nginx
+from kubectl_mesh.nginx.config import (
     Gap,
     NginxConfig,
     Proxy,

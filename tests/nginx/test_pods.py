@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from kubectl_mesh.mesh.nginx_pods import NginxPod
 from kubectl_mesh.mesh.snapshot import Snapshot
+from kubectl_mesh.nginx.pods import NginxPod, nginx_pods
 from kubectl_mesh.sources.files import load
 
 CONFIG_MAPS = """\
@@ -36,7 +36,7 @@ def pods(tmp_path: Path):
         file.write_text(CONFIG_MAPS + "\n---\n".join(workloads))
         resources, unreadable = load([str(file)])
         assert not unreadable
-        return list(Snapshot(resources).nginx_pods)
+        return list(nginx_pods(Snapshot(resources)))
 
     return read
 
