@@ -196,6 +196,11 @@ class Registry:
         """What provides a fully qualified host, exactly or by a ServiceEntry's wildcard."""
         return tuple(self._by_host.most_specific(host))
 
+    def wildcard_over(self, host: str) -> Service | None:
+        """The ServiceEntry whose wildcard covers a host that nothing else provides."""
+        found = next(iter(self.providers(host)), None)
+        return found if found and found.host != host else None
+
     def covered_by(self, pattern: str) -> Iterator[Service]:
         """The Services and entries whose host a pattern means; all are looked at for a wildcard."""
         if not pattern.startswith("*"):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from kubectl_mesh.mesh.added_labels import adders
 from kubectl_mesh.mesh.destination_rules import DestinationRule, Lost, Subset
-from kubectl_mesh.mesh.hosts import is_wildcard, namespace_of, patterns_for
+from kubectl_mesh.mesh.hosts import is_wildcard, namespace_of
 from kubectl_mesh.mesh.registry import Service
 from kubectl_mesh.mesh.versions import DYNAMIC_DNS
 from kubectl_mesh.mesh.workloads import Workload
@@ -69,6 +69,8 @@ def upstream(
 
     if service is None and target.host.endswith("."):
         return found("NC", "no host of the registry ends with a full stop: leave it out")
+    if service is None and (wildcard := snapshot.registry.wildcard_over(target.host)):
+        return found("NC", only_by_wildcard(wildcard, target.host))
     if service is None:
         home = namespace_of(target.host, snapshot.config.domain)
         unknown = snapshot.unknown(home or "", "Service", "ServiceEntry")
@@ -118,20 +120,24 @@ def upstream(
     return found("UH", f"no pod of {service.resource} has the labels {which}", ())
 
 
+def only_by_wildcard(wildcard: Service, host: str) -> str:
+    """Why a host that a ServiceEntry covers by a wildcard is no destination."""
+    return (
+        f"{wildcard.resource} covers {host} by the wildcard {wildcard.host}, and proxies have a "
+        f"cluster for the wildcard alone: add {host} to the hosts of a ServiceEntry"
+    )
+
+
 def _provider(
     router: Router, target: Target, namespace: str, client: Client | None
 ) -> Service | None:
     """What provides the host of a target for a client; for a gateway where that is None."""
-    for host in patterns_for(target.host):
-        if client and not router.providers.lead_to(client, host, target.port):
-            continue
-        if client:
-            found = router.providers.for_sidecar(client, host, target.port)
-        else:
-            found = router.providers.for_gateway(host, namespace, target.port)
-        if found:
-            return found
-    return None
+    host = target.host
+    if client is None:
+        return router.providers.for_gateway(host, namespace, target.port)
+    if not router.providers.lead_to(client, host, target.port):
+        return None
+    return router.providers.for_sidecar(client, host, target.port)
 
 
 def _port(service: Service, target: Target) -> str:

@@ -26,7 +26,7 @@ def check(snapshot: Snapshot) -> Iterator[Finding | Skip]:
             elif absence is not None:
                 certain = (
                     snapshot.coverage.live
-                    or absence != ""
+                    or (absence != "" and not snapshot.registry.wildcard_over(host))
                     or namespace_of(host, snapshot.config.domain) is not None
                 )
                 yield _finding(destination, absence, certain)
@@ -55,7 +55,9 @@ For such a host Envoy has no cluster: requests get **503** with the response fla
 dropped where it is a mirror.
 
 A name without a dot is a Service of the **VirtualService's own** namespace. A name with a dot is
-taken as it stands: `reviews.prod` is not `reviews.prod.svc.cluster.local`. With manifests alone
+taken as it stands: `reviews.prod` is not `reviews.prod.svc.cluster.local`. A ServiceEntry's
+wildcard provides none of the names that it covers: proxies have one cluster for it, of the
+wildcard's own name. With manifests alone
 the rule speaks only where the input holds at least one Service of the namespace that the host
 names, and never of namespaces of Kubernetes and of Istio, which no one keeps as a whole; of a host
 outside the cluster only where it holds a ServiceEntry, and then as a warning. A Service that
@@ -63,7 +65,7 @@ Flagger makes of a Canary counts. Where the mesh has several clusters it cannot 
 Services, as one may be in another cluster.""",
     fix="""\
 Write Services of other namespaces in full (`reviews.prod.svc.cluster.local`). For a host outside
-the cluster create a ServiceEntry.""",
+the cluster create a ServiceEntry that lists the host itself.""",
     reference="https://istio.io/latest/docs/reference/config/networking/virtual-service/"
     "#Destination",
     needs=("VirtualService", "Service", "ServiceEntry"),

@@ -204,3 +204,18 @@ def test_rules_that_name_another_source_make_no_cluster(router: Router, clients:
         for name in ("far", "far-too")
     ]
     assert flags == [None if OLD else NO_CLUSTER, None]
+
+
+WILD = "*.wild.test"
+
+
+@given(
+    entry("wild", WILD, namespace="default", ports={"http": 5000}),
+    service("to-wild", ports={"http": 5000}),
+    virtual_service("to-wild", "to-wild", to("x.wild.test")),
+)
+def test_a_wildcard_gives_a_destination_no_cluster(router: Router, clients: Clients) -> None:
+    """It is one of its own name alone, to which requests for the names that it covers go."""
+    to_wild = "to-wild.default.svc.cluster.local"
+    assert fate(router, clients.other, to_wild, 5000) == NO_CLUSTER
+    assert fate(router, clients.other, "x.wild.test", 5000) == NO_ENDPOINT

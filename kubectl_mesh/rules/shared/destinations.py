@@ -13,6 +13,7 @@ from kubectl_mesh.mesh.registry import Service
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.mesh.virtual_services import Destination, VirtualService
 from kubectl_mesh.mesh.visibility import Export
+from kubectl_mesh.routing.upstreams import only_by_wildcard
 from kubectl_mesh.rules.rule import Skip, undecided
 
 
@@ -33,22 +34,16 @@ def absent(snapshot: Snapshot, host: str, namespace: str, export: Export) -> str
     """What is known of a host that nothing provides, as a hint; None for one that is provided.
 
     A host counts as provided to a resource of `namespace` that is visible to `export` if some
-    client can see both; a ServiceEntry's wildcard only if that namespace sees it. A Skip stands
-    where the input cannot tell.
+    client can see both; a wildcard provides none of the names that it covers. A Skip stands where
+    the input cannot tell.
     """
-    providers = snapshot.registry.providers(host)
-    if is_wildcard(host) or any(
-        provider.export.reaches(namespace)
-        if is_wildcard(provider.host)
-        else provider.export.meets(export)
-        for provider in providers
-    ):
+    providers = snapshot.registry.by_host(host)
+    if is_wildcard(host) or any(provider.export.meets(export) for provider in providers):
         return None
     if reason := snapshot.missing("ServiceEntry"):
         return Skip(reason)
-    hidden = next((provider for provider in providers if provider.host == host), None)
-    if hidden:
-        return f" to its clients: {hidden.resource} is not exported to them"
+    if providers:
+        return f" to its clients: {providers[0].resource} is not exported to them"
     domain = snapshot.config.domain
     labels = host.split(".")
     home = namespace_of(host, domain)
@@ -66,6 +61,8 @@ def absent(snapshot: Snapshot, host: str, namespace: str, export: Export) -> str
         if others:
             return f"; there is one in namespace {others[0].namespace}: write {others[0].host}"
         return ""
+    if wildcard := snapshot.registry.wildcard_over(host):
+        return f": {only_by_wildcard(wildcard, host)}"
     if len(labels) > 1:
         full = f"{labels[0]}.{labels[1]}.svc.{domain}"
         if full.startswith(f"{host}.") and snapshot.registry.providers(full):
