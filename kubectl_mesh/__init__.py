@@ -18,10 +18,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kubectl_mesh.api import compare, doctor, fix, load, load_cluster, route
+    from kubectl_mesh.api import MeshError, compare, doctor, fix, load, load_cluster, route
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "compare", "doctor", "fix", "load", "load_cluster", "route"]
+__all__ = ["MeshError", "__version__", "compare", "doctor", "fix", "load", "load_cluster", "route"]
 
 
 def __getattr__(name: str) -> Any:
@@ -31,3 +31,7 @@ def __getattr__(name: str) -> Any:
     from kubectl_mesh import api
 
     return getattr(api, name)
+
+
+def __dir__() -> list[str]:
+    return __all__

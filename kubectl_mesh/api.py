@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from kubectl_mesh.errors import UsageError
+from kubectl_mesh.errors import MeshError, UsageError
 from kubectl_mesh.fixing.cure import Cure, Wishes, cure
 from kubectl_mesh.mesh.schema import KINDS
 from kubectl_mesh.mesh.snapshot import Snapshot
@@ -30,32 +30,39 @@ from kubectl_mesh.rules.repair import ACCEPT_MTLS_OFF, ALL_RULES, UNSAFE
 from kubectl_mesh.sources import repository
 from kubectl_mesh.sources.config import find_mesh_config, read_mesh_config
 
+__all__ = ["MeshError", "compare", "doctor", "fix", "load", "load_cluster", "route"]
+
 
 def load(
     *paths: str,
     recursive: bool = False,
     namespace: str = "default",
+    client_namespace: str | None = None,
     mesh_config: str | None = None,
     istio_version: str | None = None,
 ) -> Snapshot:
     """The mesh that manifests describe, as -f reads them.
 
     `paths` are files and folders, with the folders below them if `recursive`; kustomizations are
-    rendered. Manifests that set no namespace are in `namespace`. `mesh_config` is a file and
-    `istio_version` such as 1.27, as the flags of these names. What could not be read is in `gaps`
-    of the mesh.
+    rendered. Manifests that set no namespace are in `namespace`. Of several revisions of Istio the
+    one counts that `client_namespace` selects, else that of most namespaces. `mesh_config` is a
+    file and `istio_version` such as 1.27, as the flags of these names. What could not be read is in
+    `gaps` of the mesh.
 
-    Raises UsageError where the folders hold several meshes, and for a version that is none;
-    InputError for a mesh_config that cannot be read.
+    Raises UsageError where no path is given, where the folders hold several meshes, and for a
+    version that is none; InputError for a mesh_config that cannot be read.
     """
-    release = release_of(istio_version) if istio_version else None
-    if istio_version and release is None:
+    if not paths:
+        raise UsageError("no file and no folder is named")
+    release = None if istio_version is None else release_of(istio_version)
+    if istio_version is not None and release is None:
         raise UsageError(f"{istio_version!r} is no version of Istio; expected 1.27 or 1.27.3")
-    settings = read_mesh_config(mesh_config) if mesh_config else None
+    settings = None if mesh_config is None else read_mesh_config(mesh_config)
     found = repository.read(paths, recursive=recursive, namespace=namespace)
     resources = found.only()
     given = Istio(release, "istio_version") if release else None
-    config = find_mesh_config(resources, given=given, settings=settings)
+    clients = None if client_namespace is None else (client_namespace,)
+    config = find_mesh_config(resources, clients, given=given, settings=settings)
     return Snapshot(resources, config, unreadable=found.unreadable)
 
 
@@ -99,16 +106,19 @@ def route(
     method: str = "GET",
     headers: Mapping[str, str] | None = None,
 ) -> Mapping[str, Any]:
-    """Where a request goes and why: the object that `kubectl mesh route URL -o json` prints.
+    """Where a request goes and why: an object as `kubectl mesh route URL -o json` prints it.
 
-    It comes from a pod of `namespace` with `labels`, or from outside through `gateway`
-    ([NAMESPACE/]NAME). The URL may also be tls://HOST:PORT or tcp://HOST:PORT; `method` and
-    `headers` are for HTTP alone.
+    The request comes from a pod of `namespace` with `labels`, or from outside through `gateway`
+    ([NAMESPACE/]NAME). Unlike the command it is not refused where a Gateway serves the host and
+    none is named, and other releases of Istio are not tried. The URL may also be tls://HOST:PORT or
+    tcp://HOST:PORT; `method` and `headers` are for HTTP alone.
 
     Raises UsageError for what is no URL, and for a Gateway that is not there.
     """
     if is_connection(url):
-        asked: Any = connection_for(url, None)
+        if headers or method != "GET":
+            raise UsageError("a connection has no method and no headers")
+        asked: Any = connection_for(url)
     else:
         names = {name.lower(): value for name, value in (headers or {}).items()}
         asked = request_for(url, method, names)
@@ -140,10 +150,11 @@ def fix(
     """The repairs of what the doctor finds in a mesh that was read from manifests.
 
     `findings` are as the arguments of `kubectl mesh fix`, CODE or CODE=KIND/NAMESPACE/NAME, none
-    for all; the others as its flags. `changes` of the result are the JSON Patches, `after` is the
-    mesh with them and what is found there. Nothing is written.
+    for all; the others as its flags. `changes.steps` of the result are the patches (`operations`),
+    `after` is the mesh with them and what is found there. Nothing is written.
 
-    Raises UsageError for a mesh of a cluster, and for findings that name no rule.
+    Raises UsageError for a mesh of a cluster, for findings that name no rule, and for a choice that
+    is the name of no repair.
     """
     if mesh.coverage.live:
         raise UsageError("this mesh was read from a cluster: run `kubectl mesh fix`")
@@ -151,4 +162,9 @@ def fix(
     accepted = {flag for flag, given in flags.items() if given}
     meant = Selectors(findings or ("*",), "")
     wishes = Wishes(meant.meant, choose, accepted)
-    return cure(mesh, doctor(mesh), doctor, wishes, lambda resource: resource.raw)
+    found = cure(mesh, doctor(mesh), doctor, wishes, lambda resource: resource.raw)
+    for name in choose:
+        if name not in found.known:
+            there = ", ".join(sorted(found.known)) or "none"
+            raise UsageError(f"no repair is called {name}; there are: {there}")
+    return found

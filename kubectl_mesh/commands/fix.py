@@ -186,11 +186,11 @@ def run(args: argparse.Namespace) -> int:
 
 def _without_mended(report: Report, cures: Iterable[Cure]) -> Report:
     """Leaves out what could not be examined before the changes, and can be after them."""
-    mended = {
-        (each.code, each.reason)
-        for found in cures
-        for each in set(found.before[1].skipped) - set(found.after[1].skipped)
-    }
+    before, after = (
+        {(each.code, each.reason) for _, found in states for each in found.skipped}
+        for states in zip(*((each.before, each.after) for each in cures), strict=True)
+    )
+    mended = before - after
     skipped = tuple(each for each in report.skipped if (each.code, each.reason) not in mended)
     return replace(report, skipped=skipped)
 

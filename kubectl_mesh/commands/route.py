@@ -334,12 +334,17 @@ class _Mesh:
         self.router = router_of(self.snapshot)
 
     def of(self, source: Source) -> Vantage:
-        """Raises UsageError where there is no such Gateway."""
+        """Raises UsageError where there is no such Gateway, or pods are of another revision."""
         if source not in self._known:
-            if source.gateway:
-                self._known[source] = of_gateway(
-                    self.snapshot, gateway_named(self.snapshot, source.gateway, self.namespace)
+            namespace = source.namespace or self.namespace
+            if not source.gateway and namespace in self.snapshot.config.other_revisions:
+                revision = self.snapshot.config.other_revisions[namespace]
+                raise UsageError(
+                    f"namespace {namespace} selects revision {revision} of Istio, and the answers "
+                    f"are for revision {self.snapshot.config.revision}: ask from it in another run"
                 )
+            if source.gateway:
+                self._known[source] = self._of_gateway(source.gateway)
             else:
                 self._known[source] = of_client(
                     source.namespace or self.namespace, dict(source.labels)
@@ -380,9 +385,7 @@ class _Mesh:
     def _of_flags(self) -> Vantage | None:
         args = self.args
         if args.gateway is not None:
-            return of_gateway(
-                self.snapshot, gateway_named(self.snapshot, args.gateway, self.namespace)
-            )
+            return self._of_gateway(args.gateway)
         if args.workload is not None:
             return of_workload(self.snapshot, self._workload(args.workload))
         if args.from_namespace is not None or args.from_labels is not None:

@@ -40,10 +40,11 @@ def with_gateways(snapshot: Snapshot) -> tuple[Snapshot, frozenset[str]]:
             for name in sorted(vs.gateways - {MESH}):
                 if name not in snapshot.gateways.by_id and OF_GATEWAY_API not in name:
                     users[name].append(vs)
+    apart = {f"{each.namespace}/{each.name}" for each in snapshot.of_other_revisions}
     assumed = [
         _gateway(snapshot, name, members)
         for name, members in users.items()
-        if snapshot.unknown(name.partition("/")[0], "Gateway")
+        if snapshot.unknown(name.partition("/")[0], "Gateway") and name not in apart
     ]
     if not assumed:
         return snapshot, frozenset()

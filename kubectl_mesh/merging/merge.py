@@ -17,6 +17,7 @@ from kubectl_mesh.changes.deletion import is_terminating
 from kubectl_mesh.changes.patch import NOTES, operations_of, patched
 from kubectl_mesh.mesh.gateways import MESH, resolve_gateway
 from kubectl_mesh.mesh.hosts import is_wildcard, overlap
+from kubectl_mesh.mesh.injection import REVISION
 from kubectl_mesh.mesh.resource import ABSENT, Path, Resource, dotted, field_at
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.mesh.virtual_services import VirtualService
@@ -146,10 +147,20 @@ class _Merging:
                 yield Refusal(f"{resource} is being deleted", "wait until it is gone")
         if len(self._members) < 2:
             return
+        yield from self._different_revisions()
         yield from self._different_exports()
         yield from self._hosts_in_the_way()
         yield from self._claims()
         yield from self._rollouts()
+
+    def _different_revisions(self) -> Iterator[Refusal]:
+        first, *others = (member.vs.resource for member in self._members)
+        for other in others:
+            if other.labels.get(REVISION) != first.labels.get(REVISION):
+                yield Refusal(
+                    f"{first} and {other} are for different revisions of Istio (label {REVISION})",
+                    "merged, other istiods would read the rules of one of them: leave them apart",
+                )
 
     def _different_exports(self) -> Iterator[Refusal]:
         first, *others = self._members

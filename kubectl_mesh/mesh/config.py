@@ -51,7 +51,8 @@ class MeshConfig:
     are the defaults for resources without exportTo. `unread` holds the fields that nothing is known
     of here, as texts. `several_clusters` says which setting is for a mesh of several clusters; ""
     if none is. `istio` is the Istio that has these settings, and `revision` the label of its
-    istiod; "" where that is not known. `notes` say why these settings were taken, and no others;
+    istiod; "" where that is not known; `other_revisions` are the namespaces that select another,
+    with it. `notes` say why these settings were taken, and no others;
     `fault` says why they could not be read, where these are Istio's defaults for that.
     """
 
@@ -70,6 +71,7 @@ class MeshConfig:
     several_clusters: str = ""
     istio: Istio = field(default=Istio())
     revision: str = ""
+    other_revisions: Mapping[str, str] = field(default_factory=dict, compare=False)
     notes: tuple[str, ...] = field(default=(), compare=False)
     fault: str = field(default="", compare=False)
 

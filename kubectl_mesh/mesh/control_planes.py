@@ -91,9 +91,13 @@ class ControlPlanes:
         return any(each.revision == revision for each in self.planes)
 
     def may_have_tags(self, selected: Iterable[str]) -> bool:
-        """Whether some of the names that are selected are no revisions: they may be tags."""
+        """Whether names that are selected may be tags: one that is no revision is, if anything.
+
+        The tag `default` may stand beside a revision of that name, and comes first.
+        """
         known = {each.revision or DEFAULT for each in self.planes}
-        return bool(known) and not known.issuperset(selected)
+        names = set(selected)
+        return bool(known) and (not known >= names or (len(known) > 1 and DEFAULT in names))
 
     def istio_of(self, revision: str) -> Istio | None:
         """The Istio of a revision, or that of all istiods where none is of the revision.

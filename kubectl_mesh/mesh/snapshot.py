@@ -22,7 +22,7 @@ from kubectl_mesh.mesh.hosts import namespace_of
 from kubectl_mesh.mesh.injection import NEVER_INJECTED, REVISION, has_sidecar, is_gateway
 from kubectl_mesh.mesh.registry import Registry, Service
 from kubectl_mesh.mesh.resource import Resource, ResourceId, Unreadable
-from kubectl_mesh.mesh.schema import ISTIO, KINDS, KUBERNETES_GATEWAY, kind_of
+from kubectl_mesh.mesh.schema import KINDS, KUBERNETES_GATEWAY, kind_of
 from kubectl_mesh.mesh.sidecars import Sidecars
 from kubectl_mesh.mesh.unread import Unread
 from kubectl_mesh.mesh.versions import Istio
@@ -105,20 +105,27 @@ class Snapshot:
             if earlier is not None:
                 replaced.setdefault(resource.id, []).append(earlier)
             by_id[resource.id] = resource
-        ours = self.config.revision
-        apart = {
-            key: each
-            for key, each in by_id.items()
-            if ours and each.labels.get(REVISION, ours) != ours and KINDS[each.kind].group == ISTIO
-        }
-        self._by_id = {key: each for key, each in by_id.items() if key not in apart}
-        self.of_other_revisions = tuple(apart.values())
-        """Istio's objects that only istiods of other revisions read, by their label istio.io/rev.
-
-        As LabelsInRevision of istiod. Only `everything` tells of them besides.
-        """
+        self._by_id = {key: each for key, each in by_id.items() if self.reads(each)}
+        self.of_other_revisions = tuple(
+            each for key, each in by_id.items() if key not in self._by_id
+        )
+        """What only istiods of other revisions read. Only `everything` tells of it besides."""
         self.replaced: Mapping[ResourceId, Sequence[Resource]] = replaced
         """By id, the resources of the input that a later one of the same id replaces."""
+
+    def reads(self, resource: Resource) -> bool:
+        """Whether istiod of the revision that is looked at reads an object.
+
+        Istio's objects with another label istio.io/rev it does not; as `inRevision` of istiod's
+        client, which does not ask this of Gateways of the Gateway API.
+        """
+        ours = self.config.revision
+        return (
+            not ours
+            or resource.labels.get(REVISION, ours) == ours
+            or not KINDS[resource.kind].is_whole
+            or resource.kind == KUBERNETES_GATEWAY
+        )
 
     def run_by(self, istio: Istio) -> Snapshot:
         """The same resources in a mesh of that Istio."""

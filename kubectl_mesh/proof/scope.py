@@ -13,7 +13,7 @@ from kubectl_mesh.mesh.resource import Path, Resource, ResourceId, dotted
 from kubectl_mesh.mesh.schema import KINDS as SCHEMA
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.mesh.unread import KINDS as UNREAD
-from kubectl_mesh.mesh.unread import REASON, content
+from kubectl_mesh.mesh.unread import REASON, content, not_of_revision
 from kubectl_mesh.mesh.virtual_services import VirtualService
 from kubectl_mesh.mesh.workloads import WORKLOAD_KINDS
 from kubectl_mesh.routing.router import GatewayProxy
@@ -167,6 +167,11 @@ def unread(scope: Scope) -> Iterator[str]:
     before, after = scope.snapshots
     for key in changed(before, after, UNREAD):
         yield f"{key} is not the same in both states, and {REASON}"
+    one, other = ({each.id: each for each in state.of_other_revisions} for state in scope.snapshots)
+    for key in dict.fromkeys((*one, *other)):
+        if key not in one or key not in other or one[key].data != other[key].data:
+            why = not_of_revision(after.config.revision)
+            yield f"{key} is not the same in both states, and is {why}"
     touched = scope.whole_upstreams
     wildcards = [host for host in touched if is_wildcard(host)]
     for resource, host in dict.fromkeys(

@@ -38,7 +38,7 @@ class _Turns:
         self._offered: Counter[_Claim] = Counter()
         self._needed: Counter[_Claim] = Counter()
         changes = [(self._resource(step, False), self._resource(step, True)) for step in steps]
-        everything = [each for each in live.everything() if each.kind in _KINDS]
+        everything = [each for each in live.read() if each.kind in _KINDS]
         documents = [each for pair in changes for each in pair if each]
         self._of_roots: dict[str, set[_Claim]] = defaultdict(set)
         for each in (*everything, *documents):
@@ -77,7 +77,8 @@ class _Turns:
         document = step.after if then else step.before
         if document is None or kind_looked_at(step.resource) not in _KINDS:
             return None
-        return resource_of(step.resource, document)
+        found = resource_of(step.resource, document)
+        return found if self._live.reads(found) else None
 
     def _claims(self, resource: Resource | None) -> _Claims:
         if resource is None:

@@ -445,7 +445,7 @@ class _Planning:
         steps += (step for kind in kinds for step in self._going(kind))
         after = mesh_after(self._live, ChangeSet(tuple(steps)))
         scope = scope_of(self._live, after)
-        for text in (*unread_changes(scope), *self._of_other_revisions(after, steps)):
+        for text in unread_changes(scope):
             yield f"{text}: it was not proved that none of its requests fails"
         ruled = (each.unread.naming(scope.hosts) for each in (self._live, after))
         for route, host in dict.fromkeys(itertools.chain(*ruled)):
@@ -453,16 +453,6 @@ class _Planning:
                 f"{route} may decide on requests for {host}, and {unread.REASON}: it was not "
                 "proved that none of them fails"
             )
-
-    def _of_other_revisions(self, after: Snapshot, steps: Sequence[Step]) -> Iterator[str]:
-        """What is changed, and is or will be read by the istiods of another revision alone."""
-        changed = {step.resource.id for step in steps}
-        apart = {
-            each.id: each for state in (self._live, after) for each in state.of_other_revisions
-        }
-        for found, resource in apart.items():
-            if found in changed:
-                yield f"{resource}: {unread.not_of_revision(self._live.config.revision)}"
 
 
 def _awaited(phase: Phase) -> Phase:

@@ -9,7 +9,7 @@ from kubectl_mesh.errors import UsageError
 from kubectl_mesh.mesh.gateways import Gateway, Server
 from kubectl_mesh.mesh.hosts import covers
 from kubectl_mesh.mesh.snapshot import Snapshot
-from kubectl_mesh.mesh.unread import REASON
+from kubectl_mesh.mesh.unread import REASON, not_of_revision
 from kubectl_mesh.mesh.workloads import Workload
 from kubectl_mesh.routing.connection import Connection
 from kubectl_mesh.routing.request import Request
@@ -87,6 +87,9 @@ def gateway_named(snapshot: Snapshot, name: str, namespace: str) -> Gateway:
         key = other.resource.id
         if key.name == short and key.namespace == (where or namespace):
             raise NotFollowed(f"{key} is no Gateway of Istio's, and {REASON}")
+    for each in snapshot.of_other_revisions:
+        if each.kind == "Gateway" and (each.namespace, each.name) == (where or namespace, short):
+            raise NotFollowed(f"{each} is {not_of_revision(snapshot.config.revision)}")
     candidates = same or gateways.all
     listed = ", ".join(gateway.id for gateway in candidates[:10]) or "none"
     reason = snapshot.missing("Gateway") or f"there are: {listed}"

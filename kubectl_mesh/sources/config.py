@@ -113,21 +113,27 @@ def find_mesh_config(
     known = _settings(resources)
     planes = planes or control_planes(resources)
     wanted: dict[str, set[str]] = defaultdict(set)
-    for namespace, revisions in selected_revisions(resources).items():
+    selected = {
+        namespace: {planes.revision_of(name) for name in names}
+        for namespace, names in selected_revisions(resources).items()
+    }
+    for namespace, revisions in selected.items():
         if namespaces is None or namespace in namespaces:
             for revision in revisions:
-                wanted[planes.revision_of(revision)].add(namespace)
-    revision = min(
-        known or wanted or [DEFAULT],
-        key=lambda name: (-len(wanted.get(name, ())), name != DEFAULT, name),
-    )
-    used = known.get(revision)
+                wanted[revision].add(namespace)
+
+    def first(name: str) -> tuple[int, bool, str]:
+        return -len(wanted.get(name, ())), name != DEFAULT, name
+
+    running = [name for name in wanted if planes.has(name) or name in known]
+    revision = min(running or known or wanted or [DEFAULT], key=first)
+    used = known.get(revision) or (known[min(known, key=first)] if known else None)
     istio = planes.istio_of(revision) or Istio()
     if given or not istio.origin:
         release = given or istio_of_proxies(resources) or Istio()
         istio = replace(release, settings=istio.settings)
     notes = [*_notes(used, known, wanted)] if used and settings is None else []
-    notes += [] if given else _notes_of_istio(planes, revision, wanted, istio)
+    notes += _notes_of_istio(planes, revision, wanted, istio, given)
     if planes.unknown and not istio.origin:
         notes.append(
             f"Istio's version is not known: {planes.unknown}; {istio.text} was assumed "
@@ -136,6 +142,13 @@ def find_mesh_config(
     config = replace(
         settings or (used.config if used else MeshConfig()),
         revision=revision if planes.has(revision) else "",
+        other_revisions={
+            namespace: min(filter(planes.has, revisions))
+            for namespace, revisions in selected.items()
+            if planes.has(revision)
+            and revision not in revisions
+            and any(map(planes.has, revisions))
+        },
         notes=tuple(notes),
     )
     return config.run_by(istio)
@@ -146,8 +159,9 @@ def _notes_of_istio(
     revision: str,
     wanted: Mapping[str, Collection[str]],
     used: Istio,
+    given: Istio | None,
 ) -> Iterator[str]:
-    """Says so where other namespaces have another Istio, and where the release is assumed."""
+    """Says so where other namespaces have another istiod, and where the release is assumed."""
     if planes.planes and not used.origin:
         named = sorted(
             {f"{each.revision or DEFAULT} ({each.version or 'no tag'})" for each in planes.planes}
@@ -158,11 +172,15 @@ def _notes_of_istio(
         )
     for other, namespaces in sorted(wanted.items()):
         istio = planes.istio_of(other)
-        if other != revision and istio is not None and istio != used:
-            yield (
-                f"{_who(namespaces, other)}, which is Istio {istio.text}: Istio {used.text} of "
-                f"revision {revision} was assumed for all (-n looks at one namespace)"
-            )
+        if other == revision or istio is None or not (planes.has(other) or istio != used):
+            continue
+        which, ours = "", f"revision {revision}"
+        if given is None and istio != used:
+            which, ours = f", which is Istio {istio.text}", f"Istio {used.text} of {ours}"
+        yield (
+            f"{_who(namespaces, other)}{which}: {ours} was assumed for all (-n looks at one "
+            "namespace)"
+        )
 
 
 def _who(namespaces: Collection[str], revision: str) -> str:

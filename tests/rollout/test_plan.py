@@ -680,8 +680,9 @@ def test_what_another_revision_reads_was_not_looked_at(label: str) -> None:
     made["metadata"]["labels"] = {"istio.io/rev": label}
     risks = planned([made], config=MeshConfig(revision="default")).risks
     unproved = (
-        "VirtualService a/web: not of revision default, which was looked at (label istio.io/rev): "
-        "it was not proved that none of its requests fails"
+        "VirtualService a/web is not the same in both states, and is not of revision default, "
+        "which was looked at (label istio.io/rev): it was not proved that none of its requests "
+        "fails"
     )
     assert (unproved in risks) is (label == "canary")
 

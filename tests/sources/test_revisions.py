@@ -278,11 +278,97 @@ def test_what_only_another_revision_reads(
     assert (named in " ".join(said.out.split())) is not is_read
 
 
-def test_the_revision_tags_of_a_cluster(tmp_path: Path) -> None:
+def two_revisions(folder: Path, *labels: str) -> str:
+    """Objects of a namespace of revision default, one for each label istio.io/rev."""
+    path = folder / "a.yaml"
+    named = "name: %s, namespace: a, labels"
+    parts = [(LABELLED % each).replace(named % "web", named % each) for each in labels]
+    path.write_text("".join([OTHER, REVISIONS, NAMESPACE % ("a", ENABLED), *parts]))
+    return str(path)
+
+
+def test_what_different_istiods_read_is_not_merged(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "a.yaml"
+    second = LABELLED.replace("name: web, namespace: a, labels", "name: b, namespace: a, x")
+    path.write_text("".join([OTHER, LABELLED % "1-27", second % "y"]))
+    assert main(["merge-vs", "web", "b", "-f", str(path), "-n", "a"]) == 3
+    said = " ".join(capsys.readouterr().err.split())
+    assert "are for different revisions of Istio (label istio.io/rev)" in said
+
+
+def test_a_change_that_only_another_istiod_reads_is_not_compared(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, labels in (("one", ["default"]), ("two", ["default", "1-27"])):
+        (tmp_path / name).mkdir()
+        two_revisions(tmp_path / name, *labels)
+    assert main(["compare", str(tmp_path / "one"), str(tmp_path / "two"), "-o", "json"]) == 3
+    (undecided,) = json.loads(capsys.readouterr().out)["undecided"]
+    assert undecided.startswith(
+        "VirtualService a/1-27 is not the same in both states, and is not of"
+    )
+
+
+def test_requests_of_another_revision_are_not_answered(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = two_revisions(tmp_path, "default")
+    with Path(path).open("a") as file:
+        file.write(NAMESPACE % ("b", ENABLED) + NAMESPACE % ("c", NEWER))
+    requests = tmp_path / "r.jsonl"
+    lines = [{"url": "http://web.a", "from": "mesh", "sourceNamespace": name} for name in "ac"]
+    requests.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    status = main(["route", "--requests", str(requests), "-f", path])
+    said = capsys.readouterr()
+    assert (status, len(said.out.splitlines())) == (3, 2)
+    assert "namespace c selects revision 1-27 of Istio, and the answers are for" in said.err
+
+
+@pytest.mark.parametrize("given", [None, Istio((1, 29), "--istio-version")])
+def test_namespaces_of_another_revision_are_named_whatever_its_release(
+    given: Istio | None, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.yaml"
+    same = REVISIONS.replace("1.27.1", "1.26.1")
+    parts = [NAMESPACE % ("a", ENABLED), NAMESPACE % ("b", ENABLED), NAMESPACE % ("c", NEWER)]
+    path.write_text("".join([OTHER, same, *parts]))
+    config = find_mesh_config(files.load([str(path)])[0], given=given)
+    note = "namespace c selects revision 1-27: revision default was assumed for all (-n looks at"
+    assert note in " ".join(config.notes)
+    assert config.other_revisions == {"c": "1-27"}
+
+
+def test_the_revision_is_the_one_that_is_selected_whoever_has_a_mesh_config(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text("".join([SETTINGS % ("istio", "x"), REVISIONS, NAMESPACE % ("a", NEWER)]))
+    config = find_mesh_config(files.load([str(path)])[0])
+    assert (config.revision, config.istio.release) == ("1-27", (1, 27))
+    assert "namespace a selects revision 1-27 of Istio, whose MeshConfig was not" in config.notes[0]
+
+
+def test_a_gateway_of_another_revision_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = two_revisions(tmp_path, "default")
+    with Path(path).open("a") as file:
+        file.write(
+            "---\napiVersion: networking.istio.io/v1\nkind: Gateway\n"
+            "metadata: {name: gw, namespace: a, labels: {istio.io/rev: 1-27}}\n"
+            "spec: {servers: []}\n"
+        )
+    assert main(["route", "http://web", "--gateway", "a/gw", "-f", path]) == 3
+    assert "Gateway a/gw is not of revision default" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("selecting", "tag"), [(TAG, "prod"), (ENABLED, "default")])
+def test_the_revision_tags_of_a_cluster(selecting: str, tag: str, tmp_path: Path) -> None:
+    """The tag default comes before a revision of that name."""
     with FakeApiServer() as fake:
         live = Cluster(fake, tmp_path)
         path = tmp_path / "a.yaml"
-        path.write_text(REVISIONS + NAMESPACE % ("a", TAG) + TAGGED % ("prod", "prod"))
+        path.write_text(REVISIONS + NAMESPACE % ("a", selecting) + TAGGED % (tag, tag))
         for each in filter(None, yaml.safe_load_all(path.read_text())):
             live.add(each)
         live.add(thing("ConfigMap", "istio-1-27", "istio-system", data={"mesh": NEW}))
