@@ -100,9 +100,9 @@ def treatment_of(router: Router, route: Route, caller: Caller) -> Treatment:
         aspects["answer"] = "no destination"
         words.append("no destination")
         fails = True
-    if action.copies:
-        copied, spoken = _mirrors(router, action, caller)
-        aspects["mirrors"] = [*aspects.get("mirrors", ()), *copied]
+    if action.copies and arrives:  # what has no cluster is not copied either
+        mirrors, spoken = _mirrors(router, action, caller)
+        aspects["mirrors"] = [*aspects.get("mirrors", ()), *mirrors]
         words += spoken
     apart = _compact(aspects)
     if rewriting.changes:
@@ -114,8 +114,8 @@ def treatment_of(router: Router, route: Route, caller: Caller) -> Treatment:
 
 _SPOKEN = {"redirect": "redirect", "directResponse": "direct response"}
 _APART = ("mirrorPercent", "mirrorPercentage", "destinationHeaders")
-_FOR_UPSTREAMS = ("rewrite", "timeout", "retries", "mirror", "mirrors")
-"""What istiod leaves out where the proxy answers by itself."""
+_FOR_UPSTREAMS = ("rewrite", "timeout", "retries", "mirror", "mirrors", "corsPolicy")
+"""What istiod leaves out where the proxy answers by itself, or Envoy does not look at."""
 
 
 def _settings(action: Action) -> dict[str, Any]:
@@ -142,6 +142,8 @@ def _settings(action: Action) -> dict[str, Any]:
             value = [each for each in value if each]
         elif field == "timeout" and _duration(value) == "0":
             continue
+        elif field == "retries" and (value.get("attempts") or 0) <= 0:
+            value = {"attempts": 0}  # not even those that there are without it
         if value not in ({}, []):
             found[field] = _plain(value)
     return found
@@ -187,8 +189,8 @@ def _is_refused(data: Mapping[str, Any]) -> bool:
     """Whether the proxy itself answers some requests with an error."""
     abort = _fault(data.get("fault") or {}).get("abort") or {}
     status = abort.get("httpStatus") or 0
-    if not data.get("redirect") and data.get("directResponse"):
-        status = max(status, data["directResponse"].get("status") or 0)
+    if data.get("redirect") is None:
+        status = max(status, (data.get("directResponse") or {}).get("status") or 0)
     return status >= _REFUSED or (abort.get("grpcStatus") or "OK") != "OK"
 
 

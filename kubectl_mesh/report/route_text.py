@@ -47,7 +47,7 @@ def render(
 
 def _color(trace: Trace) -> str:
     outcome = trace.effect.outcome
-    if outcome in ("upstream", "redirect", "direct-response"):
+    if outcome in ("upstream", "redirect", "direct-response", "preflight"):
         return "yellow" if trace.effect.why and outcome == "upstream" else "green"
     return "yellow" if outcome in ("passthrough", "http", "undecided") else "red"
 
@@ -196,7 +196,7 @@ def _besides(trace: Trace) -> Iterator[tuple[str, str]]:
         why = f", in vain: {mirror.upstream.why}" if mirror.upstream.flag else ""
         yield "mirror", f"{mirror.percent:g}% copied to {_target(mirror.upstream)}{why}"
     yield from _headers(data.get("headers") or {})
-    if data.get("corsPolicy"):
+    if data.get("corsPolicy") and trace.route and not trace.route.action.answers:
         yield "cors", "the rule's corsPolicy answers preflight requests"
 
 

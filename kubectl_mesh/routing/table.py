@@ -55,7 +55,12 @@ class Action:
     @property
     def answers(self) -> bool:
         """Whether the proxy answers by itself: then istiod leaves out all that is for upstreams."""
-        return bool(self.data.get("redirect") or self.data.get("directResponse"))
+        return answers_itself(self.data)
+
+
+def answers_itself(data: Mapping[str, Any]) -> bool:
+    """Whether a rule has the proxy answer. A `redirect: {}` does, too: to the same URL."""
+    return any(data.get(field) is not None for field in ("redirect", "directResponse"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,7 +206,7 @@ def action_of(rule: Rule, port: int, single_ports: Mapping[str, int]) -> Action:
     """What a rule does with requests that arrive at a port."""
     routes: list[Mapping[str, Any]] = rule.data.get("route") or []
     mirrors = list(_mirrored(rule.data))
-    if rule.data.get("redirect") or rule.data.get("directResponse"):
+    if answers_itself(rule.data):
         routes, mirrors = [], []
     targets = tuple(
         _target(route.get("destination"), route.get("weight"), port, single_ports)

@@ -21,6 +21,7 @@ from kubectl_mesh.mesh.versions import ABSOLUTE_NAMES
 from kubectl_mesh.mesh.workloads import Workload
 from kubectl_mesh.routing.chains import Chain, Listener
 from kubectl_mesh.routing.connection import Connection, connection_of
+from kubectl_mesh.routing.cors import answers_preflight
 from kubectl_mesh.routing.index import Index
 from kubectl_mesh.routing.matching import Undecidable
 from kubectl_mesh.routing.paths import (
@@ -40,6 +41,7 @@ Outcome = Literal[
     "redirect",
     "direct-response",
     "abort",
+    "preflight",
     "no-route",
     "no-cluster",
     "no-endpoint",
@@ -195,9 +197,9 @@ class Tracer:
                 route, passed = found.table.find(request)
             else:
                 route = found.index.first(request)
+            effect = self._effect(route, proxy, request) if route else found.without_route
         except Undecidable as error:
             return self._in_doubt(proxy, request, found, error, tried)
-        effect = self._effect(route, proxy, request.port) if route else found.without_route
         where = None
         if route and effect.outcome == "redirect":
             path = route.rewriting.of(request.path)
@@ -383,11 +385,15 @@ class Tracer:
             return _Listening(listener, sent=sent)
         return _Listening(listener, ended=_not_taken(proxy, request, servers))
 
-    def _effect(self, route: Route, proxy: Proxy, port: int) -> Effect:
+    def _effect(self, route: Route, proxy: Proxy, request: Request) -> Effect:
+        """What a route does with a request. Raises Undecidable."""
         key = (route, proxy)
         if key not in self._effects:
             self._effects[key] = self._of(route, proxy)
-        return self._effects[key]
+        effect = self._effects[key]
+        if effect.outcome == "abort" or not answers_preflight(route.action, request):
+            return effect
+        return Effect("preflight", 200, None, "the rule's corsPolicy answers preflight requests")
 
     def _of(self, route: Route, proxy: Proxy) -> Effect:
         data = route.action.data
@@ -397,9 +403,9 @@ class Tracer:
             if abort.get("grpcStatus"):
                 why += f" with grpc-status {abort['grpcStatus']}"
             return Effect("abort", abort.get("httpStatus") or 200, "FI", why)
-        if data.get("redirect"):
+        if data.get("redirect") is not None:
             return Effect("redirect", redirect_status(data["redirect"]), None, "")
-        if data.get("directResponse"):
+        if data.get("directResponse") is not None:
             status = data["directResponse"].get("status")
             return Effect("direct-response", status, None, "the proxy answers by itself")
         ups = tuple(self._upstream(target, proxy) for target in route.action.targets)
@@ -407,7 +413,9 @@ class Tracer:
             Mirror(self._upstream(copies.target, proxy), copies.percent)
             for copies in route.action.copies
         )
-        return replace(_sent_to(ups, 503), mirrors=mirrors)
+        effect = _sent_to(ups, 503)
+        # Envoy copies a request when it has found somebody to send it to.
+        return replace(effect, mirrors=mirrors) if effect.outcome == "upstream" else effect
 
     def _upstream(self, target: Target, proxy: Proxy) -> Upstream:
         key = (target, proxy)

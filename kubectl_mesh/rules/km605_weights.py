@@ -8,6 +8,7 @@ from typing import Any
 from kubectl_mesh.mesh.resource import ABSENT, Path, dotted
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.mesh.virtual_services import VirtualService
+from kubectl_mesh.routing.table import answers_itself
 from kubectl_mesh.rules.repair import Edit, Repair
 from kubectl_mesh.rules.rule import Finding, Rule, Severity
 from kubectl_mesh.rules.shared.refused import FROZEN, REFUSED
@@ -21,7 +22,7 @@ def check(snapshot: Snapshot) -> Iterator[Finding]:
         for protocol in ("http", "tcp", "tls"):
             for index, rule in enumerate(vs.resource.spec.get(protocol) or ()):
                 routes = rule.get("route") or ()
-                if routes and not (rule.get("redirect") or rule.get("directResponse")):
+                if routes and not answers_itself(rule):
                     yield from _check(vs, ("spec", protocol, index, "route"), routes)
 
 

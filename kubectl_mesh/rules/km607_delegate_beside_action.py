@@ -17,7 +17,7 @@ def check(snapshot: Snapshot) -> Iterator[Finding]:
             if rule.data.get("delegate") is None:
                 continue
             for field in ("route", "redirect", "directResponse"):
-                if rule.data.get(field):
+                if rule.data.get(field) not in (None, []):
                     yield _finding(rule, field)
 
 

@@ -10,6 +10,7 @@ from kubectl_mesh.mesh.versions import EMPTY_RULES_SKIPPED
 from kubectl_mesh.mesh.virtual_services import VirtualService
 from kubectl_mesh.routing.rules import Rule as HeldRule
 from kubectl_mesh.routing.rules import merged_rules
+from kubectl_mesh.routing.table import answers_itself
 from kubectl_mesh.rules.rule import Finding, Rule, Severity
 from kubectl_mesh.rules.shared.refused import FROZEN, REFUSED
 
@@ -19,7 +20,7 @@ def check(snapshot: Snapshot) -> Iterator[Finding]:
     held: dict[tuple[VirtualService, Path], HeldRule] = {}
     for root in every.roots:
         for rule in merged_rules(every, root):
-            if not any(rule.data.get(field) for field in ("route", "redirect", "directResponse")):
+            if not (rule.data.get("route") or answers_itself(rule.data)):
                 held.setdefault((rule.owner, rule.path), rule)
     for (owner, path), rule in held.items():
         yield _finding(owner, path, rule)

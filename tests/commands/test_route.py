@@ -141,9 +141,32 @@ def test_what_else_happens_to_a_request_is_told(run: Run, mesh: str) -> None:
         "retries attempts: 3",
         "headers request: set x: 1",
         "fault delayed by 5s, 10% of requests",
-        "mirror 100% copied to copy.a.svc.cluster.local port 80, in vain",
     ):
         assert told in words
+    assert "copied" not in words  # Envoy copies what it has found somebody to send to
+
+
+def test_a_copy_that_nobody_gets_is_told(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "mesh.yaml"
+    with_pods = MESH.replace("labels: {app: client}", "labels: {app: web}")
+    file.write_text(with_pods.replace("host: web, subset: gone", "host: web"))
+    _, out, _ = run("http://web/api/x", "--from-namespace", "a", "-f", str(file))
+    told = "mirror 100% copied to copy.a.svc.cluster.local port 80, in vain"
+    assert told in " ".join(out.split())
+
+
+def test_a_preflight_is_answered(run: Run, mesh: str, tmp_path: Path) -> None:
+    file = tmp_path / "cors.yaml"
+    cors = "corsPolicy: {allowOrigins: [{exact: http://one.example}]}"
+    file.write_text(MESH.replace("    timeout: 2s", f"    {cors}\n    timeout: 2s"))
+    headers = ["-H", "Origin: http://one.example", "-H", "Access-Control-Request-Method: PUT"]
+    _, out, _ = run(
+        *("http://web/api/x", "-X", "OPTIONS", *headers),
+        *("--from-namespace", "a", "-f", str(file)),
+    )
+    words = " ".join(out.split())
+    assert " 200: the rule's corsPolicy answers preflight requests. " in words
+    assert "timeout" not in words
 
 
 @pytest.mark.parametrize(

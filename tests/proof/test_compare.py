@@ -733,6 +733,7 @@ def entry(**spec: Any) -> Manifest:
             {"retries": {"attempts": 2, "retryIgnorePreviousHosts": False}},
             "retries",
         ),
+        ({}, {"retries": {}}, "retries"),  # without the field there are some
         ({}, {"brandNew": {"a": 1}}, "brandNew"),
         ({"rewrite": {"authority": "a"}}, {"rewrite": {"authority": "b"}}, "rewrite"),
         ({}, {"rewrite": {"brandNew": "b"}}, "rewrite"),
@@ -769,6 +770,7 @@ def test_a_field_of_a_rule_counts(before: Manifest, after: Manifest, aspect: str
         ({}, {"mirror": {"host": "other"}, "mirrorPercent": 0}),
         ({}, {"mirror": {"host": "other"}, "mirrorPercentage": {}}),
         ({}, {"fault": {"abort": {"httpStatus": 500}}}),
+        ({"retries": {}}, {"retries": {"attempts": 0, "retryOn": "5xx"}}),
         (
             {"fault": {"delay": {"fixedDelay": "1s", "percent": 50}}},
             {"fault": {"delay": {"fixedDelay": "1000ms", "percentage": {"value": 50}}}},
@@ -780,6 +782,26 @@ def test_a_field_of_a_rule_counts(before: Manifest, after: Manifest, aspect: str
 def test_fields_of_a_rule_that_mean_the_same(before: Manifest, after: Manifest) -> None:
     sides = [[service(), service("other"), web(to(**fields))] for fields in (before, after)]
     assert of(*sides).verdict == SAME
+
+
+@pytest.mark.parametrize(
+    ("rule", "more"),
+    [
+        ({"redirect": {"uri": "/x"}}, {"corsPolicy": {"allowOrigins": [{"exact": "a"}]}}),
+        (answer(200), {"corsPolicy": {"allowOrigins": [{"exact": "a"}]}}),
+        (to("gone"), {"mirror": {"host": "other"}}),
+        ({"route": [{"destination": {"host": "nowhere"}}]}, {"mirror": {"host": "other"}}),
+    ],
+)
+def test_what_comes_too_late_makes_no_difference(rule: Manifest, more: Manifest) -> None:
+    """CORS where the proxy answers by itself, and copies where it has no cluster."""
+    sides = [[service(), service("other"), web({**rule, **fields})] for fields in ({}, more)]
+    assert of(*sides).verdict == SAME
+
+
+def test_an_empty_redirect_is_one() -> None:
+    (found,) = of([service(), web(to())], [service(), web({**to(), "redirect": {}})]).differences
+    assert "redirect" in found.after.treatment.aspects
 
 
 def test_a_mirror_that_moves_is_named() -> None:

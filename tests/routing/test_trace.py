@@ -47,10 +47,10 @@ BEFORE_1_24 = MeshConfig(istio=Istio((1, 23)))
 
 def trace(url: str, *objects: Object, through: str = "mesh", **options: Any) -> Trace:
     """A request from namespace a, or through all Gateways."""
-    headers = options.pop("headers", None)
+    headers, method = options.pop("headers", None), options.pop("method", "GET")
     found = router(*objects, **options)
     source = Client("a") if through == "mesh" else proxy(found)
-    return Tracer(found).trace(source, request_for(url, "GET", headers))
+    return Tracer(found).trace(source, request_for(url, method, headers))
 
 
 def on_mesh(*http: Object) -> tuple[Object, ...]:
@@ -75,6 +75,8 @@ def outcome(found: Trace) -> tuple[str, int | None, str | None]:
         (on_mesh(says("x")), ("direct-response", 200, None)),
         (on_mesh({"redirect": {"uri": "/new"}}), ("redirect", 301, None)),
         (on_mesh({"redirect": {"redirectCode": 308}}), ("redirect", 308, None)),
+        (on_mesh({"redirect": {}}), ("redirect", 301, None)),
+        (on_mesh(to("web", redirect={})), ("redirect", 301, None)),
         ((WEB, *PODS), ("upstream", None, None)),
         ((WEB, deployment("web", replicas=0)), ("no-endpoint", 503, "UH")),
         ((service("web", "a", {"name": "http", "port": 81}),), ("passthrough", None, None)),
@@ -241,6 +243,57 @@ def test_a_rule_for_chosen_clients_is_for_them_and_hides_others_from_the_rest() 
     assert flag(Client("b", {"app": "x"}), Client("b")) == ["NC", None]
     found = router(*on_mesh(to("web", subset="v1")), chosen, for_all, config=BEFORE_1_24)
     assert flag(Client("b", {"app": "x"}), Client("b")) == [None, None]
+
+
+@pytest.mark.parametrize("vain", [to("web", subset="gone"), to("idle")])
+def test_what_is_sent_to_nobody_is_not_copied(vain: Object) -> None:
+    idle = (service("idle"), deployment("idle", replicas=0), destination_rule("idle", "idle"))
+    found = trace("http://web/", *idle, *on_mesh({**vain, "mirror": {"host": "web"}}))
+    assert found.effect.status == 503
+    assert not found.effect.mirrors
+
+
+PREFLIGHT = {"origin": "http://one.example", "access-control-request-method": "PUT"}
+ALLOWED = {"allowOrigins": [{"exact": "http://one.example"}]}
+ABORTED = {"abort": {"httpStatus": 418, "percentage": {"value": 100}}}
+
+
+@pytest.mark.parametrize(
+    ("rule", "headers", "expected"),
+    [
+        (to("web", corsPolicy=ALLOWED), {}, "preflight"),
+        (to("web", corsPolicy={"allowOrigins": [{"exact": "*"}]}), {}, "preflight"),
+        (to("web", corsPolicy={"allowOrigins": [{"prefix": "http:"}]}), {}, "preflight"),
+        (to("web", corsPolicy={"allowOrigins": [{"regex": "http:.*"}]}), {}, "preflight"),
+        (to("web", corsPolicy={"allowOrigins": [{"regex": "http:"}]}), {}, "upstream"),
+        (to("web", corsPolicy={"allowOrigins": [{"regex": "[*]"}]}), {}, "preflight"),
+        (to("web", corsPolicy={"allowOrigins": [{"regex": "(?=x)"}]}), {}, "undecided"),
+        (to("web", corsPolicy={"allowOrigin": ["http://one.example"]}), {}, "preflight"),
+        (to("web", corsPolicy={}), {}, "upstream"),
+        (to("web", corsPolicy=ALLOWED), {"origin": "http://two.example"}, "upstream"),
+        (
+            to("web", corsPolicy={**ALLOWED, "unmatchedPreflights": "IGNORE"}),
+            {"origin": "http://two.example"},
+            "preflight",
+        ),
+        (to("web", corsPolicy=ALLOWED), {"access-control-request-method": ""}, "upstream"),
+        (to("gone", corsPolicy=ALLOWED), {}, "preflight"),
+        (to("web", corsPolicy=ALLOWED, fault=ABORTED), {}, "abort"),
+        (says("x", corsPolicy=ALLOWED), {}, "direct-response"),
+        ({"redirect": {"uri": "/x"}, "corsPolicy": ALLOWED}, {}, "redirect"),
+    ],
+)
+def test_a_cors_policy_answers_preflights(
+    rule: Object, headers: dict[str, str], expected: str
+) -> None:
+    """Where the request would go to an upstream, if it came to that."""
+    given = {**PREFLIGHT, **headers}
+    found = trace("http://web/", *on_mesh(rule), method="OPTIONS", headers=given)
+    assert found.effect.outcome == expected
+    if expected == "preflight":
+        assert found.effect.status == 200
+        assert not found.effect.upstreams
+    assert trace("http://web/", *on_mesh(rule), headers=given).effect.outcome != "preflight"
 
 
 def test_mirrors_are_followed_and_those_of_no_percent_left_out() -> None:
