@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from .backend import joined
 from .network import Host
 
 PATIENCE = 30.0  # seconds
@@ -18,8 +19,9 @@ PATIENCE = 30.0  # seconds
 class Answer:
     """An answer to a request.
 
-    `headers` have names in lower case. `said` is what the backend that answered says it got (see
-    backend.py): None where nobody did, as where Envoy itself answers.
+    `headers` have names in lower case; several of a name are joined by commas. `said` is what the
+    backend that answered says it got (see backend.py): None where nobody did, as where Envoy itself
+    answers.
     """
 
     status: int
@@ -76,7 +78,7 @@ class Connection(http.client.HTTPConnection):
         self.request(method, path, headers={"Host": authority, **(headers or {})})
         response = self.getresponse()
         body = response.read()
-        return Answer(response.status, {k.lower(): v for k, v in response.getheaders()}, body)
+        return Answer(response.status, joined(response.getheaders()), body)
 
 
 def get(host: Host, port: int, path: str) -> bytes:

@@ -43,6 +43,7 @@ from kubectl_mesh.kube.workers import in_parallel
 
 from . import backend, build
 from .apiserver import ApiServer, group_path, objects
+from .client import Connection
 from .envoy import Identity, Proxy
 from .finalizers import let_go
 from .istiod import Istiod
@@ -82,6 +83,7 @@ class Mesh:
         self._istiods: list[Istiod] = []
         self._proxies: list[Proxy] = []
         self._applications: list[subprocess.Popen[bytes]] = []
+        self._listening: list[Connection] = []
 
     def __enter__(self) -> Mesh:
         with contextlib.ExitStack() as exits:
@@ -188,10 +190,22 @@ class Mesh:
                 json.dumps(applications),
             )
         )
-        first = applications[-1]
+        last = applications[-1]
         self.processes.wait(
-            name, self._applications[-1], lambda: _listens(host, first["address"], first["port"])
+            name, self._applications[-1], lambda: _listens(host, last["address"], last["port"])
         )
+        self._listening.append(Connection(host, last["address"], last["port"]))
+
+    def got(self) -> list[dict[str, Any]]:
+        """The requests with a header `x-ask` that applications got since this was last asked.
+
+        Each is what backend.py says of it; those of one Service are in the order of their arrival.
+        """
+        return [
+            each
+            for connection in self._listening
+            for each in json.loads(connection.ask("GET", "applications", backend.GOT).body)
+        ]
 
     def sidecar(
         self,
@@ -330,6 +344,7 @@ class Mesh:
             application.kill()
         self._proxies.clear()
         self._applications.clear()
+        self._listening.clear()
         objects = self._objects(self._kinds)
         left = [item for item in objects if self.server.path(item) not in self._own]
         in_parallel([functools.partial(self._take_away, item) for item in left], 8)

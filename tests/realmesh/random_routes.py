@@ -70,9 +70,9 @@ class Configuration:
 
 def configuration(rng: random.Random, number: int) -> Configuration:
     """Up to three VirtualServices that share hosts, with delegates, one or two Services beside."""
-    services = [_service(f"s{number}", {"http": 80, "http-other": 5000})]
+    services = [service(f"s{number}", {"http": 80, "http-other": 5000})]
     if rng.random() < 0.5:
-        services.append(_service(f"u{number}", {"http": 5000}))
+        services.append(service(f"u{number}", {"http": 5000}))
     waves: list[list[Object]] = [[], [], []]
     delegates = _delegates(rng, number) if rng.random() < 0.3 else []
     waves[0] += delegates
@@ -210,7 +210,7 @@ def _string(rng: random.Random, values: tuple[str, ...], expressions: tuple[str,
     return {kind: rng.choice(expressions if kind == "regex" else values)}
 
 
-def _service(name: str, ports: dict[str, int]) -> Object:
+def service(name: str, ports: dict[str, int]) -> Object:
     listed = [{"name": port, "port": number} for port, number in ports.items()]
     spec = {"ports": listed, "selector": {"app": name}}
     return {**_object("Service", "a", name, spec), "apiVersion": "v1"}

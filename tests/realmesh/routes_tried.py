@@ -90,17 +90,20 @@ class Tried:
 
         `authority` is the Host header where it is not what clients make of host and port.
         """
+        return _named(self.ask(proxy, ask, authority))
+
+    def ask(self, proxy: Proxy, ask: Ask, authority: str | None = None) -> Answer:
+        """What a proxy answers; see `say`."""
         port = 80 if proxy in self._gateways else ask.port
         host = authority or (ask.host if port == 80 else f"{ask.host}:{port}")
         connection = self._connections.setdefault(
             (proxy, port), proxy.connect(f"{ask.host}:{port}")
         )
         try:
-            answer = connection.ask(ask.method, host, ask.path, dict(ask.headers))
+            return connection.ask(ask.method, host, ask.path, dict(ask.headers))
         except (OSError, http.client.HTTPException):  # Envoy replaced the listener
             connection.close()
-            answer = connection.ask(ask.method, host, ask.path, dict(ask.headers))
-        return _named(answer)
+            return connection.ask(ask.method, host, ask.path, dict(ask.headers))
 
     def answers(self, asked: Iterable[Ask]) -> dict[tuple[str, Ask], str]:
         """What each proxy answers, by its name."""

@@ -3,29 +3,76 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import yaml
+
+from .mesh import Mesh
 from .random_routes import Configuration
+from .routes_tried import SEED, applied
+
+Path = tuple[str | int, ...]
+Paths = Callable[[dict[str, Any]], Iterable[Path]]
+"""Gives the paths in a spec of what may be taken away."""
 
 
-def shrunk(whole: Configuration, still: Callable[[Configuration], bool]) -> Configuration:
+def report(
+    mesh: Mesh,
+    whole: Configuration,
+    wrong: list[str],
+    disagreements: Callable[[], Iterable[str]],
+    *,
+    fits: Callable[[Configuration], bool] = lambda _: True,
+    more: Paths = lambda _: (),
+) -> str:
+    """What is `wrong`, and the smallest configuration found that still shows a disagreement.
+
+    `disagreements` gives those that there are on the mesh as it is. Only what `fits` is tried;
+    `more` says what may be taken away besides matches and rules.
+    """
+
+    def still(candidate: Configuration) -> bool:
+        if not fits(candidate):
+            return False
+        with applied(mesh, [candidate]):
+            return any(disagreements())
+
+    print(*wrong[:5], sep="\n")
+    smallest = shrunk(whole, still, more)
+    with applied(mesh, [smallest]):
+        left = list(disagreements())
+    manifest = yaml.safe_dump_all([*smallest.services, *smallest.objects], sort_keys=False)
+    return "\n".join(
+        [
+            f"KUBECTL_MESH_SEED={SEED}: {len(wrong)} disagreements, the first ones:",
+            *wrong[:5],
+            "The smallest configuration found, and where they disagree there:",
+            manifest,
+            *left[:5],
+        ]
+    )
+
+
+def shrunk(
+    whole: Configuration, still: Callable[[Configuration], bool], more: Paths = lambda _: ()
+) -> Configuration:
     """The smallest that is found by taking away one thing after another while `still` holds."""
-    for candidate in _smaller(whole):
+    for candidate in _smaller(whole, more):
         if still(candidate):
-            return shrunk(candidate, still)
+            return shrunk(candidate, still, more)
     return whole
 
 
-def _smaller(whole: Configuration) -> Iterator[Configuration]:
-    """The configuration less one object, one rule, one match, or one field of a match.
+def _smaller(whole: Configuration, more: Paths) -> Iterator[Configuration]:
+    """The configuration less one object, one rule, one match, one field of a match, or `more`.
 
     Not less what the API server demands: of `tls` a match, and of that its sniHosts.
     """
     for wave, items in enumerate(whole.waves):
         for index, item in enumerate(items):
             yield _without(whole, wave, items[:index] + items[index + 1 :])
-            for path in _paths(item["spec"]):
+            for path in (*_paths(item["spec"]), *more(item["spec"])):
                 cut = copy.deepcopy(item)
                 _remove(cut["spec"], path)
                 yield _without(whole, wave, [*items[:index], cut, *items[index + 1 :]])
@@ -36,7 +83,7 @@ def _without(whole: Configuration, wave: int, items: list[dict[str, Any]]) -> Co
     return Configuration(whole.number, whole.services, waves)
 
 
-def _paths(spec: dict[str, Any]) -> Iterator[tuple[str | int, ...]]:
+def _paths(spec: dict[str, Any]) -> Iterator[Path]:
     protocols = [each for each in ("http", "tcp", "tls") if each in spec]
     for protocol in protocols:
         if len(protocols) > 1:
@@ -59,7 +106,7 @@ def _paths(spec: dict[str, Any]) -> Iterator[tuple[str | int, ...]]:
             yield (field,)
 
 
-def _remove(spec: Any, path: tuple[str | int, ...]) -> None:
+def _remove(spec: Any, path: Path) -> None:
     for step in path[:-1]:
         spec = spec[step]
     del spec[path[-1]]

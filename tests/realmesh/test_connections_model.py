@@ -21,7 +21,6 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import replace
 
 import pytest
-import yaml
 
 from kubectl_mesh.mesh.config import MeshConfig
 from kubectl_mesh.mesh.snapshot import Snapshot
@@ -55,7 +54,7 @@ from .random_connections import (
 from .random_routes import Configuration
 from .routes_tried import SEED, applied
 from .settled import NotSettled
-from .shrinking import shrunk
+from .shrinking import report
 from .test_tcp_tls import tcp_pod
 
 pytestmark = pytest.mark.each_istio
@@ -272,26 +271,10 @@ def test_the_model_agrees_with_istio(
 def _report(
     mesh: Mesh, tried: Tried, whole: Configuration, asked: list[Ask], wrong: list[str]
 ) -> str:
-    def still(candidate: Configuration) -> bool:
-        if not all(_is_decided(state, candidate.number) for state in _states(candidate)):
-            return False
-        with applied(mesh, [candidate]):
-            return any(tried.disagreements(asked))
+    def decided(candidate: Configuration) -> bool:
+        return all(_is_decided(state, candidate.number) for state in _states(candidate))
 
-    print(*wrong[:5], sep="\n")
-    smallest = shrunk(whole, still)
-    with applied(mesh, [smallest]):
-        left = list(tried.disagreements(asked))
-    manifest = yaml.safe_dump_all([*smallest.services, *smallest.objects], sort_keys=False)
-    return "\n".join(
-        [
-            f"KUBECTL_MESH_SEED={SEED}: {len(wrong)} disagreements, the first ones:",
-            *wrong[:5],
-            "The smallest configuration found, and where they disagree there:",
-            manifest,
-            *left[:5],
-        ]
-    )
+    return report(mesh, whole, wrong, lambda: tried.disagreements(asked), fits=decided)
 
 
 def test_envoy_refuses_what_the_model_says(mesh: Mesh, tried: Tried) -> None:

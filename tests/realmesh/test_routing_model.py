@@ -12,12 +12,11 @@ import random
 from collections.abc import Callable
 
 import pytest
-import yaml
 
 from .mesh import Mesh
 from .random_routes import Ask, Configuration, configuration, requests
 from .routes_tried import SEED, Tried, applied, tried
-from .shrinking import shrunk
+from .shrinking import report
 
 pytestmark = pytest.mark.each_istio
 
@@ -53,7 +52,7 @@ def _report(
     wrong: list[str],
 ) -> str:
     """The disagreements, and the smallest configuration found that shows one of them."""
-    smallest = next(
+    whole = next(
         (
             each
             for each in batch
@@ -61,23 +60,5 @@ def _report(
         ),
         batch[0],
     )
-    requests = asked[smallest.number]
-
-    def still(candidate: Configuration) -> bool:
-        with applied(mesh, [candidate]):
-            return any(tried.disagreements(requests))
-
-    print(*wrong[:5], sep="\n")
-    smallest = shrunk(smallest, still)
-    with applied(mesh, [smallest]):
-        left = list(tried.disagreements(requests))
-    manifest = yaml.safe_dump_all([*smallest.services, *smallest.objects], sort_keys=False)
-    return "\n".join(
-        [
-            f"KUBECTL_MESH_SEED={SEED}: {len(wrong)} disagreements, the first ones:",
-            *wrong[:5],
-            "The smallest configuration found, and where they disagree there:",
-            manifest,
-            *left[:5],
-        ]
-    )
+    requests = asked[whole.number]
+    return report(mesh, whole, wrong, lambda: tried.disagreements(requests))
