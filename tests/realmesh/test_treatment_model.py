@@ -16,7 +16,7 @@ import random
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -29,7 +29,7 @@ from .client import Answer
 from .envoy import Proxy
 from .manifests import Object
 from .mesh import Mesh
-from .random_routes import Ask
+from .random_routes import Ask, Configuration
 from .random_treatments import (
     HEADERS,
     NAMESPACE,
@@ -57,6 +57,30 @@ QUIET = 0.2  # seconds, in which nobody gets what the model does not tell
 _numbers = itertools.count(1)
 
 
+@dataclass(frozen=True)
+class Asked:
+    """A request of a configuration, and its answer. Applications kept it by its `mark`."""
+
+    number: int
+    ask: Ask
+    proxy: Proxy
+    place: Place
+    mark: str
+    answer: Answer
+
+
+@dataclass(frozen=True)
+class Disagreement:
+    """What is seen of a request that is not as the model says, in words."""
+
+    proxy: Proxy
+    ask: Ask
+    words: str
+
+    def __str__(self) -> str:
+        return f"{self.proxy}: {self.ask}: {self.words}"
+
+
 class Treatments:
     """What becomes of requests on the mesh, beside what the model tells. `shown` counts it."""
 
@@ -65,45 +89,44 @@ class Treatments:
         self._tried = tried
         self.shown: Counter[str] = Counter()
 
-    def disagreements(self, asked: Mapping[int, list[Ask]]) -> dict[int, list[str]]:
+    def disagreements(self, requests: Mapping[int, list[Ask]]) -> dict[int, list[Disagreement]]:
         """What the mesh does otherwise than the model says, by the number of the configuration."""
         snapshot = self._tried.snapshot()
         tracer = Tracer(Router(snapshot))
         places = list(self._tried.places(snapshot))
-        answered = in_parallel(
-            [functools.partial(self._answers, proxy, place, asked) for proxy, place in places],
+        asked = in_parallel(
+            [functools.partial(self._ask, proxy, place, requests) for proxy, place in places],
             len(places),
         )
-        everything = [each for several in answered for each in several]
+        everything = [each for several in asked for each in several]
         traces = [
-            tracer.trace(place, request_of(ask, place), tried=False)
-            for _, place, _, ask, _ in everything
+            tracer.trace(each.place, request_of(each.ask, each.place), tried=False)
+            for each in everything
         ]
         expected = [told(trace) for trace in traces]
         got = self._got(sum(tells["got"].total() for tells in expected))
         wrong = defaultdict(list)
         for each, trace, tells in zip(everything, traces, expected, strict=True):
-            proxy, _, number, ask, answer = each
             self._count(trace, tells)
-            sees = _seen(answer, got[_mark(ask)], trace)
-            apart = [name for name in tells if tells[name] != sees[name]]
-            if apart:
-                words = "; ".join(
-                    f"{name}: the model says {tells[name]}, the mesh {sees[name]}" for name in apart
-                )
-                wrong[number].append(f"{proxy}: {ask}: {words}")
+            sees = _seen(each.answer, got[each.mark], trace)
+            words = "; ".join(
+                f"{name}: the model says {tells[name]}, the mesh {sees[name]}"
+                for name in tells
+                if tells[name] != sees[name]
+            )
+            if words:
+                wrong[each.number].append(Disagreement(each.proxy, each.ask, words))
         return wrong
 
-    def _answers(
-        self, proxy: Proxy, place: Place, asked: Mapping[int, list[Ask]]
-    ) -> list[tuple[Proxy, Place, int, Ask, Answer]]:
-        """What a proxy answers; each request has a mark, by which applications keep it."""
+    def _ask(self, proxy: Proxy, place: Place, requests: Mapping[int, list[Ask]]) -> list[Asked]:
+        """Asks a proxy for everything."""
         found = []
-        for number, asks in asked.items():
+        for number, asks in requests.items():
             for ask in asks:
-                mark = ("x-ask", str(next(_numbers)))
-                marked = replace(ask, headers=(*ask.headers, mark))
-                found.append((proxy, place, number, marked, self._tried.ask(proxy, marked)))
+                mark = str(next(_numbers))
+                marked = replace(ask, headers=(*ask.headers, ("x-ask", mark)))
+                answer = self._tried.ask(proxy, marked)
+                found.append(Asked(number, ask, proxy, place, mark, answer))
         return found
 
     def _got(self, expected: int) -> Mapping[str, list[Object]]:
@@ -120,18 +143,11 @@ class Treatments:
             time.sleep(QUIET)
 
     def _count(self, trace: Trace, tells: Object) -> None:
-        outcome, copies = (
-            trace.effect.outcome,
-            sum(not it.upstream.flag for it in trace.effect.mirrors),
-        )
-        self.shown[outcome] += 1
+        copies = sum(not mirror.upstream.flag for mirror in trace.effect.mirrors)
+        self.shown[trace.effect.outcome] += 1
         self.shown["copied"] += copies > 0
         self.shown["retried"] += tells["got"].total() > 1 + copies
         self.shown["timed out"] += tells["status"] == TIMED_OUT
-
-
-def _mark(ask: Ask) -> str:
-    return dict(ask.headers)["x-ask"]
 
 
 def _seen(answer: Answer, got: list[Object], trace: Trace) -> Object:
@@ -181,21 +197,29 @@ def test_requests_fare_as_the_model_says(
         asked = {number: list(requests(rng, number, ASKED)) for number in numbers}
         with applied(mesh, list(batch.values())):
             wrong = treatments.disagreements(asked)
-        for number, found in wrong.items():
-            asks = {number: asked[number]}
-            pytest.fail(
-                report(
-                    mesh,
-                    batch[number],
-                    [*found, *(each for n in wrong if n != number for each in wrong[n])],
-                    lambda asks=asks, number=number: treatments.disagreements(asks)[number],
-                    more=_fields,
-                )
-            )
+        if wrong:
+            pytest.fail(_report(mesh, treatments, batch, wrong))
     print(dict(treatments.shown))
     record_property("shown", dict(treatments.shown))
     for shown in ("upstream", "redirect", "direct-response", "abort", "copied", "retried"):
         assert treatments.shown[shown] >= CONFIGURATIONS / 2, shown  # else little is tried
+
+
+def _report(
+    mesh: Mesh,
+    treatments: Treatments,
+    batch: Mapping[int, Configuration],
+    wrong: Mapping[int, list[Disagreement]],
+) -> str:
+    """The disagreements, and the smallest configuration found that shows one of the first's."""
+    number = next(iter(wrong))
+    asks = {number: list(dict.fromkeys(each.ask for each in wrong[number]))}
+
+    def left() -> list[str]:
+        return [str(each) for each in treatments.disagreements(asks)[number]]
+
+    everything = [str(each) for several in wrong.values() for each in several]
+    return report(mesh, batch[number], everything, left, more=_fields)
 
 
 def _fields(spec: dict[str, Any]) -> Iterator[Path]:
