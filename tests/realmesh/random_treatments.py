@@ -54,7 +54,7 @@ def configuration(rng: random.Random, number: int) -> Configuration:
         rules = [
             _rule(rng, number, f"{name}-{i}", delegates) for i in range(rng.choice([2, 3, 4, 5]))
         ]
-        bound = rng.choice([["mesh", *GATEWAYS], ["mesh", *GATEWAYS], ["mesh", GATEWAYS[0]]])
+        bound = ["mesh", *(GATEWAYS if rng.random() < 0.8 else GATEWAYS[:1])]
         made = istio("VirtualService", name, NAMESPACE, hosts=[host], gateways=bound, http=rules)
         waves[2].append(made)
     return Configuration(number, [service(f"s{number}", {"http": 80, "http-other": 5000})], waves)
@@ -81,10 +81,12 @@ def requests(rng: random.Random, number: int, count: int) -> Iterator[Ask]:
             headers["x-reply-grpc-status"] = "14"
         elif chance < 0.29:
             headers["x-slow"] = str(SLOW)
+        own = f"s{number}.{NAMESPACE}.svc.cluster.local"
+        host, port = rng.choice([(f"h{number}.example.com", 80), (own, 80), (own, 5000)])
         yield Ask(
             method=method,
-            host=rng.choice([f"s{number}.{NAMESPACE}.svc.cluster.local", f"h{number}.example.com"]),
-            port=rng.choice([80, 80, 80, 5000]),
+            host=host,
+            port=port,
             path=rng.choice([*_PATHS, "/a/x"]) + rng.choice(["", "", "?q=1"]),
             headers=tuple(headers.items()),
         )
@@ -178,7 +180,7 @@ def _destination(rng: random.Random, number: int, *, single: bool = False) -> Ob
         found["host"] = f"s{number}"
     elif name == "one" and (single or rng.random() < 0.7):
         found["subset"] = rng.choice(["v1", "v1", "v2", "v2", "gone", "undefined"])
-    if rng.random() < 0.5:
+    if rng.random() < 0.75:
         found["port"] = {"number": rng.choice(list(UPSTREAMS[name].values()))}
     return found
 
