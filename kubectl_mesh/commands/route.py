@@ -113,7 +113,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "-H", "--header", action="append", metavar="'NAME: VALUE'", help="repeatable; Host, too"
     )
     parser.add_argument(
-        "--server-name", metavar="NAME", help="of tls://, where it is not the URL's host"
+        "--server-name",
+        metavar="NAME",
+        help="of TLS (https:// and tls://), where it is not the URL's host",
     )
     parser.add_argument(
         "--requests", metavar="FILE", help="many requests, in JSON Lines; - for standard input"
@@ -216,9 +218,8 @@ def _asked(args: argparse.Namespace) -> Request | Connection:
         if args.request is not None or args.header:
             raise UsageError("a connection has no method and no headers: leave out -X and -H")
         return connection_for(args.url, args.server_name)
-    if args.server_name is not None:
-        raise UsageError("--server-name is for tls:// alone; an https:// URL names its host")
-    return request_for(args.url, args.request or "GET", _headers(args.header or ()))
+    headers = _headers(args.header or ())
+    return request_for(args.url, args.request or "GET", headers, args.server_name)
 
 
 def _emit_document(value: Mapping[str, Any], output: str) -> None:
@@ -327,7 +328,9 @@ class _Mesh:
     namespace: str
     unknown: tuple[str, ...]
     _known: dict[Source, Vantage] = field(init=False, default_factory=dict)
-    _serving: dict[tuple[str, str | None], list[Gateway]] = field(init=False, default_factory=dict)
+    _serving: dict[tuple[str, str | None, str], list[Gateway]] = field(
+        init=False, default_factory=dict
+    )
     _default: Vantage | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
@@ -360,7 +363,7 @@ class _Mesh:
             self._default = self._of_flags()
         if self._default is not None:
             return self._default
-        key = (request.host, getattr(request, "server_name", None))
+        key = (request.host, getattr(request, "server_name", ""), getattr(request, "dialled", ""))
         if key not in self._serving:
             self._serving[key] = gateways_serving(self.router, request)
         serving = self._serving[key]
@@ -456,6 +459,7 @@ def _mesh(
     elif not namespaces:
         namespaces.add(own)
     hosts = {request.host for request in requests}
+    hosts |= {each.dialled_host for each in requests if isinstance(each, Request)}
     snapshot, _ = take_snapshot(args, kinds, namespaces, hosts)
     name_limits(snapshot)
     return _Mesh(args, snapshot, own, snapshot.gaps)

@@ -162,6 +162,8 @@ def _asked(request: Request | Connection) -> Mapping[str, Any]:
     return {
         "method": request.method,
         "scheme": request.scheme,
+        "serverName": request.dialled_host if request.scheme == "https" else None,
+        "dialled": request.dialled_host,
         "authority": request.authority,
         "port": request.port,
         "path": request.path,

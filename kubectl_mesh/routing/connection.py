@@ -8,10 +8,7 @@ from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from kubectl_mesh.errors import UsageError
-from kubectl_mesh.routing.request import Request, ascii_host, refuse_unsendable
-
-_NAME = re.compile(r"(?=.{1,253}$)[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*")
-"""A DNS name in ASCII and lower case, without the dot of the root."""
+from kubectl_mesh.routing.request import DNS_NAME, Request, ascii_host, refuse_unsendable
 
 
 @dataclass(frozen=True)
@@ -79,14 +76,14 @@ def connection_for(url: str, server_name: str | None = None) -> Connection:
             raise UsageError("a server name is for tls, not for tcp")
         return Connection(host, port)
     named = ascii_host(server_name if server_name is not None else host).lower().removesuffix(".")
-    if not _NAME.fullmatch(named):
+    if not DNS_NAME.fullmatch(named):
         raise UsageError(f"no client can ask for the server name {server_name!r} by TLS")
     return Connection(host, port, named)
 
 
 def _check_host(host: str, wanted: str) -> None:
     """Raises UsageError for what is neither a name nor an IP address."""
-    if not _NAME.fullmatch(host):
+    if not DNS_NAME.fullmatch(host):
         try:
             ip_address(host)
         except ValueError:
@@ -94,6 +91,6 @@ def _check_host(host: str, wanted: str) -> None:
 
 
 def connection_of(request: Request) -> Connection:
-    """The connection by which a request comes: TLS is for the host's name."""
-    named = request.host if request.scheme == "https" else None
-    return Connection(request.host, request.port, named)
+    """The connection by which a request comes: TLS is for the name of the host that is dialled."""
+    named = request.dialled_host if request.scheme == "https" else None
+    return Connection(request.dialled_host, request.port, named)

@@ -101,8 +101,6 @@ def _case(line: str, number: int, answers: Collection[str]) -> Case:
         for field in ("method", "headers"):
             if data.get(field):
                 raise bad(field, f"a connection has no {field}: leave it out")
-    elif data.get("serverName") is not None:
-        raise bad("serverName", "serverName is for tls:// alone; an https:// URL names its host")
     method = data.get("method") or "GET"
     if not _TOKEN.fullmatch(method):
         raise bad("method", f"{method!r} is no method")
@@ -115,7 +113,7 @@ def _case(line: str, number: int, answers: Collection[str]) -> Case:
         if is_connection(url):
             request = connection_for(url, data.get("serverName"))
         else:
-            request = request_for(url, method, data.get("headers"))
+            request = request_for(url, method, data.get("headers"), data.get("serverName"))
     except UsageError as error:
         about = "serverName" if "server name" in str(error) else "url"
         raise bad(about, str(error)) from None

@@ -130,7 +130,13 @@ def _serves(
     router: Router, proxy: GatewayProxy, server: Server, asked: Request | Connection
 ) -> bool:
     if isinstance(asked, Request):
-        table = router.gateway(proxy, asked.host, server.number, tls=server.ends_tls)
+        table = router.gateway(
+            proxy,
+            asked.host,
+            server.number,
+            tls=server.ends_tls,
+            server_name=asked.dialled_host,
+        )
         return table is not None and table.kind == "virtual-service"
     listener = router.listeners.gateway(proxy, server.number)
     chain = listener.find(replace(asked, port=server.number)) if listener else None

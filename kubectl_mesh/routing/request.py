@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from urllib.parse import urlsplit
 
 from kubectl_mesh.errors import UsageError
@@ -18,6 +18,8 @@ class Request:
 
     `authority` is the Host header as sent. `port` is the one that the client connects to. `path`
     is without the query, `query` without the question mark. Names of `headers` are in lower case.
+    `dialled` is the host whose address the client connects to, and which it names in TLS; "" for
+    the Host header's.
     """
 
     authority: str
@@ -27,12 +29,18 @@ class Request:
     method: str = "GET"
     scheme: str = "http"
     headers: Mapping[str, str] = field(default_factory=dict)
+    dialled: str = ""
 
     @property
     def host(self) -> str:
         """The host name alone, in lower case: proxies do not look at the port beside it."""
         name, colon, port = self.authority.lower().rpartition(":")
         return name if colon and port.isdigit() else self.authority.lower()
+
+    @property
+    def dialled_host(self) -> str:
+        """The host whose address the client connects to, and which it names in TLS."""
+        return self.dialled or self.host
 
     @property
     def parameters(self) -> Mapping[str, str]:
@@ -45,9 +53,12 @@ class Request:
 
     def __str__(self) -> str:
         query = f"?{self.query}" if self.query else ""
-        return f"{self.method} {self.scheme}://{self.authority}{self.path}{query}"
+        to = f" to {self.dialled}" if self.dialled else ""
+        return f"{self.method} {self.scheme}://{self.authority}{self.path}{query}{to}"
 
 
+DNS_NAME = re.compile(r"(?=.{1,253}$)[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*")
+"""A DNS name in ASCII and lower case, without the dot of the root."""
 _UNSENDABLE = re.compile(r"[\x00-\x20\x7f\ud800-\udfff]")
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
@@ -67,8 +78,16 @@ def refuse_unsendable(url: str) -> None:
         raise UsageError(f"{url!r} is no URL: spaces and control characters are written as %20")
 
 
-def request_for(url: str, method: str = "GET", headers: Mapping[str, str] | None = None) -> Request:
-    """The request that a client sends for a URL. A Host header takes the place of the URL's.
+def request_for(
+    url: str,
+    method: str = "GET",
+    headers: Mapping[str, str] | None = None,
+    server_name: str | None = None,
+) -> Request:
+    """The request that a client sends for a URL.
+
+    It connects to the URL's host and names that, or `server_name`, in TLS. A Host header takes the
+    place of the URL's host in the request.
 
     Raises UsageError unless it is an http or https URL with a host, and what a client can send.
     """
@@ -91,8 +110,13 @@ def request_for(url: str, method: str = "GET", headers: Mapping[str, str] | None
             raise UsageError(f"no client can send the header {name!r} with the value {value!r}")
     if not _TOKEN.fullmatch(method):
         raise UsageError(f"{method!r} is no method")
+    if server_name is not None and parts.scheme != "https":
+        raise UsageError("a server name is for https and tls")
+    dialled = ascii_host(server_name if server_name is not None else parts.hostname).lower()
+    if server_name is not None and not DNS_NAME.fullmatch(dialled):
+        raise UsageError(f"no client can ask for the server name {server_name!r} by TLS")
     host = given.pop("host", None) or ascii_host(parts.netloc.removesuffix(":"))
-    return Request(
+    found = Request(
         authority=host,
         port=port or _DEFAULT_PORTS[parts.scheme],
         path=parts.path or "/",
@@ -101,3 +125,4 @@ def request_for(url: str, method: str = "GET", headers: Mapping[str, str] | None
         scheme=parts.scheme,
         headers=given,
     )
+    return found if dialled == found.host.strip("[]") else replace(found, dialled=dialled)

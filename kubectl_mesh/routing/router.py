@@ -14,6 +14,7 @@ from itertools import chain
 
 from kubectl_mesh.mesh.gateways import MESH, Gateway, Server
 from kubectl_mesh.mesh.hosts import covers, hosts_called, is_wildcard, overlap, patterns_for
+from kubectl_mesh.mesh.ports import SNIFFED
 from kubectl_mesh.mesh.registry import Service
 from kubectl_mesh.mesh.snapshot import Snapshot, once_per_snapshot
 from kubectl_mesh.mesh.versions import ABSOLUTE_NAMES
@@ -94,16 +95,20 @@ class Router:
         resolves = sidecars.resolves_unknown(client.namespace, client.labels)
         return Table("dynamic-dns" if resolves else "passthrough", "*")
 
-    def gateway(self, proxy: GatewayProxy, host: str, port: int, *, tls: bool) -> Table | None:
+    def gateway(
+        self, proxy: GatewayProxy, host: str, port: int, *, tls: bool, server_name: str = ""
+    ) -> Table | None:
         """What a gateway does with HTTP requests to `host` on a server's port.
 
         None where no server takes such requests there. With `tls` they come by TLS that the
-        gateway ends, for the server name `host`.
+        gateway ends, for `server_name`, or for the name of the host: it is the server for that name
+        that routes them.
         """
         servers: Sequence[tuple[Gateway, Server]]
         if tls:
             listener = self.listeners.gateway(proxy, port)
-            chain = listener.find(Connection(host, port, host)) if listener else None
+            name = server_name or host
+            chain = listener.find(Connection(name, port, name)) if listener else None
             servers = [chain.server] if chain and chain.server else []
         else:
             servers = self.listeners.merged(proxy).get(port, ())
@@ -191,6 +196,15 @@ class Router:
                 return found
         others = (self.providers.for_sidecar(client, host, port) for host in names)
         return next(filter(None, others), None)
+
+    def is_alone(self, client: Client, name: str, port: int) -> bool:
+        """Whether a port of a host has a listener of its own, for HTTP with any Host header.
+
+        So it is where the protocol is detected, and the host has an address.
+        """
+        service = self.meant(client, name, port)
+        found = service.port(port) if service else None
+        return bool(service and found and found.protocol == SNIFFED and addresses_of(service))
 
     def takes_http(self, client: Client, name: str, port: int) -> bool:
         """Whether a sidecar looks for http routes on a port of a host, as far as it knows it."""

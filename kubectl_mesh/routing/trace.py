@@ -167,7 +167,7 @@ class Tracer:
     """Follows requests through a mesh. What it finds out it keeps, for thousands of requests."""
 
     router: Router
-    _listening: dict[tuple[Proxy, str, int, str], _Listening] = field(default_factory=dict)
+    _listening: dict[tuple[Proxy, str, int, str, str], _Listening] = field(default_factory=dict)
     _effects: dict[tuple[Route, Proxy], Effect] = field(default_factory=dict)
     _upstreams: dict[tuple[Target, Proxy], Upstream] = field(default_factory=dict)
 
@@ -229,7 +229,7 @@ class Tracer:
         )  # fmt: skip
 
     def _at(self, proxy: Proxy, request: Request) -> _Listening:
-        key = (proxy, request.host, request.port, request.scheme)
+        key = (proxy, request.host, request.port, request.scheme, request.dialled)
         found = self._listening.get(key)
         if found is None:
             unread = self._bearing(proxy, request) or self._by_address(proxy, request)
@@ -347,16 +347,22 @@ class Tracer:
 
     def _sidecar(self, client: Client, request: Request) -> _Listening:
         listener = f"the sidecar's listener for port {request.port}"
-        service = self.router.meant(client, request.host, request.port)
+        dialled = request.dialled_host
+        service = self.router.meant(client, dialled, request.port)
         port = service.port(request.port) if service else None
         if request.scheme == "https":
             sent = self.connect(client, connection_of(request))
             note = "TLS passes through it unopened, and http rules have no effect"
             return _Listening(f"{sent.listener}: {note}", sent=sent)
-        if port and not self.router.takes_http(client, request.host, request.port):
+        if port and not self.router.takes_http(client, dialled, request.port):
             sent = self.connect(client, connection_of(request))
             note = f"the port is {port.protocol}, not HTTP, and http rules have no effect"
             return _Listening(f"{sent.listener}: {note}", sent=sent)
+        if self.router.is_alone(client, dialled, request.port):
+            return _Listening(listener, self.router.sidecar(client, dialled, request.port))
+        if request.dialled:
+            service = self.router.meant(client, request.host, request.port)
+            port = service.port(request.port) if service else None
         table = self.router.sidecar(client, request.host, request.port)
         if service and table.kind in ("passthrough", "dynamic-dns", "blackhole"):
             why = _hidden(service) if port else _no_such_port(service, request.port)
@@ -372,7 +378,9 @@ class Tracer:
 
     def _gateway(self, proxy: GatewayProxy, request: Request) -> _Listening:
         tls = request.scheme == "https"
-        table = self.router.gateway(proxy, request.host, request.port, tls=tls)
+        table = self.router.gateway(
+            proxy, request.host, request.port, tls=tls, server_name=request.dialled_host
+        )
         servers = self.router.listeners.merged(proxy).get(request.port, ())
         listener = _named(request.port, servers)
         if table is not None:
@@ -649,7 +657,9 @@ def _not_taken(
             "no effect, and no tcp or tls rule takes the connection"
         )
     elif request.scheme == "https" and ends_tls:
-        why = f"no server of port {request.port} takes TLS for the server name {request.host}"
+        why = (
+            f"no server of port {request.port} takes TLS for the server name {request.dialled_host}"
+        )
     elif request.scheme == "https":
         why = f"port {request.port} speaks plain HTTP, and the request comes by https"
     else:

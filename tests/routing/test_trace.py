@@ -596,6 +596,60 @@ def test_a_pod_without_sidecar_is_told_of() -> None:
     assert "no sidecar" in vantage.notes[0]
 
 
+TLS = {"number": 443, "protocol": "HTTPS", "tls": {"mode": "SIMPLE"}}
+TWO_CERTIFICATES = (
+    gateway("front", server("a.com", **TLS)),
+    gateway("beside", server("b.com", **TLS)),
+    virtual_service("a", ["a.com"], says("a"), gateways=["front"]),
+    virtual_service("b", ["b.com"], says("b"), gateways=["beside"]),
+)
+
+
+@pytest.mark.parametrize(
+    ("url", "host", "server_name", "answer"),
+    [
+        ("https://a.com/", None, None, ("direct-response", "a")),
+        ("https://a.com/", "b.com", None, ("no-route", None)),
+        ("https://b.com/", None, "a.com", ("no-route", None)),
+        ("https://a.com/", "b.com", "b.com", ("direct-response", "b")),
+        ("https://b.com/", None, "c.com", ("refused", None)),
+    ],
+)
+def test_the_server_for_the_name_in_tls_routes_whatever_the_host_header_says(
+    url: str, host: str | None, server_name: str | None, answer: tuple[str, str | None]
+) -> None:
+    """As a browser meets it that uses one connection for two hosts of a certificate."""
+    mesh = Router(snapshot(*TWO_CERTIFICATES))
+    front = of_gateway(mesh.snapshot, mesh.snapshot.gateways.by_id["a/front"])
+    request = request_for(url, headers={"Host": host} if host else {}, server_name=server_name)
+    found = Tracer(mesh).follow(front.proxy, request)
+    body = found.route.action.data["directResponse"]["body"]["string"] if found.route else None
+    assert (found.effect.outcome, body) == answer
+
+
+@pytest.mark.parametrize(
+    ("port", "host", "reached"),
+    [
+        ({"name": "web", "port": 9000}, "anything", "outbound|9000||web.a.svc.cluster.local"),
+        ({"name": "web", "port": 9000}, "other", "outbound|9000||web.a.svc.cluster.local"),
+        ({"name": "http", "port": 9000}, "other", "outbound|9000||other.a.svc.cluster.local"),
+        ({"name": "http", "port": 9000}, "anything", None),
+        ({"name": "tcp", "port": 9000}, "other", "outbound|9000||web.a.svc.cluster.local"),
+    ],
+)
+def test_what_a_host_header_other_than_the_host_that_is_dialled_does(
+    port: Object, host: str, reached: str | None
+) -> None:
+    """A port whose protocol is detected has a listener of its own, for any Host header."""
+    objects = (
+        service("web", "a", port, clusterIP="10.0.0.7"),
+        service("other", "a", {"name": "http", "port": 9000}, clusterIP="10.0.0.8"),
+    )
+    request = request_for("http://web:9000/", headers={"Host": host})
+    found = Tracer(Router(snapshot(*objects))).follow(Client("a"), request)
+    assert [up.target.cluster for up in found.effect.upstreams] == ([reached] if reached else [])
+
+
 def test_the_gateways_that_serve_a_host() -> None:
     found = router(
         gateway("one", server()),
