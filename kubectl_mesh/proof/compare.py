@@ -27,10 +27,10 @@ from kubectl_mesh.proof.examples import (
     unreadable,
 )
 from kubectl_mesh.proof.proxies_compared import (
-    GatewayVantage,
+    ComparedGateway,
     clients,
     distinctions,
-    gateway_vantages,
+    gateways_compared,
 )
 from kubectl_mesh.proof.rewriting import telling_apart
 from kubectl_mesh.proof.scope import Scope, not_compared, scope_of, unread
@@ -156,7 +156,7 @@ class Compared:
         return cls(client.namespace, tuple(sorted(client.labels.items())), (), client.assumed)
 
     @classmethod
-    def gateway(cls, vantage: GatewayVantage, proxies: Sequence[GatewayProxy]) -> Compared:
+    def gateway(cls, vantage: ComparedGateway, proxies: Sequence[GatewayProxy]) -> Compared:
         return cls(vantage.namespace, vantage.labels, gateways_of(proxies), vantage.assumed)
 
 
@@ -277,7 +277,7 @@ class Comparing:
         """What state 0 or 1 does with what a proxy is asked. Raises Undecidable."""
         router = self._routers[side]
         if place.gateway:
-            vantage = GatewayVantage(place.namespace, tuple(sorted(place.labels.items())))
+            vantage = ComparedGateway(place.namespace, tuple(sorted(place.labels.items())))
             proxy = vantage.proxy(self._snapshots[side])
             if reason := router.bearing.on_gateway(proxy, asked.host, place.port):
                 raise Undecidable(reason)
@@ -384,7 +384,7 @@ class Comparing:
         return list(found)
 
     def _gateways(self, scope: Scope) -> None:
-        for vantage in gateway_vantages(self._snapshots):
+        for vantage in gateways_compared(self._snapshots):
             proxies = [vantage.proxy(snapshot) for snapshot in self._snapshots]
             names, domains = scope.of_gateway(proxies)
             ports = sorted(
@@ -410,7 +410,7 @@ class Comparing:
 
     def _on_gateway(
         self,
-        vantage: GatewayVantage,
+        vantage: ComparedGateway,
         proxies: Sequence[GatewayProxy],
         port: int,
         hosts: Hosts,
@@ -443,7 +443,7 @@ class Comparing:
         self._decide(sides, hosts, place, scheme, again)
 
     def _gateway_connections(
-        self, vantage: GatewayVantage, proxies: Sequence[GatewayProxy]
+        self, vantage: ComparedGateway, proxies: Sequence[GatewayProxy]
     ) -> None:
         sides = list(zip(self._routers, proxies, strict=True))
         ports = {port for router, proxy in sides for port in router.listeners.merged(proxy)}
@@ -691,7 +691,7 @@ def gateways_of(proxies: Iterable[GatewayProxy]) -> tuple[str, ...]:
 
 
 def _gateway_place(
-    vantage: GatewayVantage, proxies: Sequence[GatewayProxy], port: int, pattern: str
+    vantage: ComparedGateway, proxies: Sequence[GatewayProxy], port: int, pattern: str
 ) -> Place:
     names = gateways_of(proxies)
     kind = "Gateway" if len(names) == 1 else "Gateways"

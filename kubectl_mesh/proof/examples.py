@@ -1,4 +1,4 @@
-"""Regions of requests: those that meet some conditions and not others, and an example of one.
+"""Whether some request meets some conditions and not others, and an example of one.
 
 A region is empty or it is not: conditions are taken apart into demands on the path, on each header
 and on each query parameter, which are independent of each other, and for each of these strings

@@ -1,4 +1,4 @@
-"""The two ways in to a host: through a gateway, and from inside the mesh.
+"""Rules for the mesh that requests from a gateway pass by, and a gateway's that calls inside do.
 
 A request that comes in through a gateway meets the rules of the VirtualServices bound to that
 gateway, and no other: rules for the mesh are applied by the sidecars of callers, and an ingress

@@ -1,4 +1,4 @@
-"""From where requests come: the proxies of a mesh, one for all that routing cannot tell apart.
+"""Which proxies are compared: one for all that rules cannot tell apart.
 
 Sidecars are told apart by namespace (exportTo, DestinationRules, Sidecars, sourceNamespace) and by
 labels (sourceLabels, workload selectors); gateways by the Gateways that select their pods.
@@ -199,7 +199,7 @@ def _imagined(
 
 
 @dataclass(frozen=True)
-class GatewayVantage:
+class ComparedGateway:
     """The pods of a gateway: what selects them is asked of each snapshot.
 
     `assumed` where no such pods were seen.
@@ -215,12 +215,12 @@ class GatewayVantage:
         return GatewayProxy(self.namespace, labels, snapshot.gateways.of_pod(labels))
 
 
-def gateway_vantages(snapshots: Sequence[Snapshot]) -> list[GatewayVantage]:
+def gateways_compared(snapshots: Sequence[Snapshot]) -> list[ComparedGateway]:
     """The gateways of several states of a mesh.
 
     Where no pods are seen that a Gateway selects they are taken to be in the root namespace.
     """
-    found: dict[tuple[str, Selector], GatewayVantage] = {}
+    found: dict[tuple[str, Selector], ComparedGateway] = {}
     keys = {
         pair
         for snapshot in snapshots
@@ -246,7 +246,7 @@ def gateway_vantages(snapshots: Sequence[Snapshot]) -> list[GatewayVantage]:
             ] or [(snapshot.config.root_namespace, gateway.selector)]
             for namespace, labels in placed:
                 telling = frozenset(pair for pair in labels.items() if pair in keys)
-                vantage = GatewayVantage(namespace, tuple(sorted(telling)), not pods)
+                vantage = ComparedGateway(namespace, tuple(sorted(telling)), not pods)
                 found.setdefault((namespace, telling), vantage)
     return list(found.values())
 

@@ -1,4 +1,4 @@
-"""Where a route really leads: the DestinationRule and subset chosen, the pods behind it.
+"""What is behind a destination: the cluster, its DestinationRule and subset, and the pods.
 
 A cluster that the proxy does not have answers 503 with Envoy's flag NC, one without endpoints 503
 with UH.

@@ -19,7 +19,7 @@ from kubectl_mesh.proof.dead_rules import (
 from kubectl_mesh.rules.repair import Edit, Repair
 from kubectl_mesh.rules.rule import Finding, Rule, Severity, Skip
 from kubectl_mesh.rules.shared.dead_rules import (
-    SHARED,
+    EXAMPLE_SHOP,
     because,
     evidence,
     excused,
@@ -149,6 +149,6 @@ not ASCII, are only compared for being the same.""",
     uses=("Gateway", "Service", "ServiceEntry", *WORKLOAD_KINDS),
     equivalents=("IST0130", "IST0131"),
     check=check,
-    bad=SHARED + _WIDE + _NARROW,
-    good=SHARED + _NARROW + _WIDE,
+    bad=EXAMPLE_SHOP + _WIDE + _NARROW,
+    good=EXAMPLE_SHOP + _NARROW + _WIDE,
 )

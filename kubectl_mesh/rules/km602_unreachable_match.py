@@ -11,7 +11,7 @@ from kubectl_mesh.proof.dead_connections import covered_rules
 from kubectl_mesh.proof.dead_rules import MatchReach, RuleReach, alike, reaches
 from kubectl_mesh.rules.rule import Finding, Rule, Severity
 from kubectl_mesh.rules.shared.dead_rules import (
-    SHARED,
+    EXAMPLE_SHOP,
     because,
     evidence,
     excused,
@@ -84,6 +84,6 @@ the same rule. A match after a catch-all counts too, as istiod drops it (KM603).
     uses=("Gateway", "Service", "ServiceEntry", *WORKLOAD_KINDS),
     equivalents=("IST0131",),
     check=check,
-    bad=SHARED + _RULES % "/api/cart",
-    good=SHARED + _RULES % "/basket",
+    bad=EXAMPLE_SHOP + _RULES % "/api/cart",
+    good=EXAMPLE_SHOP + _RULES % "/basket",
 )

@@ -12,7 +12,7 @@ from kubectl_mesh.mesh.workloads import WORKLOAD_KINDS
 from kubectl_mesh.proof.dead_rules import RuleReach, alike, path_of, reaches, same_ends
 from kubectl_mesh.rules.repair import Edit, Repair
 from kubectl_mesh.rules.rule import Finding, Rule, Severity, listed
-from kubectl_mesh.rules.shared.dead_rules import SHARED, excused, is_dropped
+from kubectl_mesh.rules.shared.dead_rules import EXAMPLE_SHOP, excused, is_dropped
 
 _LIST = ("spec", "http")
 
@@ -106,6 +106,6 @@ that still hold elsewhere are no finding, nor is a catch-all that was meant for 
     uses=("Gateway", "Service", "ServiceEntry", *WORKLOAD_KINDS),
     equivalents=("IST0130",),
     check=check,
-    bad=SHARED + _ALL + _CART,
-    good=SHARED + _CART + _ALL,
+    bad=EXAMPLE_SHOP + _ALL + _CART,
+    good=EXAMPLE_SHOP + _CART + _ALL,
 )

@@ -22,7 +22,7 @@ from kubectl_mesh.routing.request import Request
 from kubectl_mesh.routing.router import Router, router_of
 from kubectl_mesh.routing.table import Route, Table, Vantage, routes_of
 from kubectl_mesh.rules.rule import LISTED, Finding, Rule, Severity, Skip, listed
-from kubectl_mesh.rules.shared.dead_rules import SHARED, name_of
+from kubectl_mesh.rules.shared.dead_rules import EXAMPLE_SHOP, name_of
 
 MAX_CLAIMANTS = 50
 """So many VirtualServices of one host are compared."""
@@ -371,6 +371,6 @@ gets 404.""",
     ),
     equivalents=("IST0109", "KIA1106"),
     check=check,
-    bad=SHARED + _ALL + _SECOND + _CART,
-    good=SHARED + _CART + _ALL,
+    bad=EXAMPLE_SHOP + _ALL + _SECOND + _CART,
+    good=EXAMPLE_SHOP + _CART + _ALL,
 )

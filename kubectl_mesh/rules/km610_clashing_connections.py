@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from kubectl_mesh.mesh.resource import Path, Resource, dotted
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.mesh.workloads import WORKLOAD_KINDS
-from kubectl_mesh.proof.proxies_compared import clients, distinctions, gateway_vantages
+from kubectl_mesh.proof.proxies_compared import clients, distinctions, gateways_compared
 from kubectl_mesh.routing.chains import Chain, Listener
 from kubectl_mesh.routing.router import Router, router_of
 from kubectl_mesh.rules.rule import Finding, Rule, Severity, Skip
@@ -28,7 +28,7 @@ def check(snapshot: Snapshot) -> Iterator[Finding | Skip]:
 
 
 def _of_gateways(router: Router) -> Iterator[tuple[str, Listener]]:
-    for vantage in gateway_vantages([router.snapshot]):
+    for vantage in gateways_compared([router.snapshot]):
         proxy = vantage.proxy(router.snapshot)
         names = " and ".join(gateway.id for gateway in proxy.gateways)
         for port in router.listeners.merged(proxy):

@@ -12,7 +12,7 @@ import random
 import pytest
 
 from kubectl_mesh.proof.compare import Comparing, Comparison, Decision, compare, decision_of
-from kubectl_mesh.proof.proxies_compared import GatewayVantage
+from kubectl_mesh.proof.proxies_compared import ComparedGateway
 from kubectl_mesh.proof.treatment import Caller
 from kubectl_mesh.routing.matching import Undecidable
 from kubectl_mesh.routing.request import Request
@@ -71,7 +71,7 @@ def check(choose: random.Random, before: list[Manifest], after: list[Manifest]) 
         assert each.example is not None
         path = each.example.path if isinstance(each.example, Request) else ""
         assert not each.before.treatment.is_as(each.after.treatment, path)
-    proxy = GatewayVantage("istio-system", (("istio", "gw"),))
+    proxy = ComparedGateway("istio-system", (("istio", "gw"),))
     proxies = [proxy.proxy(state) for state in states]
     for _ in range(REQUESTS):
         port = choose.choice([80, 8080, 8080, 9090])

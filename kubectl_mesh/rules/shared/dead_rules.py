@@ -160,7 +160,7 @@ def related(takers: Iterable[Route], owner: VirtualService) -> tuple[ResourceId,
     return tuple(found.resource.id for found in owners if found is not owner)
 
 
-SHARED = """\
+EXAMPLE_SHOP = """\
 apiVersion: v1
 kind: Service
 metadata: {name: shop}
