@@ -25,6 +25,7 @@ from kubectl_mesh.proof.dead_rules import reaches
 from kubectl_mesh.rules import BY_CODE
 from kubectl_mesh.rules.rule import Finding
 from kubectl_mesh.sources.files import load
+from tests.rules.stored import MANIFESTS
 
 from .client import PATIENCE
 from .envoy import Proxy
@@ -47,16 +48,16 @@ from .mesh import Mesh
 from .settled import NotSettled
 from .test_protocols import not_http
 
-RULES = Path(__file__).parents[1] / "rules"
-JUDGED = sorted(
+JUDGED = [
     file
-    for code in ("KM601", "KM602", "KM603")
-    for file in (RULES / code).glob("*.yaml")
-    if "claims" not in file.stem
-)
-FOUGHT_OVER = sorted(
-    file for file in (RULES / "KM604").glob("bad-*.yaml") if "waypoint" not in file.stem
-)
+    for file in MANIFESTS
+    if file.parent.name in ("KM601", "KM602", "KM603") and "claims" not in file.stem
+]
+FOUGHT_OVER = [
+    file
+    for file in MANIFESTS
+    if file.parent.name == "KM604" and file.stem.startswith("bad") and "waypoint" not in file.stem
+]
 
 PATHS = (
     *(
