@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
+import subprocess
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -107,6 +109,12 @@ class Istiod:
     def frozen(self) -> AbstractContextManager[None]:
         """While entered, it keeps its connections and does nothing."""
         return frozen(self._process)
+
+    def has_ended(self) -> bool:
+        """Whether it has ended, or does so soon: it hangs up a little before."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(10)
+        return self._process.poll() is not None
 
     @property
     def state(self) -> str:

@@ -68,8 +68,8 @@ def _is_down(mesh: Mesh) -> bool:
     """Whether istiod ends before the proxies have what was applied."""
     try:
         mesh.settled()
-    except NotSettled as error:
-        if "it ended with status" not in str(error):
+    except NotSettled:
+        if not mesh.istiod.has_ended():
             raise
         return True
     return False
