@@ -17,8 +17,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from kubectl_mesh.errors import MeshError
+
 if TYPE_CHECKING:
-    from kubectl_mesh.api import MeshError, compare, doctor, fix, load, load_cluster, route
+    from kubectl_mesh.api import compare, doctor, fix, load, load_cluster, route
 
 __version__ = "0.1.0"
 __all__ = ["MeshError", "__version__", "compare", "doctor", "fix", "load", "load_cluster", "route"]

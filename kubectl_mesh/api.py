@@ -10,11 +10,11 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from kubectl_mesh.errors import MeshError, UsageError
+from kubectl_mesh.errors import UsageError
 from kubectl_mesh.fixing.cure import Cure, Wishes, cure
 from kubectl_mesh.mesh.schema import KINDS
 from kubectl_mesh.mesh.snapshot import Snapshot
-from kubectl_mesh.mesh.versions import Istio, release_of
+from kubectl_mesh.mesh.versions import istio_given
 from kubectl_mesh.proof import compare as proof
 from kubectl_mesh.proof.compare import Comparison
 from kubectl_mesh.report.route_json import document
@@ -29,8 +29,6 @@ from kubectl_mesh.rules.named import chosen
 from kubectl_mesh.rules.repair import ACCEPT_MTLS_OFF, ALL_RULES, UNSAFE
 from kubectl_mesh.sources import repository
 from kubectl_mesh.sources.config import find_mesh_config, read_mesh_config
-
-__all__ = ["MeshError", "compare", "doctor", "fix", "load", "load_cluster", "route"]
 
 
 def load(
@@ -54,13 +52,13 @@ def load(
     """
     if not paths:
         raise UsageError("no file and no folder is named")
-    release = None if istio_version is None else release_of(istio_version)
-    if istio_version is not None and release is None:
-        raise UsageError(f"{istio_version!r} is no version of Istio; expected 1.27 or 1.27.3")
+    try:
+        given = None if istio_version is None else istio_given(istio_version, "istio_version")
+    except ValueError as error:
+        raise UsageError(str(error)) from None
     settings = None if mesh_config is None else read_mesh_config(mesh_config)
     found = repository.read(paths, recursive=recursive, namespace=namespace)
     resources = found.only()
-    given = Istio(release, "istio_version") if release else None
     clients = None if client_namespace is None else (client_namespace,)
     config = find_mesh_config(resources, clients, given=given, settings=settings)
     return Snapshot(resources, config, unreadable=found.unreadable)
@@ -120,8 +118,7 @@ def route(
             raise UsageError("a connection has no method and no headers")
         asked: Any = connection_for(url)
     else:
-        names = {name.lower(): value for name, value in (headers or {}).items()}
-        asked = request_for(url, method, names)
+        asked = request_for(url, method, headers)
     if gateway is None:
         vantage = of_client(namespace, labels or {})
     else:

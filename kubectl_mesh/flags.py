@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from kubectl_mesh.mesh.versions import NEWEST, Istio, release_of, written
+from kubectl_mesh.mesh.versions import NEWEST, Istio, istio_given, written
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)", re.ASCII)
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -38,12 +38,10 @@ def duration(text: str) -> float | None:
 
 def istio(text: str) -> Istio:
     """The Istio of a version (1.27, 1.27.3). Raises argparse.ArgumentTypeError for no version."""
-    release = release_of(text)
-    if release is None:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is no version of Istio; expected 1.27 or 1.27.3"
-        )
-    return Istio(release, "--istio-version")
+    try:
+        return istio_given(text, "--istio-version")
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def command_of(arguments: Sequence[str]) -> str | None:

@@ -349,9 +349,7 @@ class _Mesh:
             if source.gateway:
                 self._known[source] = self._of_gateway(source.gateway)
             else:
-                self._known[source] = of_client(
-                    source.namespace or self.namespace, dict(source.labels)
-                )
+                self._known[source] = of_client(namespace, dict(source.labels))
         return self._known[source]
 
     def default(self, request: Request | Connection) -> Vantage:

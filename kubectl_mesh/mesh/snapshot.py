@@ -105,11 +105,10 @@ class Snapshot:
             if earlier is not None:
                 replaced.setdefault(resource.id, []).append(earlier)
             by_id[resource.id] = resource
-        self._by_id = {key: each for key, each in by_id.items() if self.reads(each)}
-        self.of_other_revisions = tuple(
-            each for key, each in by_id.items() if key not in self._by_id
-        )
+        others = [key for key, each in by_id.items() if not self.reads(each)]
+        self.of_other_revisions = tuple(by_id.pop(key) for key in others)
         """What only istiods of other revisions read. Only `everything` tells of it besides."""
+        self._by_id = by_id
         self.replaced: Mapping[ResourceId, Sequence[Resource]] = replaced
         """By id, the resources of the input that a later one of the same id replaces."""
 

@@ -211,6 +211,14 @@ def release_of(text: str) -> Release | None:
     return (int(found[1]), int(found[2])) if found else None
 
 
+def istio_given(text: str, origin: str) -> Istio:
+    """The Istio of a version that somebody gives (1.27, 1.27.3). Raises ValueError for none."""
+    release = release_of(text)
+    if release is None:
+        raise ValueError(f"{text!r} is no version of Istio; expected 1.27 or 1.27.3")
+    return Istio(release, origin)
+
+
 def differences() -> list[Difference]:
     """All that are known here."""
     return [each for each in globals().values() if isinstance(each, Difference)]

@@ -341,11 +341,13 @@ def replaced_pods(
     replaced = {
         key
         for key, resource in after.items()
-        if _is_rolled_out(resource)
-        and key in before
+        if resource is not before.get(key, resource)
+        and _is_rolled_out(resource)
         and pod_labels(before[key]) != pod_labels(resource)
     }
     going: set[ResourceId] = set()
+    if not replaced:
+        return going
     for kind in ("ReplicaSet", "Pod"):  # a Deployment's pods belong to its ReplicaSets
         going |= {
             key

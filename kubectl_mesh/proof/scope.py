@@ -37,15 +37,21 @@ _PORTS = 65536
 def changed(before: Snapshot, after: Snapshot, kinds: Collection[str] = KINDS) -> list[ResourceId]:
     """The objects that are not the same to routing in two states."""
     one, other = ({each.id: each for each in snapshot.read()} for snapshot in (before, after))
-    written_anew = [
+    return [
+        key
+        for key in _written_anew(one, other)
+        if key.kind in kinds and _content(before, one.get(key)) != _content(after, other.get(key))
+    ]
+
+
+def _written_anew(
+    one: Mapping[ResourceId, Resource], other: Mapping[ResourceId, Resource]
+) -> list[ResourceId]:
+    """The objects that only one of two states has, or that say something else there."""
+    return [
         key
         for key in dict.fromkeys((*one, *other))
         if key not in one or key not in other or one[key].data != other[key].data
-    ]
-    return [
-        key
-        for key in written_anew
-        if key.kind in kinds and _content(before, one.get(key)) != _content(after, other.get(key))
     ]
 
 
@@ -168,10 +174,9 @@ def unread(scope: Scope) -> Iterator[str]:
     for key in changed(before, after, UNREAD):
         yield f"{key} is not the same in both states, and {REASON}"
     one, other = ({each.id: each for each in state.of_other_revisions} for state in scope.snapshots)
-    for key in dict.fromkeys((*one, *other)):
-        if key not in one or key not in other or one[key].data != other[key].data:
-            why = not_of_revision(after.config.revision)
-            yield f"{key} is not the same in both states, and is {why}"
+    for key in _written_anew(one, other):
+        why = not_of_revision(after.config.revision)
+        yield f"{key} is not the same in both states, and is {why}"
     touched = scope.whole_upstreams
     wildcards = [host for host in touched if is_wildcard(host)]
     for resource, host in dict.fromkeys(

@@ -8,7 +8,13 @@ from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from kubectl_mesh.errors import UsageError
-from kubectl_mesh.routing.request import DNS_NAME, Request, ascii_host, refuse_unsendable
+from kubectl_mesh.routing.request import (
+    DNS_NAME,
+    Request,
+    ascii_host,
+    refuse_server_name,
+    refuse_unsendable,
+)
 
 
 @dataclass(frozen=True)
@@ -76,8 +82,7 @@ def connection_for(url: str, server_name: str | None = None) -> Connection:
             raise UsageError("a server name is for tls, not for tcp")
         return Connection(host, port)
     named = ascii_host(server_name if server_name is not None else host).lower().removesuffix(".")
-    if not DNS_NAME.fullmatch(named):
-        raise UsageError(f"no client can ask for the server name {server_name!r} by TLS")
+    refuse_server_name(named, server_name)
     return Connection(host, port, named)
 
 

@@ -78,6 +78,12 @@ def refuse_unsendable(url: str) -> None:
         raise UsageError(f"{url!r} is no URL: spaces and control characters are written as %20")
 
 
+def refuse_server_name(name: str, given: str | None) -> None:
+    """Raises UsageError for what no client can name in TLS; `given` is how it was written."""
+    if not DNS_NAME.fullmatch(name):
+        raise UsageError(f"no client can ask for the server name {given!r} by TLS")
+
+
 def request_for(
     url: str,
     method: str = "GET",
@@ -113,8 +119,8 @@ def request_for(
     if server_name is not None and parts.scheme != "https":
         raise UsageError("a server name is for https and tls")
     dialled = ascii_host(server_name if server_name is not None else parts.hostname).lower()
-    if server_name is not None and not DNS_NAME.fullmatch(dialled):
-        raise UsageError(f"no client can ask for the server name {server_name!r} by TLS")
+    if server_name is not None:
+        refuse_server_name(dialled, server_name)
     host = given.pop("host", None) or ascii_host(parts.netloc.removesuffix(":"))
     found = Request(
         authority=host,

@@ -14,7 +14,6 @@ from itertools import chain
 
 from kubectl_mesh.mesh.gateways import MESH, Gateway, Server
 from kubectl_mesh.mesh.hosts import covers, hosts_called, is_wildcard, overlap, patterns_for
-from kubectl_mesh.mesh.ports import SNIFFED
 from kubectl_mesh.mesh.registry import Service
 from kubectl_mesh.mesh.snapshot import Snapshot, once_per_snapshot
 from kubectl_mesh.mesh.versions import ABSOLUTE_NAMES
@@ -196,15 +195,6 @@ class Router:
                 return found
         others = (self.providers.for_sidecar(client, host, port) for host in names)
         return next(filter(None, others), None)
-
-    def is_alone(self, client: Client, name: str, port: int) -> bool:
-        """Whether a port of a host has a listener of its own, for HTTP with any Host header.
-
-        So it is where the protocol is detected, and the host has an address.
-        """
-        service = self.meant(client, name, port)
-        found = service.port(port) if service else None
-        return bool(service and found and found.protocol == SNIFFED and addresses_of(service))
 
     def takes_http(self, client: Client, name: str, port: int) -> bool:
         """Whether a sidecar looks for http routes on a port of a host, as far as it knows it."""

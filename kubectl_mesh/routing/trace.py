@@ -13,8 +13,8 @@ from typing import Literal
 
 from kubectl_mesh.mesh.gateways import Gateway, Server
 from kubectl_mesh.mesh.hosts import patterns_for
-from kubectl_mesh.mesh.ports import HTTP_PROTOCOLS
-from kubectl_mesh.mesh.registry import Service
+from kubectl_mesh.mesh.ports import HTTP_PROTOCOLS, SNIFFED
+from kubectl_mesh.mesh.registry import Port, Service
 from kubectl_mesh.mesh.resource import dotted
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.mesh.versions import ABSOLUTE_NAMES
@@ -23,6 +23,7 @@ from kubectl_mesh.routing.chains import Chain, Listener
 from kubectl_mesh.routing.connection import Connection, connection_of
 from kubectl_mesh.routing.cors import answers_preflight
 from kubectl_mesh.routing.index import Index
+from kubectl_mesh.routing.listeners import addresses_of
 from kubectl_mesh.routing.matching import Undecidable
 from kubectl_mesh.routing.paths import (
     https_location,
@@ -358,16 +359,16 @@ class Tracer:
             sent = self.connect(client, connection_of(request))
             note = f"the port is {port.protocol}, not HTTP, and http rules have no effect"
             return _Listening(f"{sent.listener}: {note}", sent=sent)
-        if self.router.is_alone(client, dialled, request.port):
-            return _Listening(listener, self.router.sidecar(client, dialled, request.port))
-        if request.dialled:
-            service = self.router.meant(client, request.host, request.port)
+        host = dialled
+        if request.dialled and not (service and port and _takes_any_host(service, port)):
+            host = request.host
+            service = self.router.meant(client, host, request.port)
             port = service.port(request.port) if service else None
-        table = self.router.sidecar(client, request.host, request.port)
+        table = self.router.sidecar(client, host, request.port)
         if service and table.kind in ("passthrough", "dynamic-dns", "blackhole"):
             why = _hidden(service) if port else _no_such_port(service, request.port)
             istio = self.router.snapshot.config.istio
-            if request.host.endswith(".") and not istio.has(ABSOLUTE_NAMES):
+            if host.endswith(".") and not istio.has(ABSOLUTE_NAMES):
                 why = "before Istio 1.27, sidecars know no host with a full stop at its end"
             if service.is_external_name:
                 why = f"{service.resource} stands for {service.external_name}, which is not known"
@@ -451,6 +452,14 @@ def _is_borderline(request: Request, how: str) -> bool:
     """Whether connectionSettings may have another path made of a request, or have it refused."""
     paths = {normalized(request.path, each) for each in (how, "BASE", _MOST)}
     return len(paths) > 1 or any("_" in name for name in request.headers)
+
+
+def _takes_any_host(service: Service, port: Port) -> bool:
+    """Whether a port has a listener of its own, for HTTP with any Host header.
+
+    So it is where its protocol is detected, and its host has an address.
+    """
+    return port.protocol == SNIFFED and bool(addresses_of(service))
 
 
 def _no_such_port(service: Service, number: int) -> str:

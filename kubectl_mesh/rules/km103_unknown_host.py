@@ -20,7 +20,7 @@ def check(snapshot: Snapshot) -> Iterator[Finding | Skip]:
             if destination.idle:
                 continue
             user = destination.virtual_service
-            absence = absent(snapshot, host, user.namespace, user.export)
+            absence = absent(snapshot, host, user.export)
             if isinstance(absence, Skip):
                 yield absence
             elif absence is not None:

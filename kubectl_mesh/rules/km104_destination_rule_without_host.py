@@ -13,7 +13,7 @@ from kubectl_mesh.rules.shared.destinations import absent
 
 def check(snapshot: Snapshot) -> Iterator[Finding | Skip]:
     for rule in snapshot.destination_rules.all:
-        absence = absent(snapshot, rule.host, rule.namespace, rule.export) if rule.host else None
+        absence = absent(snapshot, rule.host, rule.export) if rule.host else None
         if isinstance(absence, Skip):
             yield absence
         elif absence is not None:

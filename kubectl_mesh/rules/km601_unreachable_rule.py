@@ -19,7 +19,6 @@ from kubectl_mesh.proof.dead_rules import (
 from kubectl_mesh.rules.repair import Edit, Repair
 from kubectl_mesh.rules.rule import Finding, Rule, Severity, Skip
 from kubectl_mesh.rules.shared.dead_rules import (
-    EXAMPLE_SHOP,
     because,
     evidence,
     excused,
@@ -31,6 +30,7 @@ from kubectl_mesh.rules.shared.dead_rules import (
     repair,
     winners,
 )
+from kubectl_mesh.rules.shared.example import EXAMPLE_SHOP
 
 
 def check(snapshot: Snapshot) -> Iterator[Finding | Skip]:

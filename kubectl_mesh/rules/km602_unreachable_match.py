@@ -11,7 +11,6 @@ from kubectl_mesh.proof.dead_connections import covered_rules
 from kubectl_mesh.proof.dead_rules import MatchReach, RuleReach, alike, reaches
 from kubectl_mesh.rules.rule import Finding, Rule, Severity
 from kubectl_mesh.rules.shared.dead_rules import (
-    EXAMPLE_SHOP,
     because,
     evidence,
     excused,
@@ -21,6 +20,7 @@ from kubectl_mesh.rules.shared.dead_rules import (
     repair,
     winners,
 )
+from kubectl_mesh.rules.shared.example import EXAMPLE_SHOP
 
 
 def check(snapshot: Snapshot) -> Iterator[Finding]:

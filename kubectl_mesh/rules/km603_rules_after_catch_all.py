@@ -12,7 +12,8 @@ from kubectl_mesh.mesh.workloads import WORKLOAD_KINDS
 from kubectl_mesh.proof.dead_rules import RuleReach, alike, path_of, reaches, same_ends
 from kubectl_mesh.rules.repair import Edit, Repair
 from kubectl_mesh.rules.rule import Finding, Rule, Severity, listed
-from kubectl_mesh.rules.shared.dead_rules import EXAMPLE_SHOP, excused, is_dropped
+from kubectl_mesh.rules.shared.dead_rules import excused, is_dropped
+from kubectl_mesh.rules.shared.example import EXAMPLE_SHOP
 
 _LIST = ("spec", "http")
 

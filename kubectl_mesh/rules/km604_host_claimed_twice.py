@@ -22,7 +22,8 @@ from kubectl_mesh.routing.request import Request
 from kubectl_mesh.routing.router import Router, router_of
 from kubectl_mesh.routing.table import Route, Table, Vantage, routes_of
 from kubectl_mesh.rules.rule import LISTED, Finding, Rule, Severity, Skip, listed
-from kubectl_mesh.rules.shared.dead_rules import EXAMPLE_SHOP, name_of
+from kubectl_mesh.rules.shared.dead_rules import name_of
+from kubectl_mesh.rules.shared.example import EXAMPLE_SHOP
 
 MAX_CLAIMANTS = 50
 """So many VirtualServices of one host are compared."""

@@ -11,6 +11,7 @@ from kubectl_mesh.mesh.virtual_services import VirtualService
 from kubectl_mesh.routing.table import answers_itself
 from kubectl_mesh.rules.repair import Edit, Repair
 from kubectl_mesh.rules.rule import Finding, Rule, Severity
+from kubectl_mesh.rules.shared.example import EXAMPLE_SHOP
 from kubectl_mesh.rules.shared.refused import FROZEN, REFUSED
 
 _NEARLY = range(80, 121)
@@ -146,32 +147,15 @@ def _percent(weight: int, total: int) -> str:
     return f"{100 * weight / total:.3g} %"
 
 
-_SHARED = """\
-apiVersion: v1
-kind: Service
-metadata: {name: shop}
-spec:
-  selector: {app: shop}
-  ports: [{name: http, port: 8080}]
----
-apiVersion: v1
-kind: Service
-metadata: {name: cart}
-spec:
-  selector: {app: cart}
-  ports: [{name: http, port: 8080}]
----
-apiVersion: networking.istio.io/v1
-kind: VirtualService
-metadata: {name: shop}
-spec:
-  hosts: [shop]
-  http:
+_SHARED = (
+    EXAMPLE_SHOP
+    + """\
   - route:
     - destination: {host: shop}
       weight: 90
     - destination: {host: cart}
 """
+)
 
 RULE = Rule(
     code="KM605",

@@ -650,6 +650,13 @@ def test_what_a_host_header_other_than_the_host_that_is_dialled_does(
     assert [up.target.cluster for up in found.effect.upstreams] == ([reached] if reached else [])
 
 
+def test_a_service_that_the_sidecar_hides_is_named_whatever_its_port() -> None:
+    hiding = istio("Sidecar", "s", {"egress": [{"hosts": ["./*"]}]})
+    for name in ("web", "http"):
+        hidden = service("web", "b", {"name": name, "port": 9000}, clusterIP="10.0.0.7")
+        assert "Service b/web" in trace("http://web.b:9000/", hidden, hiding).effect.why
+
+
 def test_the_gateways_that_serve_a_host() -> None:
     found = router(
         gateway("one", server()),

@@ -142,7 +142,7 @@ LAYERS = {
     "cli": {"completion", "commands", "flags", "errors", "term"},
     "__main__": {"cli"},
     "api": {"fixing", "changes", "report"} | _CHANGES,
-    "__init__": {"api"},
+    "__init__": {"api", "errors"},
 }
 """Which parts of the package each part may import, besides itself."""
 

@@ -158,27 +158,3 @@ def demands(conditions: Conditions) -> str:
 def related(takers: Iterable[Route], owner: VirtualService) -> tuple[ResourceId, ...]:
     owners = dict.fromkeys(taker.rule.owner for taker in takers if taker.rule)
     return tuple(found.resource.id for found in owners if found is not owner)
-
-
-EXAMPLE_SHOP = """\
-apiVersion: v1
-kind: Service
-metadata: {name: shop}
-spec:
-  selector: {app: shop}
-  ports: [{name: http, port: 8080}]
----
-apiVersion: v1
-kind: Service
-metadata: {name: cart}
-spec:
-  selector: {app: cart}
-  ports: [{name: http, port: 8080}]
----
-apiVersion: networking.istio.io/v1
-kind: VirtualService
-metadata: {name: shop}
-spec:
-  hosts: [shop]
-  http:
-"""

@@ -30,11 +30,11 @@ def traffic_without_cluster(destination: Destination, only: str = "") -> str:
     return f"{share}requests{whose} that meet this rule get 503 (response flag NC: no cluster)"
 
 
-def absent(snapshot: Snapshot, host: str, namespace: str, export: Export) -> str | Skip | None:
+def absent(snapshot: Snapshot, host: str, export: Export) -> str | Skip | None:
     """What is known of a host that nothing provides, as a hint; None for one that is provided.
 
-    A host counts as provided to a resource of `namespace` that is visible to `export` if some
-    client can see both; a wildcard provides none of the names that it covers. A Skip stands where
+    A host counts as provided to a resource that is visible to `export` if some client can see
+    both; a wildcard provides none of the names that it covers. A Skip stands where
     the input cannot tell.
     """
     providers = snapshot.registry.by_host(host)
