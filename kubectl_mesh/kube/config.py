@@ -201,10 +201,28 @@ def _pool(chosen: Target, credentials: _Credentials) -> urllib3.PoolManager:
         raise ClusterError(f"the proxy {proxy} cannot be used: {error}") from None
 
 
+class _Context(ssl.SSLContext):
+    """Offers HTTP/1.1, whatever else it is told.
+
+    urllib3 sets the protocols again for every connection that it opens. Where another thread opens
+    one at that moment, it sends bytes that OpenSSL has freed, and the API server refuses them.
+    """
+
+    def __init__(self, protocol: int) -> None:
+        super().set_alpn_protocols(["http/1.1"])
+
+    def set_alpn_protocols(self, alpn_protocols: Iterable[str]) -> None:
+        pass
+
+
 def _tls(chosen: Target, configuration: Any) -> ssl.SSLContext:
     """TLS as Go does it: the system's roots by default, certificates that RFC 5280 would refuse."""
     try:
-        context = ssl.create_default_context(cafile=configuration.ssl_ca_cert or None)
+        context = _Context(ssl.PROTOCOL_TLS_CLIENT)
+        if configuration.ssl_ca_cert:
+            context.load_verify_locations(configuration.ssl_ca_cert)
+        else:
+            context.load_default_certs()
         context.verify_flags &= ~ssl.VERIFY_X509_STRICT
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
         if configuration.cert_file:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import ssl
 import sys
 from pathlib import Path
 from typing import Any
@@ -181,6 +183,20 @@ def test_unreadable_certificates(tmp_path: Path) -> None:
         with pytest.raises(ClusterError, match=r"context c\)? cannot be used: ") as caught:
             connect(ClusterOptions(kubeconfig=str(tmp_path / "config")))
         assert "\n" not in str(caught.value)
+
+
+def test_connections_of_other_threads_leave_the_offered_protocols_alone(
+    fake: FakeApiServer, tmp_path: Path
+) -> None:
+    """urllib3 sets them for each connection, in memory that another thread's handshake reads."""
+    options = ClusterOptions(kubeconfig=fake.kubeconfig(tmp_path), server="https://192.0.2.1")
+    context = connect(options).pool.connection_pool_kw["ssl_context"]
+    context.set_alpn_protocols(["spdy/1"])
+    hello = ssl.MemoryBIO()
+    with contextlib.suppress(ssl.SSLWantReadError):
+        context.wrap_bio(ssl.MemoryBIO(), hello, server_hostname="192.0.2.1").do_handshake()
+    sent = hello.read()
+    assert (b"\x09\x08http/1.1" in sent, b"spdy" in sent) == (True, False)
 
 
 def test_gzip_is_asked_for_on_remote_servers_only(fake: FakeApiServer, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import contextlib
 import json
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from kubectl_mesh.cli import main
 from kubectl_mesh.sources.cluster import ClusterOptions, load
 
 from .apiserver import ApiServer
+from .client import PATIENCE
 from .debug_pages import debug_pages
 from .envoy import Proxy
 from .istiod import Istiod
@@ -169,5 +171,8 @@ def test_what_is_of_one_revision_holds_for_its_proxies_alone(shop: Shop) -> None
     """istiod of the other one never reads it, and nobody waits for that."""
     for each in ("v1", "v2"):
         assert shop.apply(*objects(each, **{"istio.io/rev": CANARY})) == 0
-        assert version(shop.new, "web.default:5000") == each
+        # Nothing waits for the last step of a plan: the route comes some moments later.
+        deadline = time.monotonic() + PATIENCE
+        while {version(shop.new, "web.default:5000") for _ in range(10)} != {each}:
+            assert time.monotonic() < deadline
     assert {version(shop.old, "web:5000") for _ in range(20)} == {"v1", "v2"}
