@@ -120,12 +120,12 @@ def route(
     else:
         asked = request_for(url, method, headers)
     if gateway is None:
-        vantage = of_client(namespace, labels or {})
+        source = of_client(namespace, labels or {})
     else:
-        vantage = of_gateway(mesh, gateway_named(mesh, gateway, namespace))
-    vantage = replace(vantage, notes=(*vantage.notes, *mesh.config.notes))
-    trace = Tracer(router_of(mesh)).follow(vantage.proxy, asked)
-    return document(trace, vantage, mesh, mesh.gaps)
+        source = of_gateway(mesh, gateway_named(mesh, gateway, namespace))
+    source = replace(source, notes=(*source.notes, *mesh.config.notes))
+    trace = Tracer(router_of(mesh)).follow(source.proxy, asked)
+    return document(trace, source, mesh, mesh.gaps)
 
 
 def compare(before: Snapshot, after: Snapshot) -> Comparison:

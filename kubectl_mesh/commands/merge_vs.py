@@ -281,7 +281,7 @@ def _told(
     heading = paint("MERGED" if args.write else "TO BE MERGED", "bold", "green")
     yield heading + "\n" + "\n".join(wrap(safe(line), room, "  ", "    ") for line in lines)
     failing = [
-        f"{each.example} from {each.places[0].proxy}, port {each.places[0].port}: "
+        f"{each.example} from {each.places[0].name}, port {each.places[0].port}: "
         f"{each.after.treatment.summary}; before: {each.before.treatment.summary}"
         for each in comparison.differences
         if each.after.treatment.fails and not each.before.treatment.fails
@@ -315,7 +315,9 @@ def _exposed(found: Merge, comparison: Comparison) -> Iterator[str]:
         for place in each.places
     ]
     for gateway in (True, False):
-        hosts = ", ".join(dict.fromkeys(each.host for each in places if each.gateway is gateway))
+        hosts = ", ".join(
+            dict.fromkeys(each.host for each in places if each.proxy.is_gateway is gateway)
+        )
         if hosts and gateway:
             yield (
                 f"{hosts} can be called through the gateways then: take it out of the hosts of "

@@ -34,7 +34,7 @@ from kubectl_mesh.report.route_json import FIELDS, answer, document
 from kubectl_mesh.routing.connection import Connection, connection_for, is_connection
 from kubectl_mesh.routing.expected import Case, Source, mismatches, read_cases
 from kubectl_mesh.routing.proxies import (
-    Vantage,
+    NamedProxy,
     gateway_named,
     gateways_serving,
     of_client,
@@ -327,16 +327,16 @@ class _Mesh:
     snapshot: Snapshot
     namespace: str
     unknown: tuple[str, ...]
-    _known: dict[Source, Vantage] = field(init=False, default_factory=dict)
+    _known: dict[Source, NamedProxy] = field(init=False, default_factory=dict)
     _serving: dict[tuple[str, str | None, str], list[Gateway]] = field(
         init=False, default_factory=dict
     )
-    _default: Vantage | None = field(init=False, default=None)
+    _default: NamedProxy | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self.router = router_of(self.snapshot)
 
-    def of(self, source: Source) -> Vantage:
+    def of(self, source: Source) -> NamedProxy:
         """Raises UsageError where there is no such Gateway, or pods are of another revision."""
         if source not in self._known:
             namespace = source.namespace or self.namespace
@@ -352,7 +352,7 @@ class _Mesh:
                 self._known[source] = of_client(namespace, dict(source.labels))
         return self._known[source]
 
-    def default(self, request: Request | Connection) -> Vantage:
+    def default(self, request: Request | Connection) -> NamedProxy:
         """Where the flags say that requests come from, or who calls where they say nothing.
 
         Raises UsageError where that is not to be had, or must be chosen.
@@ -383,7 +383,7 @@ class _Mesh:
                     "the answer for callers in the mesh"
                 )
 
-    def _of_flags(self) -> Vantage | None:
+    def _of_flags(self) -> NamedProxy | None:
         args = self.args
         if args.gateway is not None:
             return self._of_gateway(args.gateway)
@@ -394,7 +394,7 @@ class _Mesh:
             return of_client(args.from_namespace or self.namespace, labels)
         return None
 
-    def _of_gateway(self, name: str) -> Vantage:
+    def _of_gateway(self, name: str) -> NamedProxy:
         return of_gateway(self.snapshot, gateway_named(self.snapshot, name, self.namespace))
 
     def _workload(self, text: str) -> Workload:

@@ -51,17 +51,18 @@ def _at(merge: Merge, difference: Difference, place: Place) -> Judgement:
     if not sources or not all(source.virtual_service in serving for source in sources):
         return Judgement.OTHER
     shared = all(source.shared and source.virtual_service is before for source in sources)
-    if shared and place.gateway and _rule(difference.before) in [each.index for each in sources]:
+    at_gateway = place.proxy.is_gateway
+    if shared and at_gateway and _rule(difference.before) in [each.index for each in sources]:
         return Judgement.SHARED
     hidden = all(source.virtual_service is not before for source in sources)
-    if hidden and not place.gateway and _is_no_rule(difference.before):
+    if hidden and not at_gateway and _is_no_rule(difference.before):
         return Judgement.ALIVE
     return Judgement.OTHER
 
 
 def _serves(vs: VirtualService, place: Place) -> bool:
     """Whether a VirtualService has the host at a way in."""
-    ways = set(place.gateways) if place.gateway else {MESH}
+    ways = set(place.gateways) if place.proxy.is_gateway else {MESH}
     return bool(ways & vs.gateways) and any(overlap(host, place.host) for host in vs.hosts)
 
 

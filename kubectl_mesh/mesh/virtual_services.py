@@ -8,7 +8,7 @@ of age. Which rule a request meets is not decided here.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -144,11 +144,7 @@ class VirtualService:
         return tuple(self._destinations())
 
     def routes_of(self, rule: Path) -> tuple[Destination, ...]:
-        """Where the http, tcp or tls rule at a path sends requests, copies left out.
-
-        Of several destinations those of weight 0 get nothing; a single one gets all, whatever its
-        weight.
-        """
+        """Where the rule at a path sends requests; copies and idle destinations are left out."""
         return self._routes_by_rule.get(rule, ())
 
     @cached_property
@@ -175,7 +171,7 @@ class VirtualService:
                         (*path, "route", number, "destination"),
                         route.get("destination"),
                         route.get("weight"),
-                        idle=len(routes) > 1 and not route.get("weight"),
+                        idle=is_idle(route, routes),
                     )
                 if protocol != "http":
                     continue
@@ -219,6 +215,11 @@ class VirtualService:
                 weight,
                 idle,
             )
+
+
+def is_idle(entry: Mapping[str, Any], entries: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether an entry of a rule's `route` gets nothing: one of several, without a weight."""
+    return len(entries) > 1 and not entry.get("weight")
 
 
 class VirtualServices:

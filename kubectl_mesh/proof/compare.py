@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from kubectl_mesh.mesh.hosts import is_wildcard
+from kubectl_mesh.mesh.proxy import Proxy
 from kubectl_mesh.mesh.sidecars import selector_of
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.mesh.versions import ABSOLUTE_NAMES
@@ -27,7 +28,6 @@ from kubectl_mesh.proof.examples import (
     unreadable,
 )
 from kubectl_mesh.proof.proxies_compared import (
-    ComparedGateway,
     clients,
     distinctions,
     gateways_compared,
@@ -35,7 +35,6 @@ from kubectl_mesh.proof.proxies_compared import (
 from kubectl_mesh.proof.rewriting import telling_apart
 from kubectl_mesh.proof.scope import Scope, not_compared, scope_of, unread
 from kubectl_mesh.proof.treatment import (
-    Caller,
     Treatment,
     differing,
     fixed,
@@ -43,10 +42,10 @@ from kubectl_mesh.proof.treatment import (
     treatment_of_connection,
 )
 from kubectl_mesh.routing.chains import Chain, Listener, kinds_of_connections
-from kubectl_mesh.routing.connection import Connection
+from kubectl_mesh.routing.connection import Connection, connection_of
 from kubectl_mesh.routing.matching import Conditions, StringMatch, Undecidable
 from kubectl_mesh.routing.request import Request
-from kubectl_mesh.routing.router import Client, GatewayProxy, Router, router_of
+from kubectl_mesh.routing.router import Router, router_of
 from kubectl_mesh.routing.table import Route, Table
 
 MAX_NODES = 200_000
@@ -111,16 +110,22 @@ class Decision:
 class Place:
     """Where requests are decided: the proxies, the port and the hosts.
 
-    `gateways` are the Gateways that configure the proxies; none for sidecars.
+    `proxy` is as it is before. `gateways` are the Gateways that configure it in either state.
     """
 
-    proxy: str
-    gateway: bool
-    namespace: str
-    labels: Mapping[str, str]
+    proxy: Proxy
     port: int
     host: str
     gateways: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The proxies, as people are told."""
+        if not self.proxy.is_gateway:
+            return str(self.proxy)
+        kind = "Gateway" if len(self.gateways) == 1 else "Gateways"
+        named = ", ".join(self.gateways)
+        return f"the proxies of {kind} {named} in namespace {self.proxy.namespace}"
 
 
 @dataclass
@@ -140,24 +145,13 @@ class Difference:
 
 @dataclass(frozen=True)
 class Compared:
-    """Proxies that were asked: sidecars of pods with labels, or what `gateways` configure.
+    """A proxy that was asked, and the Gateways that configure it in either state.
 
-    `assumed` where no such pod was seen. Sidecars stand for all others that no rule tells apart
-    from them, in whatever namespace.
+    Sidecars stand for all others that no rule tells apart from them, in whatever namespace.
     """
 
-    namespace: str
-    labels: tuple[tuple[str, str], ...]
-    gateways: tuple[str, ...]
-    assumed: bool
-
-    @classmethod
-    def sidecar(cls, client: Client) -> Compared:
-        return cls(client.namespace, tuple(sorted(client.labels.items())), (), client.assumed)
-
-    @classmethod
-    def gateway(cls, vantage: ComparedGateway, proxies: Sequence[GatewayProxy]) -> Compared:
-        return cls(vantage.namespace, vantage.labels, gateways_of(proxies), vantage.assumed)
+    proxy: Proxy
+    gateways: tuple[str, ...] = ()
 
 
 @dataclass
@@ -202,7 +196,7 @@ def compare(before: Snapshot, after: Snapshot, *, assume: bool = True) -> Compar
 def decision_of(
     router: Router,
     table: Table | None,
-    caller: Caller,
+    proxy: Proxy,
     request: Request,
 ) -> Decision:
     """What becomes of one request by a table that a router gives. Raises Undecidable."""
@@ -211,7 +205,7 @@ def decision_of(
     route = table.first(request)
     if route is None:
         return _unrouted(table.kind)
-    return Decision(route.conditions, treatment_of(router, route, caller), route, table.kind)
+    return Decision(route.conditions, treatment_of(router, route, proxy), route, table.kind)
 
 
 class _Exhausted(Exception):
@@ -235,7 +229,7 @@ class Comparing:
         self._classes: dict[tuple[object, ...], Difference] = {}
         self._treatments: tuple[dict[object, Treatment], ...] = ({}, {})
         self._tables: dict[tuple[object, ...], list[tuple[int, int, Request]]] = {}
-        self._clients: dict[object, tuple[list[Client], bool]] = {}
+        self._clients: dict[object, tuple[list[Proxy], bool]] = {}
         self._doubts: dict[str, None] = {}
         self._compared: set[tuple[object, ...]] = set()
         self._selecting = {
@@ -276,35 +270,18 @@ class Comparing:
     def at(self, side: int, place: Place, asked: Request | Connection) -> Decision:
         """What state 0 or 1 does with what a proxy is asked. Raises Undecidable."""
         router = self._routers[side]
-        if place.gateway:
-            vantage = ComparedGateway(place.namespace, tuple(sorted(place.labels.items())))
-            proxy = vantage.proxy(self._snapshots[side])
-            if reason := router.bearing.on_gateway(proxy, asked.host, place.port):
-                raise Undecidable(reason)
-            table = None
-            if isinstance(asked, Request):
-                tls = asked.scheme == "https"
-                table = router.gateway(proxy, asked.host, place.port, tls=tls)
-            listener = router.listeners.gateway(proxy, place.port)
-            if listener is None:
-                return _unrouted("closed")
-        else:
-            client = Client(place.namespace, place.labels)
-            if reason := router.bearing.on_sidecar(client, asked.host, place.port):
-                raise Undecidable(reason)
-            listener = router.listeners.sidecar(client, asked.host, place.port)
-            table = None
-            if isinstance(asked, Request) and router.takes_http(client, asked.host, place.port):
-                table = router.sidecar(client, asked.host, place.port)
-        if table is not None:
-            assert isinstance(asked, Request)
-            return decision_of(router, table, self._caller(place), asked)
-        if isinstance(asked, Request):
-            name = asked.host if asked.scheme == "https" else None
-            asked = Connection(asked.host, place.port, name)
-        if listener.unread:
-            raise Undecidable(listener.unread)
-        return self._connection(side, listener, asked, place)
+        proxy = place.proxy.in_state(self._snapshots[side])
+        if reason := router.bearing.on(proxy, asked.host, asked.port):
+            raise Undecidable(reason)
+        taken = router.at(proxy, asked)
+        if isinstance(taken, Table) and isinstance(asked, Request):
+            return decision_of(router, taken, self._selected(proxy), asked)
+        if not isinstance(taken, Listener):
+            return _unrouted("closed")
+        if taken.unread:
+            raise Undecidable(taken.unread)
+        connection = connection_of(asked) if isinstance(asked, Request) else asked
+        return self._connection(side, taken, connection, place)
 
     def _sidecars(self, scope: Scope) -> None:
         for domain in scope.mesh_domains:
@@ -323,15 +300,13 @@ class Comparing:
                     None
                 )
             for client in found:
-                self._result.add(Compared.sidecar(client))
+                self._result.add(Compared(client))
                 for port in scope.ports(domain):
                     self._on_sidecar(client, port, hosts)
 
-    def _on_sidecar(self, client: Client, port: int, hosts: Hosts) -> None:
-        place = Place(str(client), False, client.namespace, client.labels, port, hosts.pattern)
-        if self._is_unread(
-            place, [each.bearing.on_sidecar(client, hosts.example, port) for each in self._routers]
-        ):
+    def _on_sidecar(self, client: Proxy, port: int, hosts: Hosts) -> None:
+        place = Place(client, port, hosts.pattern)
+        if self._is_unread(place, hosts.example):
             return
         sides = self._sidecar_host(client, hosts, place)
         if _read_authority(sides):
@@ -340,33 +315,34 @@ class Comparing:
         listeners = [each.listeners.sidecar(client, hosts.example, port) for each in self._routers]
         self._connections(place, hosts.example, listeners)
 
-    def _sidecar_host(self, client: Client, hosts: Hosts, place: Place) -> Sequence[list[Decision]]:
+    def _sidecar_host(self, client: Proxy, hosts: Hosts, place: Place) -> Sequence[list[Decision]]:
         """Compares the requests to a host, and returns the decisions of both sides."""
-        tables = [router.sidecar(client, hosts.example, place.port) for router in self._routers]
-        other = [
-            not router.takes_http(client, hosts.example, place.port) for router in self._routers
-        ]
-        if all(other):
+        asked = Request(f"{hosts.example}:{place.port}", place.port)
+        found = [router.at(client, asked) for router in self._routers]
+        tables = [each if isinstance(each, Table) else None for each in found]
+        if not any(tables):
             return [[], []]
 
-        def again(number: int, request: Request) -> Table:
+        def again(number: int, request: Request) -> Table | None:
             if request.host == hosts.example:
                 return tables[number]
             return self._routers[number].sidecar(client, request.host, place.port)
 
-        sides = [self._decisions(n, table, place) for n, table in enumerate(tables)]
-        for number in (number for number, each in enumerate(other) if each):
-            listener = self._routers[number].listeners.sidecar(client, hosts.example, place.port)
-            connection = Connection(hosts.example, place.port)
-            try:
-                sides[number] = [self._connection(number, listener, connection, place)]
-            except Undecidable as reason:
-                self._doubts[f"{connection}: {reason}"] = None
-                return [[], []]
+        sides = []
+        for number, each in enumerate(found):
+            if isinstance(each, Listener):
+                connection = connection_of(asked)
+                try:
+                    sides.append([self._connection(number, each, connection, place)])
+                except Undecidable as reason:
+                    self._doubts[f"{connection}: {reason}"] = None
+                    return [[], []]
+            else:
+                sides.append(self._decisions(number, each, place))
         self._decide(sides, hosts, place, "http", again)
         return sides
 
-    def _other_names(self, client: Client, host: str) -> Sequence[str]:
+    def _other_names(self, client: Proxy, host: str) -> Sequence[str]:
         """By what else a Service is called: only a match of the authority tells the names apart."""
         found: dict[str, None] = {}
         for snapshot in self._snapshots:
@@ -384,15 +360,15 @@ class Comparing:
         return list(found)
 
     def _gateways(self, scope: Scope) -> None:
-        for vantage in gateways_compared(self._snapshots):
-            proxies = [vantage.proxy(snapshot) for snapshot in self._snapshots]
+        for gateway in gateways_compared(self._snapshots):
+            proxies = [gateway.in_state(snapshot) for snapshot in self._snapshots]
             names, domains = scope.of_gateway(proxies)
             ports = sorted(
                 {
                     server.number
                     for proxy in proxies
-                    for gateway in proxy.gateways
-                    for server in gateway.servers
+                    for each in proxy.gateways or ()
+                    for server in each.servers
                     if server.takes_http_routes
                 }
             )
@@ -403,21 +379,20 @@ class Comparing:
                     continue
                 for port in ports:
                     for tls in (False, True):
-                        self._on_gateway(vantage, proxies, port, hosts, tls)
+                        self._on_gateway(proxies, port, hosts, tls)
             if domains:
-                self._result.add(Compared.gateway(vantage, proxies))
-                self._gateway_connections(vantage, proxies)
+                self._result.add(Compared(gateway, gateways_of(proxies)))
+                self._gateway_connections(proxies)
 
     def _on_gateway(
         self,
-        vantage: ComparedGateway,
-        proxies: Sequence[GatewayProxy],
+        proxies: Sequence[Proxy],
         port: int,
         hosts: Hosts,
         tls: bool,
     ) -> None:
-        place = _gateway_place(vantage, proxies, port, hosts.pattern)
-        if self._is_unread_at(place, proxies, hosts.example):
+        place = Place(proxies[0], port, hosts.pattern, gateways_of(proxies))
+        if self._is_unread(place, hosts.example):
             return
         scheme = "https" if tls else "http"
 
@@ -438,13 +413,10 @@ class Comparing:
                 connection = Connection(hosts.example, port, hosts.example)
                 sides[number] = [self._connection(number, listener, connection, place)]
         if is_wildcard(hosts.pattern) and not _alike(*sides):
-            for router, proxy in zip(self._routers, proxies, strict=True):
-                self._is_unread(place, [router.bearing.on_gateway(proxy, hosts.pattern, port)])
+            self._is_unread(place, hosts.pattern)
         self._decide(sides, hosts, place, scheme, again)
 
-    def _gateway_connections(
-        self, vantage: ComparedGateway, proxies: Sequence[GatewayProxy]
-    ) -> None:
+    def _gateway_connections(self, proxies: Sequence[Proxy]) -> None:
         sides = list(zip(self._routers, proxies, strict=True))
         ports = {port for router, proxy in sides for port in router.listeners.merged(proxy)}
         nothing = Listener("nothing", (), "closed", for_any_host=True)
@@ -452,34 +424,31 @@ class Comparing:
             listeners = [
                 router.listeners.gateway(proxy, port) or nothing for router, proxy in sides
             ]
-            place = _gateway_place(vantage, proxies, port, "*")
-            if 0 < port < _PORTS and not self._is_unread_at(place, proxies, None):
+            place = Place(proxies[0], port, "*", gateways_of(proxies))
+            if 0 < port < _PORTS and not self._is_unread(place, None):
                 self._connections(place, "", listeners)
 
-    def _is_unread_at(
-        self, place: Place, proxies: Sequence[GatewayProxy], host: str | None
-    ) -> bool:
-        """As `_is_unread`, at a gateway; for connections without a host."""
-        sides = list(zip(self._routers, proxies, strict=True))
-        reasons = [
-            router.bearing.on_gateway(proxy, host, place.port)
-            if host
-            else router.bearing.on_connections(proxy, place.port)
-            for router, proxy in sides
-        ]
-        return self._is_unread(place, reasons)
+    def _is_unread(self, place: Place, host: str | None) -> bool:
+        """Whether an object that is not followed may decide; notes that this was not compared.
 
-    def _is_unread(self, place: Place, reasons: Sequence[str | None]) -> bool:
-        """Whether an object that is not followed may decide; notes that this was not compared."""
-        reason = next(filter(None, reasons), None)
+        Without a host it is about connections to a gateway.
+        """
+        reason = None
+        for router in self._routers:
+            proxy = place.proxy.in_state(router.snapshot)
+            if host is None:
+                found = router.bearing.on_connections(proxy, place.port)
+            else:
+                found = router.bearing.on(proxy, host, place.port)
+            reason = reason or found
         if reason:
-            where = f"at {place.proxy}" if place.gateway else "in the mesh"
+            where = f"at {place.name}" if place.proxy.is_gateway else "in the mesh"
             self._doubts[f"{place.host} {where}: {reason}"] = None
         return bool(reason)
 
     def _connections(self, place: Place, host: str, listeners: Sequence[Listener]) -> None:
         """Compares a connection of each kind that two listeners tell apart."""
-        key = (place.namespace, frozenset(place.labels.items()), *listeners)
+        key = (place.proxy, *listeners)
         if key in self._compared:
             return
         self._compared.add(key)
@@ -500,7 +469,7 @@ class Comparing:
             if "http" in (one.kind, other.kind) or one.treatment.key == other.treatment.key:
                 continue  # what http rules decide is compared as requests
             known = (connection.scheme, one.identity, other.identity)
-            keys = (one.treatment.key, other.treatment.key, place.gateway)
+            keys = (one.treatment.key, other.treatment.key, place.proxy.is_gateway)
             found = self._classes.get((*known, *keys))
             if found is None:
                 found = self._classes[(*known, *keys)] = Difference(
@@ -523,17 +492,17 @@ class Comparing:
             return Decision(Conditions(), _UNCHAINED[listener.rest], None, listener.rest)
         if chain.server:
             return Decision(Conditions(), _UNCHAINED["closed"], None, "http", chain)
-        caller = self._caller(place)
-        key = (chain.targets, caller)
+        proxy = self._selected(place.proxy)
+        key = (chain.targets, proxy)
         treatments = self._treatments[side]
         if key not in treatments:
-            treatments[key] = treatment_of_connection(self._routers[side], chain.targets, caller)
+            treatments[key] = treatment_of_connection(self._routers[side], chain.targets, proxy)
         return Decision(Conditions(), treatments[key], None, "chain", chain)
 
-    def _caller(self, place: Place) -> Caller:
-        """A proxy's pods, with the labels by which DestinationRules and Sidecars are chosen."""
-        labels = frozenset(pair for pair in place.labels.items() if pair[0] in self._selecting)
-        return Caller(place.namespace, labels, place.gateway)
+    def _selected(self, proxy: Proxy) -> Proxy:
+        """A proxy with just the labels by which DestinationRules and Sidecars are chosen."""
+        labels = {name: it for name, it in proxy.labels.items() if name in self._selecting}
+        return Proxy(proxy.namespace, labels, () if proxy.is_gateway else None)
 
     def _decisions(self, side: int, table: Table | None, place: Place) -> list[Decision]:
         """The routes of a table with what they do, and at the end what has no route."""
@@ -541,13 +510,13 @@ class Comparing:
             return [_unrouted("closed")]
         router = self._routers[side]
         treatments = self._treatments[side]
+        proxy = self._selected(place.proxy)
         found = []
         for route in table.routes:
             what = route.rule or route.action.targets
-            caller = self._caller(place)
-            key = (what, route.rewriting, place.port, caller, place.gateway)
+            key = (what, route.rewriting, place.port, proxy)
             if key not in treatments:
-                treatments[key] = treatment_of(router, route, caller)
+                treatments[key] = treatment_of(router, route, proxy)
             found.append(Decision(route.conditions, treatments[key], route, table.kind))
             if _takes_all(route.conditions):
                 return found
@@ -569,14 +538,14 @@ class Comparing:
             tuple((each.conditions, each.treatment.key) for each in before),
             tuple((each.conditions, each.treatment.key) for each in after),
             scheme,
-            hosts.pattern if authority else "",
+            (hosts.pattern, place.port) if authority else None,
         )
         if key not in self._tables:
             self._tables[key] = list(self._pairs(before, after, hosts, place.port, scheme))
         for i, j, template in self._tables[key]:
             one, other = before[i], after[j]
             identity = (one.identity, other.identity, one.treatment.key, other.treatment.key)
-            known = self._classes.get((*identity, place.gateway))
+            known = self._classes.get((*identity, place.proxy.is_gateway))
             if known is not None:
                 known.places.append(place)
                 continue
@@ -584,7 +553,7 @@ class Comparing:
             if not authority:
                 request = replace(template, authority=hosts.example, port=place.port)
             if self._verified(sides, (one, other), request, again):
-                self._classes[(*identity, place.gateway)] = Difference(
+                self._classes[(*identity, place.proxy.is_gateway)] = Difference(
                     "http",
                     one,
                     other,
@@ -685,18 +654,9 @@ class Comparing:
         return True
 
 
-def gateways_of(proxies: Iterable[GatewayProxy]) -> tuple[str, ...]:
+def gateways_of(proxies: Iterable[Proxy]) -> tuple[str, ...]:
     """The names of the Gateways that configure some proxies."""
-    return tuple(dict.fromkeys(gateway.id for proxy in proxies for gateway in proxy.gateways))
-
-
-def _gateway_place(
-    vantage: ComparedGateway, proxies: Sequence[GatewayProxy], port: int, pattern: str
-) -> Place:
-    names = gateways_of(proxies)
-    kind = "Gateway" if len(names) == 1 else "Gateways"
-    title = f"the proxies of {kind} {', '.join(names)} in namespace {vantage.namespace}"
-    return Place(title, True, vantage.namespace, dict(vantage.labels), port, pattern, names)
+    return tuple(dict.fromkeys(gateway.id for proxy in proxies for gateway in proxy.gateways or ()))
 
 
 def _unrouted(kind: str) -> Decision:

@@ -17,6 +17,7 @@ from typing import NamedTuple
 from kubectl_mesh.mesh.clients import gateway_namespaces
 from kubectl_mesh.mesh.gateways import MESH, Gateway, Server
 from kubectl_mesh.mesh.hosts import is_wildcard
+from kubectl_mesh.mesh.proxy import Proxy
 from kubectl_mesh.mesh.resource import Path, dotted
 from kubectl_mesh.mesh.snapshot import Snapshot, once_per_snapshot
 from kubectl_mesh.mesh.virtual_services import VirtualService
@@ -27,9 +28,9 @@ from kubectl_mesh.routing.matching import Conditions, StringMatch, Undecidable
 from kubectl_mesh.routing.paths import normalized
 from kubectl_mesh.routing.request import Request
 from kubectl_mesh.routing.rewriting import Rewriting
-from kubectl_mesh.routing.router import GatewayProxy, router_of, shared_hosts
+from kubectl_mesh.routing.router import router_of, shared_hosts
 from kubectl_mesh.routing.rules import Match, Rule
-from kubectl_mesh.routing.table import Action, Route, Table, Vantage, action_of, routes_of
+from kubectl_mesh.routing.table import Action, Route, Table, WayIn, action_of, routes_of
 
 MAX_TAKERS = 20
 """So many routes that take requests of one match are ruled out, one by one."""
@@ -287,7 +288,7 @@ class _Place(NamedTuple):
     """
 
     name: str
-    vantage: Vantage
+    way_in: WayIn
     clients: _Source | None
     tables: list[_Tried | None]
 
@@ -331,7 +332,7 @@ class _Reaches:
     def __init__(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
         self._router = router_of(snapshot)
-        self._tried: dict[tuple[str, int, bool, str], _Tried | None] = {}
+        self._tried: dict[tuple[Proxy, int, bool, str], _Tried | None] = {}
         self.rules: dict[tuple[VirtualService, Path], RuleReach] = {}
         self.skipped: dict[str, None] = {}
 
@@ -348,7 +349,7 @@ class _Reaches:
             admitted = [
                 (rule, match)
                 for rule, match in _each_match(rules)
-                if (match is None or place.vantage.admits(match))
+                if (match is None or place.way_in.admits(match))
                 and place.clients in (None, _source(match))
             ]
             for tried in place.tables:
@@ -424,28 +425,28 @@ class _Reaches:
         for port in ports_of(self._snapshot, vs.hosts, rules, gateway):
             for source in sources:
                 namespace, labels = source or _ANYBODY
-                vantage = Vantage(namespace, dict(labels), gateway, port)
-                table = Table("virtual-service", "*", routes_of(vs, rules, vantage, {}))
+                way_in = WayIn(Proxy(namespace, dict(labels)), gateway, port)
+                table = Table("virtual-service", "*", routes_of(vs, rules, way_in, {}))
                 name = f"{text}, port {port}" if port else text
                 tried = self._tried_at(table, Hosts("*", host), port or 80)
-                yield _Place(name, vantage, source, [tried])
+                yield _Place(name, way_in, source, [tried])
 
     def _at_gateway(self, vs: VirtualService, gateway: Gateway) -> Iterator[_Place]:
         namespace = gateway_namespaces(self._snapshot, gateway.id)[0][0]
-        proxy = GatewayProxy(namespace, gateway.selector, (gateway,))
+        proxy = Proxy(namespace, gateway.selector, (gateway,))
         for server in gateway.servers:
             if server.takes_http_routes:
-                vantage = Vantage(namespace, gateway.selector, gateway.id, server.number)
+                way_in = WayIn(proxy, gateway.id, server.number)
                 tables = [
                     self._on_gateway(proxy, host, server)
                     for host in sorted(shared_hosts(gateway, server, vs))
                 ]
                 name = f"on Gateway {gateway.id}, port {server.number}"
-                yield _Place(name, vantage, None, tables)
+                yield _Place(name, way_in, None, tables)
 
-    def _on_gateway(self, proxy: GatewayProxy, host: str, server: Server) -> _Tried | None:
+    def _on_gateway(self, proxy: Proxy, host: str, server: Server) -> _Tried | None:
         port, tls = server.number, server.ends_tls
-        key = (proxy.gateways[0].id, port, tls, host)
+        key = (proxy, port, tls, host)
         if key not in self._tried:
             table = self._router.gateway(proxy, host, port, tls=tls)
             found = None

@@ -26,6 +26,7 @@ from kubectl_mesh.mesh.clients import gateway_namespaces
 from kubectl_mesh.mesh.destination_rules import Subset
 from kubectl_mesh.mesh.gateways import MESH
 from kubectl_mesh.mesh.hosts import covers, namespace_of
+from kubectl_mesh.mesh.proxy import Proxy
 from kubectl_mesh.mesh.registry import endpoint_labels
 from kubectl_mesh.mesh.resource import Path
 from kubectl_mesh.mesh.snapshot import Snapshot, once_per_snapshot
@@ -35,9 +36,9 @@ from kubectl_mesh.mesh.workloads import Workload
 from kubectl_mesh.proof.dead_rules import ports_of
 from kubectl_mesh.proof.examples import Hosts, Search, TooMany
 from kubectl_mesh.routing.matching import Conditions, StringMatch
-from kubectl_mesh.routing.router import Client, router_of
+from kubectl_mesh.routing.router import router_of
 from kubectl_mesh.routing.rules import Rule
-from kubectl_mesh.routing.table import Route, Vantage, routes_of
+from kubectl_mesh.routing.table import Route, WayIn, routes_of
 
 _ANY_HOST = Hosts("*", "any.example.org")
 _L4 = ("tcp", "tls")
@@ -97,7 +98,7 @@ def _gateway_rules(snapshot: Snapshot) -> Iterator[GatewayRule]:
         alike: dict[_Identity, _Routes] = {}
         for gateway, served in serving.items():
             for port in served or ports_of(snapshot, root.hosts, rules, gateway):
-                routes = routes_of(root, rules, Vantage("", {}, gateway, port), {})
+                routes = routes_of(root, rules, WayIn(Proxy(""), gateway, port), {})
                 routes = alike.setdefault(_identity(routes), routes)
                 for index, route in enumerate(routes):
                     found[route.rule][gateway].append(Entry(port, routes, index))
@@ -262,12 +263,12 @@ class _Comparison:
         """
         tables: list[_Routes] = []
         if self._snapshot.registry.providers(host):
-            tables.append(self.router.sidecar(Client(namespace or ""), host, port).routes)
+            tables.append(self.router.sidecar(Proxy(namespace or ""), host, port).routes)
         elif winner := self._snapshot.virtual_services.mesh_winner(host, namespace):
             rules = self.router.rules(winner)
             for each in [port] if port else ports_of(self._snapshot, (host,), rules, MESH):
-                vantage = Vantage(namespace or "", {}, MESH, each)
-                tables.append(routes_of(winner, rules, vantage, {}))
+                way_in = WayIn(Proxy(namespace or ""), MESH, each)
+                tables.append(routes_of(winner, rules, way_in, {}))
         return [
             self._alike.setdefault(_identity(routes), _Inside(routes[0].virtual_service, routes))
             for routes in tables

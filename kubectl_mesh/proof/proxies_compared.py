@@ -12,10 +12,11 @@ from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field
 
 from kubectl_mesh.mesh.hosts import patterns_for
+from kubectl_mesh.mesh.proxy import Proxy
 from kubectl_mesh.mesh.sidecars import selector_of
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.mesh.virtual_services import VirtualService
-from kubectl_mesh.routing.router import Client, GatewayProxy, Router
+from kubectl_mesh.routing.router import Router
 
 MAX_COMBINATIONS = 256
 """So many combinations of labels are assumed in a namespace beside its pods."""
@@ -118,7 +119,7 @@ def distinctions(routers: Sequence[Router], domain: str) -> Distinctions:
 
 def clients(
     routers: Sequence[Router], told_apart: Distinctions, *, assume: bool = True
-) -> list[Client]:
+) -> list[Proxy]:
     """A sidecar for each class of them; sets `complete` to False where there are too many.
 
     With `assume` those too that no pod was seen of, after those that were.
@@ -129,8 +130,8 @@ def clients(
 
 def _clients(
     snapshots: Sequence[Snapshot], told_apart: Distinctions, *, assume: bool
-) -> Iterator[Client]:
-    elsewhere: dict[frozenset[Selector], Client] = {}
+) -> Iterator[Proxy]:
+    elsewhere: dict[frozenset[Selector], Proxy] = {}
     for namespace in sorted(told_apart.namespaces):
         known = _classes(snapshots, namespace, told_apart.selectors(namespace))
         yield from known.values()
@@ -158,14 +159,14 @@ def _object_namespaces(snapshot: Snapshot) -> Iterator[str]:
 
 def _classes(
     snapshots: Sequence[Snapshot], namespace: str, selectors: Iterable[Selector]
-) -> dict[frozenset[Selector], Client]:
+) -> dict[frozenset[Selector], Proxy]:
     """The pods of a namespace that have a sidecar, or may have one, one for each class."""
-    found: dict[frozenset[Selector], Client] = {}
+    found: dict[frozenset[Selector], Proxy] = {}
     for snapshot in snapshots:
         for workload in snapshot.workloads.by_namespace.get(namespace, ()):
             satisfied = _satisfied(workload.labels, selectors)
             if satisfied not in found and snapshot.is_client(workload) is not False:
-                found[satisfied] = Client(namespace, _telling(workload.labels, selectors))
+                found[satisfied] = Proxy(namespace, _telling(workload.labels, selectors))
     return found
 
 
@@ -181,7 +182,7 @@ def _satisfied(labels: Mapping[str, str], selectors: Iterable[Selector]) -> froz
 
 def _imagined(
     namespace: str, told_apart: Distinctions, known: Collection[frozenset[Selector]]
-) -> Iterator[Client]:
+) -> Iterator[Proxy]:
     """A client for each combination of selectors that one pod can satisfy, less what is known."""
     selectors = told_apart.selectors(namespace)
     found: dict[frozenset[Selector], dict[str, str]] = {frozenset(): {}}
@@ -195,32 +196,15 @@ def _imagined(
             break
     for satisfied, labels in found.items():
         if satisfied not in known:
-            yield Client(namespace, labels, assumed=True)
+            yield Proxy(namespace, labels, assumed=True)
 
 
-@dataclass(frozen=True)
-class ComparedGateway:
-    """The pods of a gateway: what selects them is asked of each snapshot.
-
-    `assumed` where no such pods were seen.
-    """
-
-    namespace: str
-    labels: tuple[tuple[str, str], ...]
-    assumed: bool = False
-
-    def proxy(self, snapshot: Snapshot) -> GatewayProxy:
-        """The pods with the Gateways that configure them, the oldest first."""
-        labels = dict(self.labels)
-        return GatewayProxy(self.namespace, labels, snapshot.gateways.of_pod(labels))
-
-
-def gateways_compared(snapshots: Sequence[Snapshot]) -> list[ComparedGateway]:
-    """The gateways of several states of a mesh.
+def gateways_compared(snapshots: Sequence[Snapshot]) -> list[Proxy]:
+    """The gateways of several states of a mesh, as they are in the first.
 
     Where no pods are seen that a Gateway selects they are taken to be in the root namespace.
     """
-    found: dict[tuple[str, Selector], ComparedGateway] = {}
+    found: dict[tuple[str, Selector], Proxy] = {}
     keys = {
         pair
         for snapshot in snapshots
@@ -246,8 +230,10 @@ def gateways_compared(snapshots: Sequence[Snapshot]) -> list[ComparedGateway]:
             ] or [(snapshot.config.root_namespace, gateway.selector)]
             for namespace, labels in placed:
                 telling = frozenset(pair for pair in labels.items() if pair in keys)
-                vantage = ComparedGateway(namespace, tuple(sorted(telling)), not pods)
-                found.setdefault((namespace, telling), vantage)
+                if (namespace, telling) not in found:
+                    found[namespace, telling] = Proxy.of_gateway(
+                        snapshots[0], namespace, dict(sorted(telling)), assumed=not pods
+                    )
     return list(found.values())
 
 

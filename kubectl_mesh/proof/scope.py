@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from kubectl_mesh.mesh.hosts import covers, fqdn, is_wildcard, overlap, patterns_for
+from kubectl_mesh.mesh.proxy import Proxy
 from kubectl_mesh.mesh.registry import Service
 from kubectl_mesh.mesh.resource import Path, Resource, ResourceId, dotted
 from kubectl_mesh.mesh.schema import KINDS as SCHEMA
@@ -16,7 +17,6 @@ from kubectl_mesh.mesh.unread import KINDS as UNREAD
 from kubectl_mesh.mesh.unread import REASON, content, not_of_revision
 from kubectl_mesh.mesh.virtual_services import VirtualService
 from kubectl_mesh.mesh.workloads import WORKLOAD_KINDS
-from kubectl_mesh.routing.router import GatewayProxy
 
 _READ = {"VirtualService", "DestinationRule", "Service", "ServiceEntry", "Gateway", "Sidecar"}
 KINDS = (*sorted(_READ), "Namespace", *WORKLOAD_KINDS)
@@ -142,12 +142,12 @@ class Scope:
                 found |= _ports(snapshot.registry.covered_by(host))
         return sorted(port for port in found if 0 < port < _PORTS)
 
-    def of_gateway(self, proxies: Sequence[GatewayProxy]) -> tuple[frozenset[str], list[str]]:
+    def of_gateway(self, proxies: Sequence[Proxy]) -> tuple[frozenset[str], list[str]]:
         """The names and wildcards that a gateway's proxies have, and those that may differ."""
         names: set[str] = set()
         for snapshot, proxy in zip(self.snapshots, proxies, strict=True):
-            ids = {gateway.id for gateway in proxy.gateways}
-            for gateway in proxy.gateways:
+            ids = {gateway.id for gateway in proxy.gateways or ()}
+            for gateway in proxy.gateways or ():
                 for server in gateway.servers:
                     names |= {host.rpartition("/")[2] for host in server.hosts}
             for vs in snapshot.virtual_services.roots:

@@ -16,11 +16,13 @@ from functools import cached_property
 from typing import Any
 
 from kubectl_mesh.mesh.destination_rules import Lookup
+from kubectl_mesh.mesh.proxy import Proxy
 from kubectl_mesh.mesh.registry import Service
+from kubectl_mesh.mesh.virtual_services import is_idle
 from kubectl_mesh.routing.paths import redirect_status
 from kubectl_mesh.routing.rewriting import UNCHANGED, Rewriting
 from kubectl_mesh.routing.router import Router
-from kubectl_mesh.routing.table import Action, Route, Target, percent_of
+from kubectl_mesh.routing.table import Action, Route, Target, percent_of, shares
 from kubectl_mesh.routing.upstreams import upstream
 
 _SECONDS = {
@@ -67,20 +69,11 @@ def fixed(name: str, summary: str, *, fails: bool = False) -> Treatment:
     return Treatment(name, summary, {"answer": name}, fails)
 
 
-@dataclass(frozen=True)
-class Caller:
-    """The pods of a proxy, as far as it matters which Services and DestinationRules it has."""
-
-    namespace: str
-    labels: frozenset[tuple[str, str]] = frozenset()
-    is_gateway: bool = False
-
-
-def treatment_of(router: Router, route: Route, caller: Caller) -> Treatment:
+def treatment_of(router: Router, route: Route, proxy: Proxy) -> Treatment:
     """What a proxy does with the requests that take a route."""
     action = route.action
     aspects = _settings(action)
-    fails = _is_refused(action.data)
+    fails = _is_refused(action)
     words = [
         f"{spoken} {_compact(action.data[field])}"
         for field, spoken in _SPOKEN.items()
@@ -88,7 +81,7 @@ def treatment_of(router: Router, route: Route, caller: Caller) -> Treatment:
     ]
     rewriting, arrives = UNCHANGED, False
     if action.targets:
-        sent = _destinations(router, action.targets, _beside_destinations(route), caller)
+        sent = _destinations(router, action.targets, _beside_destinations(route), proxy)
         aspects["destinations"] = sent.shares
         words.append(sent.spoken)
         fails = fails or sent.fails
@@ -101,7 +94,7 @@ def treatment_of(router: Router, route: Route, caller: Caller) -> Treatment:
         words.append("no destination")
         fails = True
     if action.copies and arrives:  # what has no cluster is not copied either
-        mirrors, spoken = _mirrors(router, action, caller)
+        mirrors, spoken = _mirrors(router, action, proxy)
         aspects["mirrors"] = [*aspects.get("mirrors", ()), *mirrors]
         words += spoken
     apart = _compact(aspects)
@@ -185,13 +178,14 @@ def _fault(data: Mapping[str, Any]) -> dict[str, Any]:
 _REFUSED = 400
 
 
-def _is_refused(data: Mapping[str, Any]) -> bool:
+def _is_refused(action: Action) -> bool:
     """Whether the proxy itself answers some requests with an error."""
-    abort = _fault(data.get("fault") or {}).get("abort") or {}
-    status = abort.get("httpStatus") or 0
-    if data.get("redirect") is None:
-        status = max(status, (data.get("directResponse") or {}).get("status") or 0)
-    return status >= _REFUSED or (abort.get("grpcStatus") or "OK") != "OK"
+    abort = action.abort
+    if abort and (abort.http >= _REFUSED or abort.grpc not in ("", "OK")):
+        return True
+    if action.data.get("redirect") is not None:
+        return False
+    return ((action.data.get("directResponse") or {}).get("status") or 0) >= _REFUSED
 
 
 def _without_empty(value: Any) -> Any:
@@ -219,9 +213,9 @@ def _duration(value: Any) -> Any:
     return f"{total}s" if total else "0"
 
 
-def treatment_of_connection(router: Router, targets: Sequence[Target], caller: Caller) -> Treatment:
+def treatment_of_connection(router: Router, targets: Sequence[Target], proxy: Proxy) -> Treatment:
     """What becomes of a TCP connection that is balanced over targets."""
-    sent = _destinations(router, targets, [{} for _ in targets], caller, "closed")
+    sent = _destinations(router, targets, [{} for _ in targets], proxy, "closed")
     aspects = {"destinations": sent.shares}
     return Treatment(_compact(aspects), sent.spoken, aspects, sent.fails, sent.arrives)
 
@@ -243,34 +237,31 @@ def _destinations(
     router: Router,
     targets: Sequence[Target],
     beside: Sequence[Mapping[str, Any]],
-    caller: Caller,
+    proxy: Proxy,
     vain: str = "503",
 ) -> _Sent:
     """Where requests go; `beside` is what is said of each target besides.
 
     `vain` says what becomes of what gets nowhere.
     """
-    total = sum(target.weight for target in targets)
-    shares: dict[str, Fraction] = {}
+    found: dict[str, Fraction] = {}
     described: dict[str, Any] = {}
     spoken = []
     fails = arrives = False
-    for target, more in zip(targets, beside, strict=True):
-        single = len(targets) == 1
-        share = Fraction(1) if single or not total else Fraction(target.weight, total)
-        where = _upstream(router, target, caller)
+    for target, share, more in zip(targets, shares(targets), beside, strict=True):
+        where = _upstream(router, target, proxy)
         if more:
             where["beside"] = more
         fails = fails or "flag" in where
         arrives = arrives or where.get("flag") != "NC"
         key = _compact(where)
-        shares[key] = shares.get(key, Fraction()) + share
+        found[key] = found.get(key, Fraction()) + share
         described[key] = where
-        percent = "" if single else f"{float(share * 100):g}% "
+        percent = "" if len(targets) == 1 else f"{float(share * 100):g}% "
         flag = f" ({vain} {where['flag']})" if "flag" in where else ""
         spoken.append(f"{percent}{_named(target)}{flag}")
     return _Sent(
-        [{**described[key], "share": str(share)} for key, share in sorted(shares.items())],
+        [{**described[key], "share": str(share)} for key, share in sorted(found.items())],
         ", ".join(spoken),
         fails,
         arrives,
@@ -280,14 +271,13 @@ def _destinations(
 def _beside_destinations(route: Route) -> list[dict[str, Any]]:
     """What the rule says of each target besides, of headers above all."""
     routes = (route.rule.data.get("route") or []) if route.rule else []
-    kept = [each for each in routes if len(routes) == 1 or each.get("weight")]
+    kept = [each for each in routes if not is_idle(each, routes)]
     found = [_without_empty(_beside(each, "weight")) for each in kept]
     return found or [{} for _ in route.action.targets]
 
 
-def _upstream(router: Router, target: Target, caller: Caller) -> dict[str, Any]:
-    labels = dict(caller.labels)
-    found = upstream(router, target, caller.namespace, labels, gateway=caller.is_gateway)
+def _upstream(router: Router, target: Target, proxy: Proxy) -> dict[str, Any]:
+    found = upstream(router, target, proxy)
     where: dict[str, Any] = {"host": target.host, "port": target.port}
     if found.flag:
         where["flag"] = found.flag
@@ -308,13 +298,13 @@ def _behind(service: Service, number: int) -> list[Any]:
 
 
 def _mirrors(
-    router: Router, action: Action, caller: Caller
+    router: Router, action: Action, proxy: Proxy
 ) -> tuple[list[Mapping[str, Any]], list[str]]:
     """Where copies go, and the part of the requests that is copied; and the same in words."""
     found: list[Mapping[str, Any]] = []
     spoken = []
     for copies in action.copies:
-        where = {**_upstream(router, copies.target, caller), "percent": copies.percent}
+        where = {**_upstream(router, copies.target, proxy), "percent": copies.percent}
         found.append(where)
         vain = f" in vain ({where['flag']})" if "flag" in where else ""
         spoken.append(f"{copies.percent:g}% copied to {_named(copies.target)}{vain}")

@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from kubectl_mesh.mesh.proxy import Proxy
 from kubectl_mesh.mesh.resource import Unreadable, dotted
 from kubectl_mesh.proof.compare import Compared, Comparison, Decision, Difference, Place
 from kubectl_mesh.report import Layout
@@ -60,11 +61,11 @@ def render(
 
 def _compared(comparison: Comparison) -> str:
     """Which proxies were compared: those seen, and those that may be there."""
-    sidecars = [each for each in comparison.compared if not each.gateways]
-    gateways = [each for each in comparison.compared if each.gateways]
+    sidecars = [each for each in comparison.compared if not each.proxy.is_gateway]
+    gateways = [each for each in comparison.compared if each.proxy.is_gateway]
     parts = []
     if sidecars:
-        seen = _listed(each.namespace for each in sidecars if not each.assumed)
+        seen = _listed(each.proxy.namespace for each in sidecars if not each.proxy.assumed)
         known = (
             f"pods seen in {seen}, others assumed"
             if seen
@@ -72,7 +73,9 @@ def _compared(comparison: Comparison) -> str:
         )
         parts.append(f"sidecars in every namespace ({known})")
     for assumed, remark in ((False, ""), (True, ", whose pods are assumed")):
-        names = {name for each in gateways if each.assumed is assumed for name in each.gateways}
+        names = {
+            name for each in gateways if each.proxy.assumed is assumed for name in each.gateways
+        }
         if names:
             kind = "Gateway" if len(names) == 1 else "Gateways"
             parts.append(f"the proxies of {kind} {_listed(sorted(names))}{remark}")
@@ -93,7 +96,7 @@ def _class(number: int, difference: Difference, remark: str, paint: Paint) -> It
     if isinstance(example, Request):
         for name, value in sorted(example.headers.items()):
             yield f"   header  {safe(f'{name}: {value}')}"
-    yield f"   from    {safe(first.proxy)}, port {first.port}"
+    yield f"   from    {safe(first.name)}, port {first.port}"
     paths = _paths(difference)
     yield f"   before  {safe(_decision(difference.before, paths[0]))}"
     yield f"   after   {safe(_decision(difference.after, paths[1]))}"
@@ -110,8 +113,7 @@ def _others(places: Sequence[Place]) -> str:
     """The other places, the first of them by name."""
     first = places[0]
     names = dict.fromkeys(
-        f"{place.host}:{place.port}"
-        + (f" from {place.proxy}" if place.proxy != first.proxy else "")
+        f"{place.host}:{place.port}" + (f" from {place.name}" if place.name != first.name else "")
         for place in places[1:]
     )
     return _listed(names)
@@ -188,12 +190,16 @@ def document(comparison: Comparison, unreadable: Sequence[Unreadable]) -> Mappin
 
 def _compared_document(compared: Compared) -> Mapping[str, Any]:
     return {
-        "kind": "gateway" if compared.gateways else "sidecar",
+        "kind": _kind(compared.proxy),
         "gateways": list(compared.gateways),
-        "namespace": compared.namespace,
-        "labels": dict(compared.labels),
-        "assumed": compared.assumed,
+        "namespace": compared.proxy.namespace,
+        "labels": dict(sorted(compared.proxy.labels.items())),
+        "assumed": compared.proxy.assumed,
     }
+
+
+def _kind(proxy: Proxy) -> str:
+    return "gateway" if proxy.is_gateway else "sidecar"
 
 
 def _document(difference: Difference) -> Mapping[str, Any]:
@@ -247,10 +253,10 @@ def _curl(example: Request) -> str:
 
 def _place(place: Place) -> Mapping[str, Any]:
     return {
-        "proxy": place.proxy,
-        "kind": "gateway" if place.gateway else "sidecar",
-        "namespace": place.namespace,
-        "labels": dict(place.labels),
+        "proxy": place.name,
+        "kind": _kind(place.proxy),
+        "namespace": place.proxy.namespace,
+        "labels": dict(place.proxy.labels),
         "port": place.port,
         "host": place.host,
     }

@@ -12,12 +12,11 @@ from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.report.json_ import API_VERSION
 from kubectl_mesh.routing.chains import Chain
 from kubectl_mesh.routing.connection import Connection
-from kubectl_mesh.routing.proxies import Vantage
+from kubectl_mesh.routing.proxies import NamedProxy
 from kubectl_mesh.routing.request import Request
-from kubectl_mesh.routing.router import Client
 from kubectl_mesh.routing.table import Passed, Route
-from kubectl_mesh.routing.trace import Trace, is_ready, why_these_rules
-from kubectl_mesh.routing.upstreams import Upstream
+from kubectl_mesh.routing.trace import Trace
+from kubectl_mesh.routing.upstreams import Upstream, is_ready, why_these_rules
 
 FIELDS = (
     "virtualService",
@@ -125,7 +124,7 @@ def _direct_response(data: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def document(
-    trace: Trace, vantage: Vantage, snapshot: Snapshot, unknown: Sequence[str]
+    trace: Trace, source: NamedProxy, snapshot: Snapshot, unknown: Sequence[str]
 ) -> Mapping[str, Any]:
     """All that is known of one request's way; `unknown` is what could not be read."""
     return {
@@ -133,20 +132,20 @@ def document(
         "kind": "Route",
         "request": _asked(trace.request),
         "from": {
-            "kind": "sidecar" if isinstance(vantage.proxy, Client) else "gateway",
-            "name": vantage.name,
-            "namespace": vantage.proxy.namespace,
-            "labels": dict(vantage.proxy.labels),
+            "kind": "gateway" if source.proxy.is_gateway else "sidecar",
+            "name": source.name,
+            "namespace": source.proxy.namespace,
+            "labels": dict(source.proxy.labels),
         },
         "listener": trace.listener,
         "virtualHost": trace.table.domain if trace.table else None,
         **answer(trace),
         "destinationRules": [
-            _lookup(up, vantage.proxy.namespace, snapshot) for up in trace.effect.upstreams
+            _lookup(up, source.proxy.namespace, snapshot) for up in trace.effect.upstreams
         ],
         "endpoints": [_endpoints(up) for up in trace.effect.upstreams],
         "tried": [_tried(passed) for passed in trace.passed],
-        "notes": list(vantage.notes),
+        "notes": list(source.notes),
         "unknown": list(unknown),
     }
 

@@ -12,10 +12,10 @@ from kubectl_mesh.report import Layout
 from kubectl_mesh.report.table import MAX_WIDTH, columns, place, wrap
 from kubectl_mesh.routing.chains import Chain
 from kubectl_mesh.routing.matching import Conditions
-from kubectl_mesh.routing.proxies import Vantage
+from kubectl_mesh.routing.proxies import NamedProxy
 from kubectl_mesh.routing.table import Passed, Route
-from kubectl_mesh.routing.trace import Trace, is_ready, share, why_these_rules
-from kubectl_mesh.routing.upstreams import Upstream
+from kubectl_mesh.routing.trace import Trace
+from kubectl_mesh.routing.upstreams import Upstream, is_ready, share, why_these_rules
 from kubectl_mesh.term import Paint, safe
 
 MAX_TRIED = 15
@@ -25,20 +25,20 @@ _LABELS = 12
 
 
 def render(
-    trace: Trace, vantage: Vantage, snapshot: Snapshot, unknown: Sequence[str], layout: Layout
+    trace: Trace, source: NamedProxy, snapshot: Snapshot, unknown: Sequence[str], layout: Layout
 ) -> str:
     """`unknown` is what could not be read, and might change the answer."""
     paint = Paint(layout.color)
     room = min(layout.width, MAX_WIDTH)
     parts = [
         f"{paint(safe(str(trace.request)), 'bold')}\n"
-        + wrap(f"from {vantage.name}", room, "", _INDENT),
+        + wrap(f"from {source.name}", room, "", _INDENT),
         paint(wrap(_answer(trace), room, "", _INDENT), "bold", _color(trace)),
-        _block(list(_steps(trace, vantage, snapshot)), room, paint),
+        _block(list(_steps(trace, source, snapshot)), room, paint),
     ]
     if trace.passed:
         parts.append(_tried(trace.passed, room, paint))
-    for heading, lines in (("NOTE", vantage.notes), ("NOT KNOWN", unknown)):
+    for heading, lines in (("NOTE", source.notes), ("NOT KNOWN", unknown)):
         if lines:
             listed = "\n".join(wrap(line, room, _INDENT, _INDENT * 2) for line in lines)
             parts.append(f"{paint(heading, 'bold', 'yellow')}\n{listed}")
@@ -85,7 +85,7 @@ def _target(up: Upstream) -> str:
     return f"{up.target.host} port {up.target.port}{subset}"
 
 
-def _steps(trace: Trace, vantage: Vantage, snapshot: Snapshot) -> Iterator[tuple[str, str]]:
+def _steps(trace: Trace, source: NamedProxy, snapshot: Snapshot) -> Iterator[tuple[str, str]]:
     yield "listener", trace.listener
     table, route = trace.table, trace.route
     if table and (route or not trace.location):
@@ -108,7 +108,7 @@ def _steps(trace: Trace, vantage: Vantage, snapshot: Snapshot) -> Iterator[tuple
     if trace.chain:
         yield from _chain(trace.chain)
     for up in trace.effect.upstreams:
-        yield from _upstream(up, trace, vantage, snapshot)
+        yield from _upstream(up, trace, source, snapshot)
     yield from _besides(trace)
 
 
@@ -131,7 +131,7 @@ def _chain(chain: Chain) -> Iterator[tuple[str, str]]:
 
 
 def _upstream(
-    up: Upstream, trace: Trace, vantage: Vantage, snapshot: Snapshot
+    up: Upstream, trace: Trace, source: NamedProxy, snapshot: Snapshot
 ) -> Iterator[tuple[str, str]]:
     ups = trace.effect.upstreams
     part = f"{share(up.target, ups)}, " if len(ups) > 1 else ""
@@ -139,7 +139,7 @@ def _upstream(
     if up.service:
         yield "service", str(up.service.resource)
     rules = ", ".join(f"{rule.namespace}/{rule.resource.name}" for rule in up.rules) or "none"
-    why = why_these_rules(up, vantage.proxy.namespace, snapshot)
+    why = why_these_rules(up, source.proxy.namespace, snapshot)
     yield "policy", f"DestinationRule {rules}: {why}" if up.rules else f"no DestinationRule: {why}"
     if up.subset:
         labels = ", ".join(f"{key}={value}" for key, value in sorted(up.labels.items()))

@@ -112,7 +112,7 @@ def _astray(
             if then is None or was.fails or then.fails or _same(then, now, each.example):
                 continue
             if is_wrong(was, now, then):
-                yield f"{each.example} from {each.places[0].proxy} would get: {now.summary}"
+                yield f"{each.example} from {each.places[0].name} would get: {now.summary}"
 
 
 def _same(one: Treatment, other: Treatment, example: Request | Connection) -> bool:

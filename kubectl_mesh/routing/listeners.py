@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from kubectl_mesh.mesh.gateways import MESH, Gateway, Server, merged
 from kubectl_mesh.mesh.hosts import is_wildcard, overlap, patterns_for
 from kubectl_mesh.mesh.ports import HTTP_PROTOCOLS, SNIFFED
+from kubectl_mesh.mesh.proxy import Proxy
 from kubectl_mesh.mesh.registry import Service
 from kubectl_mesh.mesh.resource import Path, dotted
 from kubectl_mesh.mesh.sidecars import Egress
@@ -26,13 +27,13 @@ from kubectl_mesh.mesh.versions import (
     TLS_NOT_LOOKED_FOR,
     TLS_SUBNETS_STAY,
 )
-from kubectl_mesh.mesh.virtual_services import VirtualService, as_seen_from
+from kubectl_mesh.mesh.virtual_services import VirtualService, as_seen_from, is_idle
 from kubectl_mesh.routing.chains import Address, Chain, Listener, Network, address_in, networks
 from kubectl_mesh.routing.providers import with_port
 from kubectl_mesh.routing.table import Target
 
 if TYPE_CHECKING:
-    from kubectl_mesh.routing.router import Client, GatewayProxy, Router
+    from kubectl_mesh.routing.router import Router
 
 T = TypeVar("T")
 _Rank = Callable[[Service], tuple[Any, ...]]
@@ -55,7 +56,7 @@ class Listeners:
         self._of_gateways: dict[tuple[object, str, int], Listener | None] = {}
         self._merged: dict[object, Mapping[int, Sequence[tuple[Gateway, Server]]]] = {}
 
-    def sidecar(self, client: Client, host: str, port: int) -> Listener:
+    def sidecar(self, client: Proxy, host: str, port: int) -> Listener:
         """What takes the connections of a client to a port of a host, a name or an IP address."""
         egress = self._router.snapshot.sidecars.egress(client.namespace, client.labels, port)
         service = self._service(client, egress, host, port)
@@ -84,12 +85,12 @@ class Listeners:
     def _looks_for_tls(self) -> bool:
         return not self._router.snapshot.config.istio.has(TLS_NOT_LOOKED_FOR)
 
-    def _rest(self, client: Client) -> Any:
+    def _rest(self, client: Proxy) -> Any:
         sidecars = self._router.snapshot.sidecars
         closed = sidecars.registry_only(client.namespace, client.labels)
         return "blackhole" if closed else "passthrough"
 
-    def _service(self, client: Client, egress: Egress, host: str, port: int) -> Service | None:
+    def _service(self, client: Proxy, egress: Egress, host: str, port: int) -> Service | None:
         """What a client that connects to a host means, in the registry as it knows it."""
         router = self._router
 
@@ -114,7 +115,7 @@ class Listeners:
         found += map(known, patterns_for(host.removesuffix(".")))
         return next(filter(None, found), None)
 
-    def _on_port(self, client: Client, egress: Egress, port: int) -> Listener:
+    def _on_port(self, client: Proxy, egress: Egress, port: int) -> Listener:
         """The listener of all hosts of a port that have no address of their own."""
         key = (client.namespace, frozenset(client.labels.items()), port)
         if key not in self._shared:
@@ -142,7 +143,7 @@ class Listeners:
         return self._shared[key]
 
     def _shared_chains(
-        self, services: Iterable[Service], client: Client, egress: Egress, port: int
+        self, services: Iterable[Service], client: Proxy, egress: Egress, port: int
     ) -> tuple[Sequence[Chain], bool]:
         """Models how listeners of several Services are merged, and which of them are left out.
 
@@ -184,7 +185,7 @@ class Listeners:
                 taken = SNIFFED
         return list(chains.values()), taken == SNIFFED
 
-    def _in_order(self, client: Client, egress: Egress, port: int) -> list[Service]:
+    def _in_order(self, client: Proxy, egress: Egress, port: int) -> list[Service]:
         """The Services of a port that a client knows, as istiod orders them."""
         seen = [
             service
@@ -217,31 +218,31 @@ class Listeners:
             and service.resource.labels.get(_NO_ADDRESS, "").lower() != "false"
         )
 
-    def _rank(self, client: Client) -> _Rank:
+    def _rank(self, client: Proxy) -> _Rank:
         return lambda service: self._router.providers.rank(service, client.namespace)
 
-    def _rules_for(self, service: Service, client: Client, egress: Egress) -> list[VirtualService]:
+    def _rules_for(self, service: Service, client: Proxy, egress: Egress) -> list[VirtualService]:
         """The VirtualServices of the mesh that speak of a host, as a client sees them."""
         found = self._router.snapshot.virtual_services.mesh_connections(
             service.host, client.namespace
         )
         return [vs for vs in found if egress.sees_virtual_service(vs.namespace, vs.hosts)]
 
-    def merged(self, proxy: GatewayProxy) -> Mapping[int, Sequence[tuple[Gateway, Server]]]:
+    def merged(self, proxy: Proxy) -> Mapping[int, Sequence[tuple[Gateway, Server]]]:
         """The servers of a gateway's proxies, by port (see mesh/gateways.py)."""
         key = proxy.gateways
         if key not in self._merged:
-            self._merged[key] = merged(proxy.gateways, self._router.snapshot.config.istio)
+            self._merged[key] = merged(proxy.gateways or (), self._router.snapshot.config.istio)
         return self._merged[key]
 
-    def gateway(self, proxy: GatewayProxy, port: int) -> Listener | None:
+    def gateway(self, proxy: Proxy, port: int) -> Listener | None:
         """What takes the connections to a port of a gateway; None where nothing listens there."""
         key = (proxy.gateways, proxy.namespace, port)
         if key not in self._of_gateways:
             self._of_gateways[key] = self._gateway(proxy, port)
         return self._of_gateways[key]
 
-    def _gateway(self, proxy: GatewayProxy, port: int) -> Listener | None:
+    def _gateway(self, proxy: Proxy, port: int) -> Listener | None:
         servers = self.merged(proxy).get(port)
         if not servers:
             return None
@@ -257,7 +258,7 @@ class Listeners:
         return Listener(name, tuple(chains), "closed", unread=unread, for_any_host=True)
 
     def _gateway_chains(
-        self, proxy: GatewayProxy, servers: Iterable[tuple[Gateway, Server]]
+        self, proxy: Proxy, servers: Iterable[tuple[Gateway, Server]]
     ) -> list[Chain]:
         """The chains for what is known of the servers of a port."""
         chains: list[Chain] = []
@@ -276,7 +277,7 @@ class Listeners:
         return chains
 
     def _tcp_on_gateway(
-        self, proxy: GatewayProxy, gateway: Gateway, server: Server, names: tuple[str, ...]
+        self, proxy: Proxy, gateway: Gateway, server: Server, names: tuple[str, ...]
     ) -> Iterator[Chain]:
         """Models `buildGatewayNetworkFiltersFromTCPRoutes`: the first rule has it all."""
         provider = partial(self._router.providers.for_gateway, namespace=proxy.namespace)
@@ -296,7 +297,7 @@ class Listeners:
                 return
 
     def _tls_on_gateway(
-        self, proxy: GatewayProxy, gateway: Gateway, server: Server, taken: set[str]
+        self, proxy: Proxy, gateway: Gateway, server: Server, taken: set[str]
     ) -> Iterator[Chain]:
         """Models `buildGatewayNetworkFiltersFromTLSRoutes`.
 
@@ -314,9 +315,7 @@ class Listeners:
                     targets = _targets(vs, (where, rule), server.number, provider)
                     yield Chain(names, (), targets, vs, path)
 
-    def _on_gateway(
-        self, proxy: GatewayProxy, gateway: Gateway, server: Server
-    ) -> list[VirtualService]:
+    def _on_gateway(self, proxy: Proxy, gateway: Gateway, server: Server) -> list[VirtualService]:
         """The VirtualServices of a Gateway that share a host with a server, in order."""
         open_hosts: dict[str, list[str]] = {}
         found = []
@@ -444,7 +443,7 @@ def _has_listener(service: Service, port: int) -> bool:
 def _chains_of_service(
     router: Router,
     service: Service,
-    client: Client,
+    client: Proxy,
     port: int,
     rules: Iterable[VirtualService],
     subnet: str,
@@ -470,7 +469,7 @@ def _chains_of_service(
 
 def _tls_chains(
     router: Router,
-    client: Client,
+    client: Proxy,
     port: int,
     rules: Iterable[VirtualService],
     own: tuple[Network, ...],
@@ -502,7 +501,7 @@ def _tls_chains(
 
 def _tcp_chains(
     router: Router,
-    client: Client,
+    client: Proxy,
     port: int,
     rules: Iterable[VirtualService],
     own: tuple[Network, ...],
@@ -533,7 +532,7 @@ def _tcp_chains(
                 yield Chain((), networks(subnets), targets, vs, first)
 
 
-def _holds_in_mesh(vs: VirtualService, match: Mapping[str, Any], client: Client, port: int) -> bool:
+def _holds_in_mesh(vs: VirtualService, match: Mapping[str, Any], client: Proxy, port: int) -> bool:
     """Models `matchTLS` and `matchTCP`: all must hold, `gateways` switches nothing off."""
     named = match.get("gateways")
     source: Mapping[str, str] = match.get("sourceLabels") or {}
@@ -596,8 +595,7 @@ def _targets(
     found = []
     for route in routes:
         destination = route.get("destination") or {}
-        weight = route.get("weight") or 0
-        if len(routes) > 1 and not weight:
+        if is_idle(route, routes):
             continue
         host = vs.resolve_host(destination.get("host") or "")
         number = (destination.get("port") or {}).get("number")
@@ -605,7 +603,9 @@ def _targets(
             service = provider(host)
             single = service is not None and len(service.ports) == 1
             number = service.ports[0].number if service and single else port
-        found.append(Target(host, number, destination.get("subset") or None, weight))
+        found.append(
+            Target(host, number, destination.get("subset") or None, route.get("weight") or 0)
+        )
     if not found:
         lacking = "destination with a weight" if routes else "destination"
         raise _Crash(f"istiod crashes at {vs.resource} {dotted(path)}, which has no {lacking}")

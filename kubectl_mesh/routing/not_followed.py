@@ -6,12 +6,13 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from kubectl_mesh.mesh.hosts import covers, namespace_of, overlap
+from kubectl_mesh.mesh.proxy import Proxy
 from kubectl_mesh.mesh.resource import Resource, ResourceId
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.mesh.unread import REASON, Gateway, Ruled
 
 if TYPE_CHECKING:
-    from kubectl_mesh.routing.router import Client, GatewayProxy, Router
+    from kubectl_mesh.routing.router import Router
 
 _HTTP = ("HTTPRoute", "GRPCRoute")
 
@@ -22,29 +23,28 @@ class Bearing:
     def __init__(self, router: Router) -> None:
         self._router = router
         self._snapshot = router.snapshot
-        self._at_proxies: dict[tuple[object, ...], Sequence[Ruled]] = {}
+        self._at_proxies: dict[Proxy, Sequence[Ruled]] = {}
 
-    def on_sidecar(self, client: Client, host: str, port: int) -> str | None:
-        """Why it is not known what sidecars do with requests to a host; None where it is."""
+    def on(self, proxy: Proxy, host: str, port: int) -> str | None:
+        """Why it is not known what a proxy does with requests to a host; None where it is.
+
+        At a gateway `host` may be a wildcard.
+        """
         unread = self._snapshot.unread
         if not unread:
             return None
-        for name in (host, *self._router.called(host, client.namespace)):
-            for resource in unread.in_mesh(name, client.namespace, port):
+        if proxy.is_gateway:
+            for each in self._of(proxy):
+                if each.port in (0, port) and overlap(each.host, host):
+                    return _reason(each.resource)
+            return None
+        for name in (host, *self._router.called(host, proxy.namespace)):
+            for resource in unread.in_mesh(name, proxy.namespace, port):
                 return _reason(resource)
         return None
 
-    def on_gateway(self, proxy: GatewayProxy, host: str, port: int) -> str | None:
-        """As `on_sidecar`, for the pods of a gateway; `host` may be a wildcard."""
-        if not self._snapshot.unread:
-            return None
-        for each in self._of(proxy):
-            if each.port in (0, port) and overlap(each.host, host):
-                return _reason(each.resource)
-        return None
-
-    def on_connections(self, proxy: GatewayProxy, port: int) -> str | None:
-        """As `on_gateway`, for connections that no http rules are for, whatever their host."""
+    def on_connections(self, proxy: Proxy, port: int) -> str | None:
+        """As `on`, for connections to a gateway that no http rules are for, whatever their host."""
         for each in self._of(proxy):
             if each.port in (0, port) and each.resource.kind not in _HTTP:
                 return _reason(each.resource)
@@ -59,13 +59,12 @@ class Bearing:
             each.resource.id for each in ruled if each.host != "*" and covers(each.host, host)
         )
 
-    def _of(self, proxy: GatewayProxy) -> Sequence[Ruled]:
-        key = (proxy.namespace, frozenset(proxy.labels.items()))
-        if key not in self._at_proxies:
-            self._at_proxies[key] = tuple(self._at(proxy))
-        return self._at_proxies[key]
+    def _of(self, proxy: Proxy) -> Sequence[Ruled]:
+        if proxy not in self._at_proxies:
+            self._at_proxies[proxy] = tuple(self._at(proxy))
+        return self._at_proxies[proxy]
 
-    def _at(self, proxy: GatewayProxy) -> Iterator[Ruled]:
+    def _at(self, proxy: Proxy) -> Iterator[Ruled]:
         unread = self._snapshot.unread
         for gateway in unread.gateways:
             if self._configures(gateway, proxy):
@@ -74,7 +73,7 @@ class Bearing:
             if self._snapshot.unknown(parent.namespace, parent.kind):
                 yield ruled
 
-    def _configures(self, gateway: Gateway, proxy: GatewayProxy) -> bool:
+    def _configures(self, gateway: Gateway, proxy: Proxy) -> bool:
         """Whether a Kubernetes Gateway configures pods of a gateway, or may.
 
         Where no such pods are known, all that is known of them is what selects them.

@@ -7,8 +7,9 @@ destinations that a Sidecar does not import.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from kubectl_mesh.mesh.proxy import Proxy
 from kubectl_mesh.mesh.registry import Service
 from kubectl_mesh.mesh.sidecars import Egress
 from kubectl_mesh.mesh.snapshot import Snapshot
@@ -22,9 +23,6 @@ from kubectl_mesh.mesh.versions import (
 from kubectl_mesh.mesh.virtual_services import VirtualService, VirtualServices
 from kubectl_mesh.routing.rules import Rule, merged_rules
 
-if TYPE_CHECKING:
-    from kubectl_mesh.routing.router import Client
-
 _DISTINCT = ("resolution", "workloadSelector", "exportTo")
 """ServiceEntries of one host and namespace are one where these are alike, and their labels."""
 
@@ -36,7 +34,7 @@ class Providers:
         self._snapshot = snapshot
         self._istio = snapshot.config.istio
 
-    def for_sidecar(self, client: Client, host: str, port: int) -> Service | None:
+    def for_sidecar(self, client: Proxy, host: str, port: int) -> Service | None:
         """What a sidecar's cluster for a host and port is made of, whoever sends requests there.
 
         Where its Sidecar does not import the host, it has a cluster for what its rules lead to (see
@@ -50,13 +48,13 @@ class Providers:
         key = (lambda it: not it.is_kubernetes) if best else (lambda it: it.namespace)
         return _of_cluster(_of_one_namespace(visible, client.namespace, key), port)
 
-    def _imported(self, client: Client, host: str, port: int) -> list[Service]:
+    def _imported(self, client: Proxy, host: str, port: int) -> list[Service]:
         """What the first of a sidecar's egress listeners that imports a host for a port imports."""
         listeners = self._snapshot.sidecars.listeners(client.namespace, client.labels)
         fitting = (each for each in listeners if each.port in (None, port))
         return next(filter(None, (self.imported(client, each, host) for each in fitting)), [])
 
-    def lead_to(self, client: Client, host: str, port: int) -> bool:
+    def lead_to(self, client: Proxy, host: str, port: int) -> bool:
         """Whether a sidecar has a cluster for what a route leads to, if there is something at all.
 
         Models `virtualServiceDestinationsFilteredBySourceNamespace`: a rule of which some match
@@ -82,7 +80,7 @@ class Providers:
         preferred = [service for service in visible if service.namespace == prefer]
         return _of_cluster(sorted(preferred or visible, key=_not_kubernetes), port)
 
-    def imported(self, client: Client, egress: Egress, host: str) -> list[Service]:
+    def imported(self, client: Proxy, egress: Egress, host: str) -> list[Service]:
         """What a sidecar knows of a host by an egress listener, what clusters are of first.
 
         That is what one namespace provides. Before 1.24 without a Sidecar all of it was, and with a

@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 from kubectl_mesh.errors import UsageError
 from kubectl_mesh.mesh.gateways import Gateway, Server
 from kubectl_mesh.mesh.hosts import covers
+from kubectl_mesh.mesh.proxy import Proxy
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.mesh.unread import REASON, not_of_revision
 from kubectl_mesh.mesh.workloads import Workload
 from kubectl_mesh.routing.connection import Connection
 from kubectl_mesh.routing.request import Request
-from kubectl_mesh.routing.router import Client, GatewayProxy, Router
+from kubectl_mesh.routing.router import Router
 
 
 class NotFollowed(UsageError):
@@ -23,15 +24,15 @@ class NotFollowed(UsageError):
 
 
 @dataclass(frozen=True)
-class Vantage:
+class NamedProxy:
     """A proxy, how to name it to people, and what they should know of it."""
 
-    proxy: Client | GatewayProxy
+    proxy: Proxy
     name: str
     notes: tuple[str, ...] = ()
 
 
-def of_gateway(snapshot: Snapshot, gateway: Gateway) -> Vantage:
+def of_gateway(snapshot: Snapshot, gateway: Gateway) -> NamedProxy:
     """The pods that a Gateway configures, with all other Gateways that configure them.
 
     Without such pods in the snapshot they are taken to be in the root namespace, where Istio
@@ -66,8 +67,8 @@ def of_gateway(snapshot: Snapshot, gateway: Gateway) -> Vantage:
                 else f"they are taken to run in {namespace}"
             )
         )
-    proxy = GatewayProxy(namespace, labels, snapshot.gateways.of_pod(labels))
-    return Vantage(proxy, f"Gateway {gateway.id} ({where})", tuple(notes))
+    proxy = Proxy.of_gateway(snapshot, namespace, labels)
+    return NamedProxy(proxy, f"Gateway {gateway.id} ({where})", tuple(notes))
 
 
 def gateway_named(snapshot: Snapshot, name: str, namespace: str) -> Gateway:
@@ -96,39 +97,35 @@ def gateway_named(snapshot: Snapshot, name: str, namespace: str) -> Gateway:
     raise UsageError(f"no Gateway {short} in namespace {where or namespace}; {reason}")
 
 
-def of_workload(snapshot: Snapshot, workload: Workload) -> Vantage:
+def of_workload(snapshot: Snapshot, workload: Workload) -> NamedProxy:
     """The sidecar of a pod."""
-    client = Client(workload.namespace, workload.labels)
+    client = Proxy(workload.namespace, workload.labels)
     notes: tuple[str, ...] = ()
     if snapshot.has_sidecar(workload) is False:
         notes = (
             f"{workload} has no sidecar: what follows holds only for pods that have one; its own "
             "requests go past all rules, to any pod of a Service, until they enter a gateway",
         )
-    return Vantage(client, workload.pods, notes)
+    return NamedProxy(client, workload.pods, notes)
 
 
-def of_client(namespace: str, labels: Mapping[str, str]) -> Vantage:
+def of_client(namespace: str, labels: Mapping[str, str]) -> NamedProxy:
     """The sidecar of any pod of a namespace with some labels."""
-    client = Client(namespace, labels)
-    return Vantage(client, str(client))
+    client = Proxy(namespace, labels)
+    return NamedProxy(client, str(client))
 
 
 def gateways_serving(router: Router, asked: Request | Connection) -> list[Gateway]:
     """The Gateways that have rules for a host, whatever the port."""
     found = []
     for gateway in router.snapshot.gateways.all:
-        vantage = of_gateway(router.snapshot, gateway)
-        assert isinstance(vantage.proxy, GatewayProxy)
-        own = GatewayProxy(vantage.proxy.namespace, vantage.proxy.labels, (gateway,))
+        own = replace(of_gateway(router.snapshot, gateway).proxy, gateways=(gateway,))
         if any(_serves(router, own, server, asked) for server in gateway.servers):
             found.append(gateway)
     return found
 
 
-def _serves(
-    router: Router, proxy: GatewayProxy, server: Server, asked: Request | Connection
-) -> bool:
+def _serves(router: Router, proxy: Proxy, server: Server, asked: Request | Connection) -> bool:
     if isinstance(asked, Request):
         table = router.gateway(
             proxy,

@@ -8,56 +8,36 @@ Models istiod's `SelectVirtualServices`, `BuildSidecarOutboundVirtualHosts` and
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
 
 from kubectl_mesh.mesh.gateways import MESH, Gateway, Server
 from kubectl_mesh.mesh.hosts import covers, hosts_called, is_wildcard, overlap, patterns_for
+from kubectl_mesh.mesh.ports import SNIFFED
+from kubectl_mesh.mesh.proxy import Proxy
 from kubectl_mesh.mesh.registry import Service
 from kubectl_mesh.mesh.snapshot import Snapshot, once_per_snapshot
 from kubectl_mesh.mesh.versions import ABSOLUTE_NAMES
 from kubectl_mesh.mesh.virtual_services import Destination, VirtualService, as_seen_from
-from kubectl_mesh.routing.chains import address_in
-from kubectl_mesh.routing.connection import Connection
+from kubectl_mesh.routing.chains import Listener, address_in
+from kubectl_mesh.routing.connection import Connection, connection_of
 from kubectl_mesh.routing.listeners import Listeners, addresses_of
 from kubectl_mesh.routing.matching import Conditions
 from kubectl_mesh.routing.not_followed import Bearing
 from kubectl_mesh.routing.providers import Providers, with_port
+from kubectl_mesh.routing.request import Request
 from kubectl_mesh.routing.rules import Rule, merged_rules
 from kubectl_mesh.routing.table import (
     Action,
     Route,
     Table,
     Target,
-    Vantage,
+    WayIn,
     routes_of,
     sorted_for_gateway,
 )
 
 _HTTP_PORT = 80
-
-
-@dataclass(frozen=True, eq=False)
-class Client:
-    """A pod with a sidecar, as rules tell it from others; `assumed` where none was seen."""
-
-    namespace: str
-    labels: Mapping[str, str] = field(default_factory=dict)
-    assumed: bool = False
-
-    def __str__(self) -> str:
-        labels = ",".join(f"{name}={value}" for name, value in sorted(self.labels.items()))
-        return f"pods of namespace {self.namespace}" + (f" with {labels}" if labels else "")
-
-
-@dataclass(frozen=True, eq=False)
-class GatewayProxy:
-    """The pods of a gateway. `gateways` are the Gateways that configure them, the oldest first."""
-
-    namespace: str
-    labels: Mapping[str, str]
-    gateways: tuple[Gateway, ...]
 
 
 class Router:
@@ -81,7 +61,7 @@ class Router:
         for owner in {vs: None, **{rule.owner: None for rule in self.rules(vs)}}:
             yield from owner.destinations
 
-    def sidecar(self, client: Client, host: str, port: int) -> Table:
+    def sidecar(self, client: Proxy, host: str, port: int) -> Table:
         """What a sidecar does with HTTP requests to `host`, a Host header's name, on a port."""
         listener = _Listener(self, client, port)
         for domain in patterns_for(host):
@@ -95,7 +75,7 @@ class Router:
         return Table("dynamic-dns" if resolves else "passthrough", "*")
 
     def gateway(
-        self, proxy: GatewayProxy, host: str, port: int, *, tls: bool, server_name: str = ""
+        self, proxy: Proxy, host: str, port: int, *, tls: bool, server_name: str = ""
     ) -> Table | None:
         """What a gateway does with HTTP requests to `host` on a server's port.
 
@@ -125,18 +105,18 @@ class Router:
         return Table("no-route", "*")
 
     def _gateway_table(
-        self, proxy: GatewayProxy, servers: list[tuple[Gateway, Server]], domain: str
+        self, proxy: Proxy, servers: list[tuple[Gateway, Server]], domain: str
     ) -> Table | None:
         """The table of a virtual host; None where no rule and server share this very host."""
         found = redirects = False
         routes: list[Route] = []
         for gateway, server in servers:
-            vantage = Vantage(proxy.namespace, proxy.labels, gateway.id, server.number)
+            way_in = WayIn(proxy, gateway.id, server.number)
             to_https = server.redirects_to_https
             redirects = redirects or (to_https and domain in server.bare_hosts)
             for vs in self._on_gateway(gateway.id, domain, proxy.namespace):
                 if domain in shared_hosts(gateway, server, vs):
-                    added = routes_of(vs, self.rules(vs), vantage, self._single_ports(vs, proxy))
+                    added = routes_of(vs, self.rules(vs), way_in, self._single_ports(vs, proxy))
                     found = found or bool(added)
                     redirects = redirects or (to_https and bool(added))
                     routes += added
@@ -152,6 +132,42 @@ class Router:
         candidates = chain.from_iterable(by_host.get(each, ()) for each in patterns_for(domain))
         ordered = sorted(set(candidates), key=lambda vs: vs.resource.age_key)
         return iter(as_seen_from(namespace, ordered))
+
+    def at(self, proxy: Proxy, asked: Request | Connection) -> Table | Listener | None:
+        """What takes a request or a connection at a proxy: http routes, else filter chains.
+
+        A request meets filter chains where the proxy takes it for no HTTP: it comes by TLS that the
+        proxy does not end, or the port is of another protocol. None where nothing listens.
+        """
+        if isinstance(asked, Connection):
+            return self.listener(proxy, asked)
+        tls = asked.scheme == "https"
+        if proxy.is_gateway:
+            table = self.gateway(
+                proxy, asked.host, asked.port, tls=tls, server_name=asked.dialled_host
+            )
+            return self.listener(proxy, connection_of(asked)) if table is None else table
+        if tls or not self.takes_http(proxy, asked.dialled_host, asked.port):
+            return self.listener(proxy, connection_of(asked))
+        return self.sidecar(proxy, self.host_of(proxy, asked), asked.port)
+
+    def listener(self, proxy: Proxy, connection: Connection) -> Listener | None:
+        """What takes the connections to a port at a proxy; None where nothing listens there."""
+        if proxy.is_gateway:
+            return self.listeners.gateway(proxy, connection.port)
+        return self.listeners.sidecar(proxy, connection.host, connection.port)
+
+    def host_of(self, client: Proxy, request: Request) -> str:
+        """The host whose routes a sidecar has for a request: that of its Host header.
+
+        A port whose protocol is detected has a listener of its own, for HTTP with any Host: there
+        it is the host that is dialled.
+        """
+        service = self.meant(client, request.dialled_host, request.port)
+        port = service.port(request.port) if service else None
+        if service and port and port.protocol == SNIFFED and addresses_of(service):
+            return request.dialled_host
+        return request.host
 
     def bound_to(self, gateway: str) -> Sequence[VirtualService]:
         """The roots that are bound to a Gateway ("namespace/name"), the oldest first."""
@@ -176,7 +192,7 @@ class Router:
                     by_host.setdefault(host, []).append(vs)
         return grouped
 
-    def _single_ports(self, vs: VirtualService, proxy: GatewayProxy) -> Mapping[str, int]:
+    def _single_ports(self, vs: VirtualService, proxy: Proxy) -> Mapping[str, int]:
         """The port of each destination that has just one, as a gateway's proxies see it."""
         found: dict[str, int] = {}
         for host in {to.host for to in self.destinations(vs)}:
@@ -185,7 +201,7 @@ class Router:
                 found[host] = service.ports[0].number
         return found
 
-    def meant(self, client: Client, name: str, port: int) -> Service | None:
+    def meant(self, client: Proxy, name: str, port: int) -> Service | None:
         """What a host name means to a client in the registry, whatever its Sidecar imports."""
         names = (*self.called(name, client.namespace), *patterns_for(name.removesuffix(".")))
         egress = self.snapshot.sidecars.egress(client.namespace, client.labels, port)
@@ -196,7 +212,7 @@ class Router:
         others = (self.providers.for_sidecar(client, host, port) for host in names)
         return next(filter(None, others), None)
 
-    def takes_http(self, client: Client, name: str, port: int) -> bool:
+    def takes_http(self, client: Proxy, name: str, port: int) -> bool:
         """Whether a sidecar looks for http routes on a port of a host, as far as it knows it."""
         service = self.meant(client, name, port)
         found = service.port(port) if service else None
@@ -255,12 +271,12 @@ def router_of(snapshot: Snapshot) -> Router:
 class _Listener:
     """The virtual hosts of a sidecar's listener for HTTP on one port."""
 
-    def __init__(self, router: Router, client: Client, port: int) -> None:
+    def __init__(self, router: Router, client: Proxy, port: int) -> None:
         self._router = router
         self._client = client
         self._port = port
         self._egress = router.snapshot.sidecars.egress(client.namespace, client.labels, port)
-        self._vantage = Vantage(client.namespace, client.labels, MESH, port)
+        self._way_in = WayIn(client, MESH, port)
 
     def table(self, domain: str) -> Table | None:
         """The table of the virtual host that has this very domain; None where there is none."""
@@ -272,7 +288,7 @@ class _Listener:
             claimants.update(self._governing(service))
         for vs in self._in_order(claimants):
             if self._claims(vs, domain, services):
-                routes = routes_of(vs, self._router.rules(vs), self._vantage, {})
+                routes = routes_of(vs, self._router.rules(vs), self._way_in, {})
                 if routes:
                     return Table("virtual-service", domain, routes)
         for service in services:

@@ -6,11 +6,13 @@ VirtualServices a proxy has for a host is decided in sidecar.py and gateway.py.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any, Literal
 
-from kubectl_mesh.mesh.virtual_services import VirtualService
+from kubectl_mesh.mesh.proxy import Proxy
+from kubectl_mesh.mesh.virtual_services import VirtualService, is_idle
 from kubectl_mesh.routing.matching import Conditions
 from kubectl_mesh.routing.request import Request
 from kubectl_mesh.routing.rewriting import Rewriting, rewriting
@@ -30,6 +32,26 @@ class Target:
     def cluster(self) -> str:
         """The name of Envoy's cluster."""
         return f"outbound|{self.port}|{self.subset or ''}|{self.host}"
+
+
+def shares(targets: Sequence[Target]) -> list[Fraction]:
+    """The part of the requests that each of some targets gets, of 1. A single one gets all."""
+    total = sum(target.weight for target in targets)
+    if len(targets) == 1 or not total:
+        return [Fraction(1) for _ in targets]
+    return [Fraction(target.weight, total) for target in targets]
+
+
+@dataclass(frozen=True)
+class Abort:
+    """A fault by which the proxy itself answers some requests: `percent` in a hundred.
+
+    `grpc` is the gRPC status, "" for none: then HTTP's is 200.
+    """
+
+    percent: float
+    http: int
+    grpc: str
 
 
 @dataclass(frozen=True)
@@ -56,6 +78,14 @@ class Action:
     def answers(self) -> bool:
         """Whether the proxy answers by itself: then istiod leaves out all that is for upstreams."""
         return answers_itself(self.data)
+
+    @property
+    def abort(self) -> Abort | None:
+        """The requests that the rule's fault answers; None where it answers none."""
+        found = (self.data.get("fault") or {}).get("abort") or {}
+        http, grpc = found.get("httpStatus") or 0, found.get("grpcStatus") or ""
+        percent = percent_of(found, 0)
+        return Abort(percent, http or 200, grpc) if percent > 0 and (http or grpc) else None
 
 
 def answers_itself(data: Mapping[str, Any]) -> bool:
@@ -144,32 +174,31 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Vantage:
-    """A proxy, as rules can tell it from others, and the port of the table.
+class WayIn:
+    """Where a proxy takes requests: the port of the table, and whose it is.
 
     `gateway` is the Gateway ("namespace/name") whose server it is; `mesh` for a sidecar.
     """
 
-    namespace: str
-    labels: Mapping[str, str]
+    proxy: Proxy
     gateway: str
     port: int
 
     def admits(self, match: Match) -> bool:
-        """Whether a match holds on this proxy. Models `sourceMatchHTTP`."""
+        """Whether a match can hold here. Models `sourceMatchHTTP`."""
         if match.port and match.port != self.port:
             return False
         if match.gateways:
             return self.gateway in match.gateways
-        if not match.source_labels.items() <= self.labels.items():
+        if not match.source_labels.items() <= self.proxy.labels.items():
             return False
-        return match.source_namespace in ("", self.namespace)
+        return match.source_namespace in ("", self.proxy.namespace)
 
 
 def routes_of(
     root: VirtualService,
     rules: Iterable[Rule],
-    vantage: Vantage,
+    way_in: WayIn,
     single_ports: Mapping[str, int],
 ) -> tuple[Route, ...]:
     """What a VirtualService adds to a proxy's table: all up to the first catch-all.
@@ -177,7 +206,7 @@ def routes_of(
     `single_ports` gives the port of each destination that has only one, where a destination
     without a port means it.
     """
-    return tuple(_up_to_catch_all(_routes(root, rules, vantage, single_ports)))
+    return tuple(_up_to_catch_all(_routes(root, rules, way_in, single_ports)))
 
 
 def _up_to_catch_all(routes: Iterable[Route]) -> Iterator[Route]:
@@ -190,15 +219,15 @@ def _up_to_catch_all(routes: Iterable[Route]) -> Iterator[Route]:
 def _routes(
     root: VirtualService,
     rules: Iterable[Rule],
-    vantage: Vantage,
+    way_in: WayIn,
     single_ports: Mapping[str, int],
 ) -> Iterator[Route]:
     for rule in rules:
-        action = action_of(rule, vantage.port, single_ports)
+        action = action_of(rule, way_in.port, single_ports)
         if rule.matches is None:
             yield Route(root, rule, None, Conditions(), action)
         for match in rule.matches or ():
-            if vantage.admits(match):
+            if way_in.admits(match):
                 yield Route(root, rule, match, match.conditions, action)
 
 
@@ -211,7 +240,7 @@ def action_of(rule: Rule, port: int, single_ports: Mapping[str, int]) -> Action:
     targets = tuple(
         _target(route.get("destination"), route.get("weight"), port, single_ports)
         for route in routes
-        if len(routes) == 1 or route.get("weight")
+        if not is_idle(route, routes)
     )
     copies = tuple(
         Copies(_target(destination, 0, port, single_ports), percent)

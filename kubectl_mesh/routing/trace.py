@@ -6,87 +6,47 @@ does not take for HTTP, TLS that it does not end above all, is followed by tcp a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Literal
 
 from kubectl_mesh.mesh.gateways import Gateway, Server
-from kubectl_mesh.mesh.hosts import patterns_for
-from kubectl_mesh.mesh.ports import HTTP_PROTOCOLS, SNIFFED
-from kubectl_mesh.mesh.registry import Port, Service
-from kubectl_mesh.mesh.resource import dotted
-from kubectl_mesh.mesh.snapshot import Snapshot
+from kubectl_mesh.mesh.ports import HTTP_PROTOCOLS
+from kubectl_mesh.mesh.proxy import Proxy
+from kubectl_mesh.mesh.registry import Service
 from kubectl_mesh.mesh.versions import ABSOLUTE_NAMES
-from kubectl_mesh.mesh.workloads import Workload
 from kubectl_mesh.routing.chains import Chain, Listener
 from kubectl_mesh.routing.connection import Connection, connection_of
 from kubectl_mesh.routing.cors import answers_preflight
+from kubectl_mesh.routing.effects import (
+    Effect,
+    named_chain,
+    not_taken,
+    nothing_listens,
+    of_action,
+    sent_to,
+    without_chain,
+    without_route,
+)
 from kubectl_mesh.routing.index import Index
-from kubectl_mesh.routing.listeners import addresses_of
 from kubectl_mesh.routing.matching import Undecidable
 from kubectl_mesh.routing.paths import (
     https_location,
     location,
     normalized,
-    redirect_status,
     with_query,
 )
 from kubectl_mesh.routing.request import Request
-from kubectl_mesh.routing.router import Client, GatewayProxy, Router
-from kubectl_mesh.routing.table import Passed, Route, Table, Target, percent_of
-from kubectl_mesh.routing.upstreams import Upstream, upstream
-
-Outcome = Literal[
-    "upstream",
-    "redirect",
-    "direct-response",
-    "abort",
-    "preflight",
-    "no-route",
-    "no-cluster",
-    "no-endpoint",
-    "blackhole",
-    "passthrough",
-    "http",
-    "refused",
-    "rejected",
-    "undecided",
-]
-Proxy = Client | GatewayProxy
-_MAX_NAMES = 10
-_NOTHING = "the sidecar has nothing for it"
+from kubectl_mesh.routing.router import Router
+from kubectl_mesh.routing.table import Passed, Route, Table, Target
+from kubectl_mesh.routing.upstreams import Upstream, is_ready, upstream
 
 _CONNECTION_SETTINGS = (
     "the MeshConfig's defaultConfig.connectionSettings may change its path or refuse it, and they "
     "are not followed"
 )
 _MOST = "DECODE_AND_MERGE_SLASHES"
-_FLAGS: Mapping[str, Outcome] = {"NC": "no-cluster", "UH": "no-endpoint"}
-
-
-@dataclass(frozen=True)
-class Mirror:
-    """A copy of requests that is sent elsewhere; its answer is thrown away."""
-
-    upstream: Upstream
-    percent: float
-
-
-@dataclass(frozen=True)
-class Effect:
-    """What a route does with every request that takes it.
-
-    `status` is what clients get where no upstream answers. `flag` is Envoy's response flag; for
-    several destinations only what holds for all.
-    """
-
-    outcome: Outcome
-    status: int | None
-    flag: str | None
-    why: str
-    upstreams: tuple[Upstream, ...] = ()
-    mirrors: tuple[Mirror, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -160,7 +120,7 @@ class _Listening:
     @cached_property
     def without_route(self) -> Effect:
         assert self.table
-        return _without_route(self.table)
+        return without_route(self.table)
 
 
 @dataclass
@@ -236,23 +196,20 @@ class Tracer:
             unread = self._bearing(proxy, request) or self._by_address(proxy, request)
             if unread:
                 found = _Listening(f"port {request.port}", unread=unread)
-            elif isinstance(proxy, Client):
-                found = self._sidecar(proxy, request)
             else:
-                found = self._gateway(proxy, request)
+                found = self._listen(proxy, request)
             self._listening[key] = found
         return found
 
-    def _bearing(self, proxy: Proxy, asked: Request | Connection) -> str | None:
-        bearing = self.router.bearing
-        if isinstance(proxy, Client):
-            return bearing.on_sidecar(proxy, asked.host, asked.port)
-        return bearing.on_gateway(proxy, asked.host, asked.port)
+    def _bearing(self, proxy: Proxy, request: Request) -> str | None:
+        hosts = dict.fromkeys((request.host, request.dialled_host))
+        found = (self.router.bearing.on(proxy, host, request.port) for host in hosts)
+        return next(filter(None, found), None)
 
     def _by_address(self, proxy: Proxy, request: Request) -> str | None:
         """Why it is not known what a sidecar does with HTTP to an address; None where it is."""
         entries = self.router.entries_at.get(request.host, ())
-        if not isinstance(proxy, Client) or request.scheme == "https" or not entries:
+        if proxy.is_gateway or request.scheme == "https" or not entries:
             return None
         if not self.router.shares_address(request.host):
             return None
@@ -270,19 +227,16 @@ class Tracer:
 
     def connect(self, proxy: Proxy, connection: Connection) -> Trace:
         """What becomes of a connection that the proxy does not take for HTTP."""
-        unread = self._bearing(proxy, connection)
+        unread = self.router.bearing.on(proxy, connection.host, connection.port)
         if unread:
             return _unread(proxy, connection, f"port {connection.port}", unread)
-        listeners = self.router.listeners
-        if isinstance(proxy, Client):
-            listener = listeners.sidecar(proxy, connection.host, connection.port)
-        else:
-            found = listeners.gateway(proxy, connection.port)
-            if found is None:
-                ended = _nothing_listens(proxy, connection.port)
-                where = f"port {connection.port}"
-                return Trace(connection, proxy, where, None, None, ended, connection=connection)
-            listener = found
+        return self._connect(proxy, connection, self.router.listener(proxy, connection))
+
+    def _connect(self, proxy: Proxy, connection: Connection, listener: Listener | None) -> Trace:
+        if listener is None:
+            ended = nothing_listens(proxy, connection.port)
+            where = f"port {connection.port}"
+            return Trace(connection, proxy, where, None, None, ended, connection=connection)
         chain = None
         undecided = None
         try:
@@ -301,19 +255,16 @@ class Tracer:
         if listener.clash:
             one, other, what = listener.clash
             why = (
-                f"Envoy refuses all that istiod sends for this listener, as {_named_chain(one)} "
-                f"and {_named_chain(other)} both ask for {what}: it does what it did before"
+                f"Envoy refuses all that istiod sends for this listener, as {named_chain(one)} "
+                f"and {named_chain(other)} both ask for {what}: it does what it did before"
             )
             return Effect("rejected", None, None, why), None
         chain = listener.find(connection)
         if chain is None:
             if listener.unread:
                 raise Undecidable(listener.unread)
-            effect = _no_chain(listener, connection)
-            reason = self._without_chain(connection, proxy)
-            if reason:
-                effect = replace(effect, why=effect.why.replace(_NOTHING, reason))
-            return effect, None
+            nothing = self._without_chain(connection, proxy) or ""
+            return without_chain(listener, connection, nothing), None
         if chain.server:
             if connection.server_name is None or chain.server[1].is_plain_http:
                 what = "plain HTTP" if chain.server[1].is_plain_http else "TLS"
@@ -325,11 +276,11 @@ class Tracer:
             )
             return Effect("http", None, None, why), chain
         ups = tuple(self._upstream(target, proxy) for target in chain.targets)
-        return _sent_to(ups, None), chain
+        return sent_to(ups, None), chain
 
     def _without_chain(self, connection: Connection, proxy: Proxy) -> str | None:
         """Why a Service's port has no chain on a sidecar; None where it has, or is not known."""
-        if not isinstance(proxy, Client):
+        if proxy.is_gateway:
             return None
         service = self.router.meant(proxy, connection.host, connection.port)
         if service is None:
@@ -346,92 +297,70 @@ class Tracer:
             return _hidden(service)
         return None
 
-    def _sidecar(self, client: Client, request: Request) -> _Listening:
-        listener = f"the sidecar's listener for port {request.port}"
-        dialled = request.dialled_host
-        service = self.router.meant(client, dialled, request.port)
-        port = service.port(request.port) if service else None
-        if request.scheme == "https":
-            sent = self.connect(client, connection_of(request))
-            note = "TLS passes through it unopened, and http rules have no effect"
-            return _Listening(f"{sent.listener}: {note}", sent=sent)
-        if port and not self.router.takes_http(client, dialled, request.port):
-            sent = self.connect(client, connection_of(request))
-            note = f"the port is {port.protocol}, not HTTP, and http rules have no effect"
-            return _Listening(f"{sent.listener}: {note}", sent=sent)
-        host = dialled
-        if request.dialled and not (service and port and _takes_any_host(service, port)):
-            host = request.host
-            service = self.router.meant(client, host, request.port)
-            port = service.port(request.port) if service else None
-        table = self.router.sidecar(client, host, request.port)
-        if service and table.kind in ("passthrough", "dynamic-dns", "blackhole"):
-            why = _hidden(service) if port else _no_such_port(service, request.port)
-            istio = self.router.snapshot.config.istio
-            if host.endswith(".") and not istio.has(ABSOLUTE_NAMES):
-                why = "before Istio 1.27, sidecars know no host with a full stop at its end"
-            if service.is_external_name:
-                why = f"{service.resource} stands for {service.external_name}, which is not known"
-            effect = _without_route(table)
-            ended = replace(effect, why=f"{why}; {effect.why}")
-            return _Listening(listener, table, ended=ended)
-        return _Listening(listener, table)
+    def _listen(self, proxy: Proxy, request: Request) -> _Listening:
+        """What takes the request, a table of routes or filter chains, in words."""
+        taken = self.router.at(proxy, request)
+        if proxy.is_gateway:
+            return self._gateway(proxy, request, taken)
+        return self._sidecar(proxy, request, taken)
 
-    def _gateway(self, proxy: GatewayProxy, request: Request) -> _Listening:
-        tls = request.scheme == "https"
-        table = self.router.gateway(
-            proxy, request.host, request.port, tls=tls, server_name=request.dialled_host
-        )
+    def _sidecar(
+        self, client: Proxy, request: Request, taken: Table | Listener | None
+    ) -> _Listening:
+        host = request.dialled_host
+        if not isinstance(taken, Table):
+            sent = self._connect(client, connection_of(request), taken)
+            note = "TLS passes through it unopened"
+            if request.scheme != "https":
+                service = self.router.meant(client, host, request.port)
+                port = service.port(request.port) if service else None
+                note = f"the port is {port.protocol if port else 'another'}, not HTTP"
+            return _Listening(f"{sent.listener}: {note}, and http rules have no effect", sent=sent)
+        listener = f"the sidecar's listener for port {request.port}"
+        host = self.router.host_of(client, request)
+        service = self.router.meant(client, host, request.port)
+        if service is None or taken.kind not in ("passthrough", "dynamic-dns", "blackhole"):
+            return _Listening(listener, taken)
+        istio = self.router.snapshot.config.istio
+        why = _no_such_port(service, request.port)
+        if service.is_external_name:
+            why = f"{service.resource} stands for {service.external_name}, which is not known"
+        elif host.endswith(".") and not istio.has(ABSOLUTE_NAMES):
+            why = "before Istio 1.27, sidecars know no host with a full stop at its end"
+        elif service.port(request.port):
+            why = _hidden(service)
+        effect = without_route(taken)
+        return _Listening(listener, taken, ended=replace(effect, why=f"{why}; {effect.why}"))
+
+    def _gateway(
+        self, proxy: Proxy, request: Request, taken: Table | Listener | None
+    ) -> _Listening:
         servers = self.router.listeners.merged(proxy).get(request.port, ())
         listener = _named(request.port, servers)
-        if table is not None:
-            return _Listening(listener, table)
-        sent = self.connect(proxy, connection_of(request))
+        if isinstance(taken, Table):
+            return _Listening(listener, taken)
+        sent = self._connect(proxy, connection_of(request), taken)
         if sent.chain and not sent.chain.server:
             note = "what comes goes on by tcp or tls rules, and http rules have no effect"
             return _Listening(f"{listener}: {note}", sent=sent)
         if sent.effect.outcome in ("undecided", "rejected"):
             return _Listening(listener, sent=sent)
-        return _Listening(listener, ended=_not_taken(proxy, request, servers))
+        return _Listening(listener, ended=not_taken(proxy, request, servers))
 
     def _effect(self, route: Route, proxy: Proxy, request: Request) -> Effect:
         """What a route does with a request. Raises Undecidable."""
         key = (route, proxy)
         if key not in self._effects:
-            self._effects[key] = self._of(route, proxy)
+            self._effects[key] = of_action(route.action, partial(self._upstream, proxy=proxy))
         effect = self._effects[key]
         if effect.outcome == "abort" or not answers_preflight(route.action, request):
             return effect
         return Effect("preflight", 200, None, "the rule's corsPolicy answers preflight requests")
 
-    def _of(self, route: Route, proxy: Proxy) -> Effect:
-        data = route.action.data
-        abort = (data.get("fault") or {}).get("abort") or {}
-        if percent_of(abort, 0) >= 100 and (abort.get("httpStatus") or abort.get("grpcStatus")):
-            why = "the rule's fault aborts every request"
-            if abort.get("grpcStatus"):
-                why += f" with grpc-status {abort['grpcStatus']}"
-            return Effect("abort", abort.get("httpStatus") or 200, "FI", why)
-        if data.get("redirect") is not None:
-            return Effect("redirect", redirect_status(data["redirect"]), None, "")
-        if data.get("directResponse") is not None:
-            status = data["directResponse"].get("status")
-            return Effect("direct-response", status, None, "the proxy answers by itself")
-        ups = tuple(self._upstream(target, proxy) for target in route.action.targets)
-        mirrors = tuple(
-            Mirror(self._upstream(copies.target, proxy), copies.percent)
-            for copies in route.action.copies
-        )
-        effect = _sent_to(ups, 503)
-        # Envoy copies a request when it has found somebody to send it to.
-        return replace(effect, mirrors=mirrors) if effect.outcome == "upstream" else effect
-
     def _upstream(self, target: Target, proxy: Proxy) -> Upstream:
         key = (target, proxy)
         if key not in self._upstreams:
-            gateway = isinstance(proxy, GatewayProxy)
-            found = upstream(self.router, target, proxy.namespace, proxy.labels, gateway=gateway)
-            self._upstreams[key] = self._with_ready_pods(found)
+            self._upstreams[key] = self._with_ready_pods(upstream(self.router, target, proxy))
         return self._upstreams[key]
 
     def _with_ready_pods(self, found: Upstream) -> Upstream:
@@ -454,14 +383,6 @@ def _is_borderline(request: Request, how: str) -> bool:
     return len(paths) > 1 or any("_" in name for name in request.headers)
 
 
-def _takes_any_host(service: Service, port: Port) -> bool:
-    """Whether a port has a listener of its own, for HTTP with any Host header.
-
-    So it is where its protocol is detected, and its host has an address.
-    """
-    return port.protocol == SNIFFED and bool(addresses_of(service))
-
-
 def _no_such_port(service: Service, number: int) -> str:
     listed = ", ".join(str(each) for each in service.ports) or "none"
     return f"{service.resource} has no port {number}: it has {listed}"
@@ -469,165 +390,6 @@ def _no_such_port(service: Service, number: int) -> str:
 
 def _hidden(service: Service) -> str:
     return f"{service.resource} is hidden from the client by its Sidecar resource"
-
-
-def _sent_to(ups: tuple[Upstream, ...], status: int | None) -> Effect:
-    """What becomes of what is sent to some upstreams.
-
-    `status` is what requests get in vain; None for connections, which are closed.
-    """
-    if not ups:
-        return Effect("no-cluster", status, "NC", "the rule has no destination with a weight")
-    flags = {up.flag for up in ups}
-    flag = flags.pop() if len(flags) == 1 else None
-    if flag:
-        why = "; ".join(dict.fromkeys(up.why for up in ups))
-        return Effect(_FLAGS[flag], status, flag, why, ups)
-    broken = [up for up in ups if up.flag]
-    if len(broken) == len(ups):
-        why = "; ".join(up.why for up in ups)
-        return Effect("no-cluster", status, None, why, ups)
-    fate = f"get {status}" if status else "are closed"
-    why = "; ".join(f"{share(up.target, ups)} of them {fate}: {up.why}" for up in broken)
-    return Effect("upstream", None, None, why, ups)
-
-
-def _no_chain(listener: Listener, connection: Connection) -> Effect:
-    """What becomes of connections that no filter chain takes."""
-    if listener.rest == "closed":
-        if not listener.chains:
-            why = "no tcp or tls rule is bound to it, so nothing listens: the connection is refused"
-            return Effect("refused", None, None, why)
-        return Effect("refused", None, None, f"{_in_vain(listener, connection)}: closed")
-    why = _in_vain(listener, connection) if listener.server_names else _NOTHING
-    if listener.rest == "blackhole":
-        why = f"{why}, and its outboundTrafficPolicy is REGISTRY_ONLY: closed"
-        return Effect("blackhole", None, None, why)
-    return Effect("passthrough", None, None, f"{why}; it goes to the address that the client dials")
-
-
-def _in_vain(listener: Listener, connection: Connection) -> str:
-    """That a connection has none of the server names that are asked for where it goes."""
-    elsewhere = _for_other_addresses(listener, connection)
-    if elsewhere:
-        return elsewhere
-    asked = ", ".join(listener.server_names[:_MAX_NAMES])
-    more = len(listener.server_names) - _MAX_NAMES
-    asked += f" and {more} more" if more > 0 else ""
-    name = connection.server_name
-    bears = f"the server name {name}" if name else "no server name"
-    return f"rules are for {asked}, and it bears {bears}"
-
-
-def _for_other_addresses(listener: Listener, connection: Connection) -> str | None:
-    """Which rule for its server name has other subnets than that of a connection; None if none."""
-    if not connection.server_name:
-        return None
-    for name in patterns_for(connection.server_name.lower()):
-        for chain in listener.chains:
-            if name in chain.names and chain.subnets:
-                subnets = ", ".join(map(str, chain.subnets))
-                why = f"{_named_chain(chain)} for {name} is for {subnets} alone"
-                if chain.lender:
-                    vs, path = chain.lender
-                    why += f", the destinationSubnets of {vs.resource} {dotted(path)} before it"
-                return why
-    return None
-
-
-def _named_chain(chain: Chain) -> str:
-    """The rule that makes a chain, or what it is for where none does."""
-    if chain.virtual_service:
-        return f"{chain.virtual_service.resource} {dotted(chain.path)}"
-    if chain.server:
-        return f"Gateway {chain.server[0].id}"
-    return str(chain.service.resource if chain.service else chain)
-
-
-def _without_route(table: Table) -> Effect:
-    """What becomes of requests that meet none of the routes."""
-    if table.kind == "passthrough":
-        why = (
-            "the sidecar knows no such host on this port, and lets it out as it is: to "
-            "whatever address the client's DNS gave it"
-        )
-        return Effect("passthrough", None, None, why)
-    if table.kind == "dynamic-dns":
-        why = (
-            "the sidecar knows no such host on this port, and its outboundTrafficPolicy is "
-            "ALLOW_ANY_DYNAMIC_DNS: it resolves the name by itself, and sends the request there, "
-            "not to the address that the client dials"
-        )
-        return Effect("passthrough", None, None, why)
-    if table.kind == "blackhole":
-        why = (
-            "the sidecar knows no such host on this port, and its outboundTrafficPolicy is "
-            "REGISTRY_ONLY"
-        )
-        return Effect("blackhole", 502, None, why)
-    if table.kind == "no-route":
-        why = "no VirtualService that is bound to the gateway serves this host on this port"
-        return Effect("no-route", 404, "NR", why)
-    roots = dict.fromkeys(route.virtual_service for route in table.routes)
-    named = ", ".join(str(vs.resource) for vs in roots if vs)
-    return Effect("no-route", 404, "NR", f"no rule of {named} matches the request")
-
-
-def share(target: Target, ups: tuple[Upstream, ...]) -> str:
-    """How much of the traffic a destination gets."""
-    total = sum(up.target.weight for up in ups)
-    if len(ups) == 1 or not total:
-        return "100%"
-    return f"{100 * target.weight / total:.4g}%"
-
-
-def why_these_rules(up: Upstream, namespace: str, snapshot: Snapshot) -> str:
-    """Why proxies of a namespace get the DestinationRules that they get for a destination.
-
-    Names those for the same host, if there are some, that they do not get.
-    """
-    host = up.target.host
-    others = [rule for rule in snapshot.destination_rules.covering(host) if rule not in up.rules]
-    hidden = ""
-    if others:
-        listed = ", ".join(str(rule.resource) for rule in others)
-        hidden = f"; not used: {listed}"
-        hidden += "".join(f"; {lost.why}" for lost in up.lost)
-    if not up.rules:
-        if snapshot.missing("DestinationRule"):
-            return "DestinationRules could not be read"
-        chosen = [
-            rule
-            for rule in others
-            if rule.namespace == namespace and rule.workload_selector is not None
-        ]
-        if chosen:
-            named = " and ".join(str(rule.resource) for rule in chosen)
-            return f"{named}, for other clients of {namespace}, hides all that is elsewhere{hidden}"
-        seen = f"that proxies in {namespace} can see" if others else "at all"
-        return f"there is none for {host} {seen}{hidden}"
-    first = up.rules[0]
-    places = {
-        snapshot.config.root_namespace: "the root namespace, the last that is looked at",
-        up.service.namespace if up.service else None: "the Service's namespace, as the client's "
-        f"own, {namespace}, has none for this host",
-        namespace: "the client's own namespace, the first that is looked at",
-    }
-    where = places.get(first.namespace, f"namespace {first.namespace}")
-    joined = "; joined, the oldest first" if len(up.rules) > 1 else ""
-    pattern = f"; {first.host} is the most specific host there" if first.host != host else ""
-    return f"of {where}{joined}{pattern}{hidden}"
-
-
-def is_ready(pod: Workload) -> bool | None:
-    """Whether a live pod is ready; None for what is no live pod."""
-    status = pod.resource.data.get("status")
-    if pod.resource.kind != "Pod" or not status:
-        return None
-    return any(
-        condition.get("type") == "Ready" and condition.get("status") == "True"
-        for condition in status.get("conditions") or ()
-    )
 
 
 def _named(port: int, servers: Sequence[tuple[Gateway, Server]]) -> str:
@@ -643,34 +405,3 @@ def _unread(proxy: Proxy, asked: Request | Connection, listener: str, reason: st
     return Trace(
         asked, proxy, listener, None, None, effect, undecided=reason, connection=connection
     )
-
-
-def _nothing_listens(proxy: GatewayProxy, port: int) -> Effect:
-    numbers = sorted({server.number for each in proxy.gateways for server in each.servers})
-    listed = ", ".join(map(str, numbers)) or "none"
-    why = f"nothing listens on port {port} of the gateway, whose ports are {listed}"
-    return Effect("refused", None, None, f"{why}: the connection is refused")
-
-
-def _not_taken(
-    proxy: GatewayProxy, request: Request, servers: Sequence[tuple[Gateway, Server]]
-) -> Effect:
-    """Why no server takes HTTP requests of this kind on a port."""
-    if not servers:
-        return _nothing_listens(proxy, request.port)
-    ends_tls = any(server.ends_tls for _, server in servers)
-    if not any(server.takes_http_routes for _, server in servers):
-        protocols = " and ".join(dict.fromkeys(server.protocol for _, server in servers))
-        why = (
-            f"port {request.port} is {protocols} that the gateway does not open: http rules have "
-            "no effect, and no tcp or tls rule takes the connection"
-        )
-    elif request.scheme == "https" and ends_tls:
-        why = (
-            f"no server of port {request.port} takes TLS for the server name {request.dialled_host}"
-        )
-    elif request.scheme == "https":
-        why = f"port {request.port} speaks plain HTTP, and the request comes by https"
-    else:
-        why = f"port {request.port} expects TLS, and the request comes by plain http"
-    return Effect("refused", None, None, f"{why}: the connection is closed")

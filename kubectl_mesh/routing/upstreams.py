@@ -6,17 +6,19 @@ with UH.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from kubectl_mesh.mesh.added_labels import adders
 from kubectl_mesh.mesh.destination_rules import DestinationRule, Lost, Subset
 from kubectl_mesh.mesh.hosts import is_wildcard, namespace_of
+from kubectl_mesh.mesh.proxy import Proxy
 from kubectl_mesh.mesh.registry import Service
+from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.mesh.versions import DYNAMIC_DNS
 from kubectl_mesh.mesh.workloads import Workload
-from kubectl_mesh.routing.router import Client, Router
-from kubectl_mesh.routing.table import Target
+from kubectl_mesh.routing.router import Router
+from kubectl_mesh.routing.table import Target, shares
 
 
 @dataclass(frozen=True)
@@ -44,23 +46,15 @@ class Upstream:
         return self.subset.labels if self.subset else {}
 
 
-def upstream(
-    router: Router,
-    target: Target,
-    namespace: str,
-    labels: Mapping[str, str],
-    *,
-    gateway: bool = False,
-) -> Upstream:
-    """What becomes of requests that a sidecar, or with `gateway` a gateway, sends to a target.
+def upstream(router: Router, target: Target, proxy: Proxy) -> Upstream:
+    """What becomes of requests that a proxy sends to a target, as it is configured.
 
-    The proxy's pod is one of `namespace` with `labels`.
+    Whether pods are ready does not count (see Tracer).
     """
     snapshot = router.snapshot
-    client = None if gateway else Client(namespace, labels)
-    service = _provider(router, target, namespace, client)
+    service = _provider(router, target, proxy)
     lookup = snapshot.destination_rules.lookup(
-        target.host, namespace, service.namespace if service else None, labels
+        target.host, proxy.namespace, service.namespace if service else None, proxy.labels
     )
     subset = lookup.subsets.get(target.subset) if target.subset else None
 
@@ -128,16 +122,14 @@ def only_by_wildcard(wildcard: Service, host: str) -> str:
     )
 
 
-def _provider(
-    router: Router, target: Target, namespace: str, client: Client | None
-) -> Service | None:
-    """What provides the host of a target for a client; for a gateway where that is None."""
+def _provider(router: Router, target: Target, proxy: Proxy) -> Service | None:
+    """What provides the host of a target for a proxy."""
     host = target.host
-    if client is None:
-        return router.providers.for_gateway(host, namespace, target.port)
-    if not router.providers.lead_to(client, host, target.port):
+    if proxy.is_gateway:
+        return router.providers.for_gateway(host, proxy.namespace, target.port)
+    if not router.providers.lead_to(proxy, host, target.port):
         return None
-    return router.providers.for_sidecar(client, host, target.port)
+    return router.providers.for_sidecar(proxy, host, target.port)
 
 
 def _port(service: Service, target: Target) -> str:
@@ -145,3 +137,58 @@ def _port(service: Service, target: Target) -> str:
     port = service.port(target.port)
     changed = port is not None and port.target != port.number
     return f", at port {port.target}" if port and changed else ""
+
+
+def share(target: Target, ups: Sequence[Upstream]) -> str:
+    """How much of the traffic a destination gets."""
+    parts = dict(zip((up.target for up in ups), shares([up.target for up in ups]), strict=True))
+    return f"{float(100 * parts[target]):.4g}%"
+
+
+def why_these_rules(up: Upstream, namespace: str, snapshot: Snapshot) -> str:
+    """Why proxies of a namespace get the DestinationRules that they get for a destination.
+
+    Names those for the same host, if there are some, that they do not get.
+    """
+    host = up.target.host
+    others = [rule for rule in snapshot.destination_rules.covering(host) if rule not in up.rules]
+    hidden = ""
+    if others:
+        listed = ", ".join(str(rule.resource) for rule in others)
+        hidden = f"; not used: {listed}"
+        hidden += "".join(f"; {lost.why}" for lost in up.lost)
+    if not up.rules:
+        if snapshot.missing("DestinationRule"):
+            return "DestinationRules could not be read"
+        chosen = [
+            rule
+            for rule in others
+            if rule.namespace == namespace and rule.workload_selector is not None
+        ]
+        if chosen:
+            named = " and ".join(str(rule.resource) for rule in chosen)
+            return f"{named}, for other clients of {namespace}, hides all that is elsewhere{hidden}"
+        seen = f"that proxies in {namespace} can see" if others else "at all"
+        return f"there is none for {host} {seen}{hidden}"
+    first = up.rules[0]
+    places = {
+        snapshot.config.root_namespace: "the root namespace, the last that is looked at",
+        up.service.namespace if up.service else None: "the Service's namespace, as the client's "
+        f"own, {namespace}, has none for this host",
+        namespace: "the client's own namespace, the first that is looked at",
+    }
+    where = places.get(first.namespace, f"namespace {first.namespace}")
+    joined = "; joined, the oldest first" if len(up.rules) > 1 else ""
+    pattern = f"; {first.host} is the most specific host there" if first.host != host else ""
+    return f"of {where}{joined}{pattern}{hidden}"
+
+
+def is_ready(pod: Workload) -> bool | None:
+    """Whether a live pod is ready; None for what is no live pod."""
+    status = pod.resource.data.get("status")
+    if pod.resource.kind != "Pod" or not status:
+        return None
+    return any(
+        condition.get("type") == "Ready" and condition.get("status") == "True"
+        for condition in status.get("conditions") or ()
+    )

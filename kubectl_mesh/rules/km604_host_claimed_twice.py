@@ -9,6 +9,7 @@ from itertools import islice
 
 from kubectl_mesh.mesh.gateways import MESH
 from kubectl_mesh.mesh.hosts import is_wildcard
+from kubectl_mesh.mesh.proxy import Proxy
 from kubectl_mesh.mesh.resource import dotted
 from kubectl_mesh.mesh.schema import KUBERNETES_GATEWAY
 from kubectl_mesh.mesh.snapshot import Snapshot
@@ -20,7 +21,7 @@ from kubectl_mesh.proof.examples import Hosts, Search, TooMany
 from kubectl_mesh.routing.matching import Undecidable
 from kubectl_mesh.routing.request import Request
 from kubectl_mesh.routing.router import Router, router_of
-from kubectl_mesh.routing.table import Route, Table, Vantage, routes_of
+from kubectl_mesh.routing.table import Route, Table, WayIn, routes_of
 from kubectl_mesh.rules.rule import LISTED, Finding, Rule, Severity, Skip, listed
 from kubectl_mesh.rules.shared.dead_rules import name_of
 from kubectl_mesh.rules.shared.example import EXAMPLE_SHOP
@@ -41,8 +42,8 @@ class _Clients:
     port: int
 
     @property
-    def vantage(self) -> Vantage:
-        return Vantage(self.namespace, self.labels, MESH, self.port)
+    def way_in(self) -> WayIn:
+        return WayIn(Proxy(self.namespace, self.labels), MESH, self.port)
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,7 +142,7 @@ def _defeats(
     for each in clients:
         egress = router.snapshot.sidecars.egress(each.namespace, each.labels, each.port)
         told = [
-            (vs, routes_of(vs, router.rules(vs), each.vantage, {}))
+            (vs, routes_of(vs, router.rules(vs), each.way_in, {}))
             for vs in as_seen_from(each.namespace or None, claimants)
             if egress.sees_virtual_service(vs.namespace, vs.hosts)
         ]

@@ -28,9 +28,8 @@ def check(snapshot: Snapshot) -> Iterator[Finding | Skip]:
 
 
 def _of_gateways(router: Router) -> Iterator[tuple[str, Listener]]:
-    for vantage in gateways_compared([router.snapshot]):
-        proxy = vantage.proxy(router.snapshot)
-        names = " and ".join(gateway.id for gateway in proxy.gateways)
+    for proxy in gateways_compared([router.snapshot]):
+        names = " and ".join(gateway.id for gateway in proxy.gateways or ())
         for port in router.listeners.merged(proxy):
             listener = router.listeners.gateway(proxy, port)
             if listener:

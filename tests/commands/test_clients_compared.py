@@ -75,6 +75,6 @@ def test_a_merge_is_proved_for_the_mesh_too(live: bool) -> None:
     changes, _ = change_set([found.repair], lambda resource: resource.raw)
     result = compare(snapshot, mesh_after(snapshot, changes))
     assert [
-        (each.places[0].gateway, each.after.treatment.fails, each.before.treatment.fails)
+        (each.places[0].proxy.is_gateway, each.after.treatment.fails, each.before.treatment.fails)
         for each in result.differences
     ] == [(False, True, False), (False, False, False)]

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from kubectl_mesh.mesh.config import MeshConfig
+from kubectl_mesh.mesh.proxy import Proxy
 from kubectl_mesh.mesh.snapshot import Coverage, Snapshot
 from kubectl_mesh.proof import compare as module
 from kubectl_mesh.proof.compare import Comparison, Decision, Difference, compare
@@ -182,7 +183,8 @@ def test_only_chosen_clients_see_a_change() -> None:
     found = of([service(), web(to())], [service(), web(answer(201, match), to())])
     assert len(found.differences) == 1
     assert {
-        (place.namespace, tuple(place.labels.items())) for place in found.differences[0].places
+        (place.proxy.namespace, tuple(place.proxy.labels.items()))
+        for place in found.differences[0].places
     } == {("team", (("app", "a"),))}
 
 
@@ -192,16 +194,17 @@ def test_clients_are_compared_that_no_pod_was_seen_of(live: bool) -> None:
     pods = [workload("b", "shop", app="b"), workload("c", "team", app="c")]
     sides = [[service(), web(to()), *pods], [service(), web(answer(201, match), to()), *pods]]
     (found,) = compared(*sides, live=live).differences
-    assert all(place.labels == {"app": "a"} for place in found.places)
+    assert all(place.proxy.labels == {"app": "a"} for place in found.places)
     for side in sides:
         side.append(workload("a", "team", app="a"))
     result = compared(*sides, live=live)
     (found,) = result.differences
-    assert found.places[0].namespace == "team"
-    assert {(each.namespace, each.labels, each.assumed) for each in result.compared} == {
-        ("shop", (("app", "b"),), False),
-        ("team", (("app", "a"),), False),
+    assert found.places[0].proxy.namespace == "team"
+    assert {each.proxy for each in result.compared} == {
+        Proxy("shop", {"app": "b"}),
+        Proxy("team", {"app": "a"}),
     }
+    assert not any(each.proxy.assumed for each in result.compared)
 
 
 def test_a_cluster_without_sidecars_is_compared_as_manifests_are() -> None:
@@ -209,7 +212,7 @@ def test_a_cluster_without_sidecars_is_compared_as_manifests_are() -> None:
     sides = [service(), web(to())], [service(), web(answer(201, PREFIX), to())]
     found = compared(*sides, live=True)
     assert found.verdict == compared(*sides, live=False).verdict == "differs (1 class)"
-    assert [each.assumed for each in found.compared] == [True]
+    assert [each.proxy.assumed for each in found.compared] == [True]
 
 
 def test_only_pods_that_are_seen_count_if_asked() -> None:
@@ -233,9 +236,14 @@ def test_selectors_of_one_namespace_make_no_combinations_with_those_of_others() 
     assert len(found.compared) == 41  # with the labels and without, and all other namespaces
 
 
+def namespaces(found: Comparison) -> set[str]:
+    """Whose proxies treat something differently."""
+    return {place.proxy.namespace for each in found.differences for place in each.places}
+
+
 def test_an_export_that_is_taken_back() -> None:
     found = of([service(), web(answer(201))], [service(), web(answer(201), exportTo=["."])])
-    assert {place.namespace for each in found.differences for place in each.places} == {"default"}
+    assert namespaces(found) == {"default"}
 
 
 def gateway(*servers: Manifest, name: str = "gw") -> Manifest:
@@ -988,15 +996,15 @@ def test_the_sidecars_policy_for_hosts_outside_the_registry(
 
     found = compare(state(one), state(other))
     assert (found.verdict == SAME) is same
-    assert all(each.places[0].namespace == "shop" for each in found.differences)
+    assert all(each.places[0].proxy.namespace == "shop" for each in found.differences)
 
 
 def test_the_default_sidecar_of_the_mesh_holds_where_no_pod_was_seen() -> None:
     before = [service(), workload("web", app="web")]
     after = [*before, sidecar("istio-system", egress=[{"hosts": ["./*"]}])]
     found = compare(snapshot(before), snapshot(after))
-    assert {place.namespace for each in found.differences for place in each.places} >= {"default"}
-    assert "shop" not in {p.namespace for each in found.differences for p in each.places}
+    assert "default" in namespaces(found)
+    assert "shop" not in namespaces(found)
 
 
 def https(**server: Any) -> Manifest:

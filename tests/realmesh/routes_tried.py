@@ -11,10 +11,11 @@ from dataclasses import replace
 
 import pytest
 
+from kubectl_mesh.mesh.proxy import Proxy as Place
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.routing.paths import with_query
 from kubectl_mesh.routing.request import Request, request_for
-from kubectl_mesh.routing.router import Client, GatewayProxy, Router
+from kubectl_mesh.routing.router import Router
 from kubectl_mesh.routing.table import Table
 from kubectl_mesh.sources import cluster
 from kubectl_mesh.sources.context import ClusterOptions
@@ -45,15 +46,13 @@ spec:
   - {port: {number: 80, name: http, protocol: HTTP}, hosts: ["*"]}
 """
 
-Place = Client | GatewayProxy
-
 
 class Tried:
     """Three sidecars and two gateways, each with what the model takes it for."""
 
     def __init__(self, mesh: Mesh) -> None:
         self._mesh = mesh
-        clients = [Client("a", {"app": "x"}), Client("b", {"app": "y"}), Client("b")]
+        clients = [Place("a", {"app": "x"}), Place("b", {"app": "y"}), Place("b")]
         self._sidecars = [(mesh.sidecar(each.namespace, each.labels), each) for each in clients]
         self._gateways = [
             mesh.gateway({"istio": name}, {80: 8080}, name=name) for name in ("gw1", "gw2")
@@ -69,7 +68,7 @@ class Tried:
         yield from self._sidecars
         for proxy in self._gateways:
             gateway = snapshot.gateways.by_id[f"istio-system/{proxy.identity.name}"]
-            yield proxy, GatewayProxy("istio-system", proxy.identity.labels, (gateway,))
+            yield proxy, Place("istio-system", proxy.identity.labels, (gateway,))
 
     def at(self, namespace: str, labels: Mapping[str, str]) -> Proxy | None:
         """The proxy with a pod like this; None if there is none."""
@@ -133,7 +132,7 @@ def snapshot_of(mesh: Mesh) -> Snapshot:
 
 def table_for(router: Router, place: Place, request: Request) -> Table:
     """The model's table for a request at a place."""
-    if isinstance(place, Client):
+    if not place.is_gateway:
         return router.sidecar(place, request.host, request.port)
     table = router.gateway(place, request.host, 80, tls=False)
     assert table is not None
@@ -142,7 +141,7 @@ def table_for(router: Router, place: Place, request: Request) -> Table:
 
 def request_of(ask: Ask, place: Place) -> Request:
     """The model's request for one that is asked of a proxy."""
-    port = "" if isinstance(place, GatewayProxy) or ask.port == 80 else f":{ask.port}"
+    port = "" if place.is_gateway or ask.port == 80 else f":{ask.port}"
     return request_for(f"http://{ask.host}{port}{ask.path}", ask.method, dict(ask.headers))
 
 

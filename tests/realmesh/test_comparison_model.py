@@ -15,8 +15,7 @@ import pytest
 
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.proof.compare import Comparison, Decision, compare, decision_of
-from kubectl_mesh.proof.treatment import Caller
-from kubectl_mesh.routing.router import GatewayProxy, Router
+from kubectl_mesh.routing.router import Router
 
 from .build import istio_release
 from .envoy import Proxy
@@ -101,7 +100,7 @@ def examples(tried: Tried, reported: Comparison) -> Iterator[tuple[Proxy, Ask, s
     for difference in reported.differences:
         request, place = difference.example, difference.places[0]
         assert request is not None
-        proxy = tried.at(place.namespace, place.labels)
+        proxy = tried.at(place.proxy.namespace, place.proxy.labels)
         if proxy is not None:
             path = f"{request.path}?{request.query}" if request.query else request.path
             headers = tuple(request.headers.items())
@@ -119,9 +118,7 @@ def is_reported(
         place = next(place for each, place in tried.places(snapshot) if str(each) == proxy)
         request = request_of(ask, place)
         table = table_for(router, place, request)
-        gateway = isinstance(place, GatewayProxy)
-        caller = Caller(place.namespace, frozenset(place.labels.items()), gateway)
-        decided.append(decision_of(router, table, caller, request).identity)
+        decided.append(decision_of(router, table, place, request).identity)
     return any(
         isinstance(each.before, Decision)
         and isinstance(each.after, Decision)

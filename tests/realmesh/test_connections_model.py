@@ -23,13 +23,14 @@ from dataclasses import replace
 import pytest
 
 from kubectl_mesh.mesh.config import MeshConfig
+from kubectl_mesh.mesh.proxy import Proxy as Place
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.proof.compare import Comparison, Decision, Difference, compare
 from kubectl_mesh.proof.treatment import fixed
 from kubectl_mesh.routing.chains import Listener
 from kubectl_mesh.routing.connection import Connection
 from kubectl_mesh.routing.matching import Conditions
-from kubectl_mesh.routing.router import Client, GatewayProxy, Router
+from kubectl_mesh.routing.router import Router
 from kubectl_mesh.routing.trace import Trace, Tracer
 from kubectl_mesh.sources import cluster
 from kubectl_mesh.sources.context import ClusterOptions
@@ -62,13 +63,12 @@ pytestmark = pytest.mark.each_istio
 CONFIGURATIONS = int(os.environ.get("KUBECTL_MESH_CONNECTIONS", "40"))
 PAIRS = int(os.environ.get("KUBECTL_MESH_PAIRS", "20"))
 ASKED = 20
-Place = Client | GatewayProxy
 
 _KINDS = (
     *("VirtualService", "Gateway", "Service", "ServiceEntry", "Sidecar", "Pod"),
     *("DestinationRule", "ConfigMap"),
 )
-_CLIENTS = (Client("a", {"app": "x"}), Client("b", {"app": "y"}), Client("c"))
+_CLIENTS = (Place("a", {"app": "x"}), Place("b", {"app": "y"}), Place("c"))
 _AT_EVERY_ADDRESS = istio(
     "Sidecar",
     "c",
@@ -124,7 +124,7 @@ class Tried:
         for proxy in self._gateways:
             labels = proxy.identity.labels
             gateways = snapshot.gateways.of_pod(labels)
-            places.append((proxy, GatewayProxy("istio-system", labels, gateways)))
+            places.append((proxy, Place("istio-system", labels, gateways)))
         return places
 
     def say(self, asked: Iterable[Ask]) -> dict[tuple[str, Ask], str]:
@@ -153,13 +153,13 @@ def _fits(ask: Ask, place: Place) -> bool:
     That there is no iptables makes ServiceEntries without addresses be told apart otherwise by
     sidecars that do not listen at 0.0.0.0, as of their own they have none.
     """
-    if isinstance(place, GatewayProxy):
+    if place.is_gateway:
         return not ask.host
     return bool(ask.host) and (place.namespace == "c" or ask.host.endswith(".local"))
 
 
 def _connection(ask: Ask, place: Place) -> Connection:
-    address = None if isinstance(place, GatewayProxy) else "127.0.0.1"
+    address = None if place.is_gateway else "127.0.0.1"
     return Connection(ask.host, ask.port, ask.server_name, address)
 
 
@@ -204,7 +204,7 @@ def _states(whole: Configuration) -> Iterator[Snapshot]:
 
 
 def _listeners(
-    snapshot: Snapshot, number: int, clients: Iterable[Client] = _CLIENTS
+    snapshot: Snapshot, number: int, clients: Iterable[Place] = _CLIENTS
 ) -> Iterator[Listener]:
     """The listeners of these clients, and of the gateways."""
     router = Router(snapshot)
@@ -218,7 +218,7 @@ def _listeners(
         ):
             yield router.listeners.sidecar(client, host, port)
     for name in GATEWAYS:
-        proxy = GatewayProxy("istio-system", {}, snapshot.gateways.of_pod({"istio": name}))
+        proxy = Place("istio-system", {}, snapshot.gateways.of_pod({"istio": name}))
         for port in (ports.gateway_tcp, ports.gateway_tls):
             listener = router.listeners.gateway(proxy, port)
             if listener:
@@ -368,11 +368,13 @@ def _examples(
         assert isinstance(example, Connection)
         for proxy, known in tried.places(snapshot):
             identity = proxy.identity
-            ask = Ask("" if place.gateway else example.host, example.port, example.server_name)
+            ask = Ask(
+                "" if place.proxy.is_gateway else example.host, example.port, example.server_name
+            )
             if (
-                isinstance(known, GatewayProxy) is place.gateway
-                and identity.namespace == place.namespace
-                and place.labels.items() <= identity.labels.items()
+                known.is_gateway is place.proxy.is_gateway
+                and identity.namespace == place.proxy.namespace
+                and place.proxy.labels.items() <= identity.labels.items()
                 and _fits(ask, known)
                 and example.address in (None, "127.0.0.1")
             ):
@@ -404,6 +406,6 @@ def _decided(
     if not dialled:
         connection = replace(connection, address=None)
     trace = Tracer(router).connect(place, connection)
-    rest = "closed" if isinstance(place, GatewayProxy) else "blackhole"
+    rest = "closed" if place.is_gateway else "blackhole"
     kind = "chain" if trace.chain else rest
     return Decision(Conditions(), fixed("", ""), None, kind, trace.chain).identity

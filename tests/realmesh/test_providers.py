@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 import pytest
 
-from kubectl_mesh.routing.router import Client, Router
+from kubectl_mesh.mesh.proxy import Proxy as Place
+from kubectl_mesh.routing.router import Router
 from kubectl_mesh.routing.table import Target
 from kubectl_mesh.routing.upstreams import upstream
 
@@ -80,7 +81,7 @@ def fate(router: Router, proxy: Proxy, host: str, port: int) -> str:
 
 
 def told_by(router: Router, namespace: str, host: str, port: int) -> str:
-    client = Client(namespace)
+    client = Place(namespace)
     table = router.sidecar(client, host, port)
     if table.kind == "passthrough":
         return UNKNOWN
@@ -88,7 +89,7 @@ def told_by(router: Router, namespace: str, host: str, port: int) -> str:
     if not route.action.targets:
         return "200"
     (target,) = route.action.targets
-    to = upstream(router, target, namespace, {})
+    to = upstream(router, target, Place(namespace))
     if to.flag:
         return to.flag
     assert to.service
@@ -200,7 +201,9 @@ def test_rules_that_name_another_source_make_no_cluster(router: Router, clients:
     assert (line["response_code"], line["response_flags"]) == expected
     assert clients.pruned.explain("GET", "here:5000")["response_code"] == 200
     flags = [
-        upstream(router, Target(f"{name}.home.svc.cluster.local", 5000, None, 0), "pruned", {}).flag
+        upstream(
+            router, Target(f"{name}.home.svc.cluster.local", 5000, None, 0), Place("pruned")
+        ).flag
         for name in ("far", "far-too")
     ]
     assert flags == [None if OLD else NO_CLUSTER, None]

@@ -7,10 +7,11 @@ from itertools import product
 
 import pytest
 
+from kubectl_mesh.mesh.proxy import Proxy as Place
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.proof.compare import compare
 from kubectl_mesh.routing.request import Request, request_for
-from kubectl_mesh.routing.router import Client, GatewayProxy, Router
+from kubectl_mesh.routing.router import Router
 from kubectl_mesh.routing.trace import Tracer
 from kubectl_mesh.sources import cluster
 from kubectl_mesh.sources.context import ClusterOptions
@@ -83,7 +84,7 @@ def test_backends_get_the_path_that_the_model_says(mesh: Mesh) -> None:
     mesh.apply(virtual_service("shop", "shop", *rules, to("shop")))
     mesh.settled()
     tracer = Tracer(Router(seen(mesh)))
-    model = Client("default")
+    model = Place("default")
     told, found = {}, {}
     for n, path in product(range(len(rules)), PATHS):
         request = request_for(f"http://shop:5000{path}", "GET", {"x-rule": str(n)})
@@ -139,8 +140,8 @@ def test_copies_go_to_the_port_that_the_model_says(mesh: Mesh) -> None:
     gateways = (snapshot.gateways.by_id["default/gateway"],)
     tracer = Tracer(Router(snapshot))
     for proxy, model, host in (
-        (client, Client("default"), "shop"),
-        (ingress, GatewayProxy("istio-system", INGRESS, gateways), "shop.example.com"),
+        (client, Place("default"), "shop"),
+        (ingress, Place("istio-system", INGRESS, gateways), "shop.example.com"),
     ):
         told = {
             each.upstream.target.cluster: 0 if each.upstream.flag else 3

@@ -7,10 +7,11 @@ from typing import Any
 
 from kubectl_mesh.mesh.config import MeshConfig
 from kubectl_mesh.mesh.objects import as_resource
+from kubectl_mesh.mesh.proxy import Proxy
 from kubectl_mesh.mesh.resource import Path
 from kubectl_mesh.mesh.snapshot import Coverage, Snapshot
 from kubectl_mesh.routing.request import Request, request_for
-from kubectl_mesh.routing.router import Client, GatewayProxy, Router
+from kubectl_mesh.routing.router import Router
 from kubectl_mesh.routing.table import Table
 
 Object = dict[str, Any]
@@ -136,10 +137,10 @@ def router(*objects: Object, **options: Any) -> Router:
     return Router(snapshot(*objects, **options))
 
 
-def proxy(found: Router, namespace: str = "istio-system", **labels: str) -> GatewayProxy:
+def proxy(found: Router, namespace: str = "istio-system", **labels: str) -> Proxy:
     """The pods that all Gateways of a mesh configure."""
     gateways = sorted(found.snapshot.gateways.all, key=lambda each: each.resource.age_key)
-    return GatewayProxy(namespace, labels or {"istio": "ingress"}, tuple(gateways))
+    return Proxy(namespace, labels or {"istio": "ingress"}, tuple(gateways))
 
 
 def said(table: Table | None, request: Request) -> str:
@@ -159,14 +160,14 @@ def said(table: Table | None, request: Request) -> str:
 def asked(
     found: Router,
     url: str,
-    client: Client | GatewayProxy | None = None,
+    client: Proxy | None = None,
     headers: Mapping[str, str] | None = None,
     method: str = "GET",
 ) -> str:
     """What answers a request from a sidecar in namespace a, or from another proxy."""
     request = request_for(url, method, headers)
-    client = client or Client("a")
-    if isinstance(client, Client):
+    client = client or Proxy("a")
+    if not client.is_gateway:
         return said(found.sidecar(client, request.host, request.port), request)
     tls = request.scheme == "https"
     return said(found.gateway(client, request.host, request.port, tls=tls), request)

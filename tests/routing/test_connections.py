@@ -11,12 +11,12 @@ import pytest
 from kubectl_mesh.errors import UsageError
 from kubectl_mesh.mesh.config import MeshConfig
 from kubectl_mesh.mesh.gateways import merged
+from kubectl_mesh.mesh.proxy import Proxy
 from kubectl_mesh.mesh.versions import Istio
 from kubectl_mesh.routing.chains import Chain, Listener, kinds_of_connections, networks
 from kubectl_mesh.routing.connection import Connection, connection_for
 from kubectl_mesh.routing.matching import Undecidable
 from kubectl_mesh.routing.request import request_for
-from kubectl_mesh.routing.router import Client
 from kubectl_mesh.routing.trace import Trace, Tracer
 
 from .given import (
@@ -63,7 +63,7 @@ def went(trace: Trace) -> str:
 def sent(
     url: str,
     *objects: Object,
-    client: Client | None = None,
+    client: Proxy | None = None,
     through: str = "mesh",
     name: str | None = None,
     address: str | None = None,
@@ -71,7 +71,7 @@ def sent(
 ) -> str:
     """Where a connection goes from a sidecar in namespace a, or through all Gateways."""
     found = router(WEB, *objects, **options)
-    source = (client or Client("a")) if through == "mesh" else proxy(found)
+    source = (client or Proxy("a")) if through == "mesh" else proxy(found)
     asked = connection_for(url, name)
     connection = Connection(asked.host, asked.port, asked.server_name, address)
     return went(Tracer(found).connect(source, connection))
@@ -277,7 +277,7 @@ def test_a_service_has_its_own_route_and_a_rule_comes_before_it() -> None:
 
 
 def test_where_a_service_is_not_known_its_connections_are_let_out_or_not() -> None:
-    assert sent("tcp://db:5432", DB, client=Client("b")) == "passthrough"
+    assert sent("tcp://db:5432", DB, client=Proxy("b")) == "passthrough"
     assert sent("tcp://db.a:9", DB, config=MeshConfig(registry_only=True)) == "blackhole"
 
 
@@ -359,20 +359,20 @@ def test_why_a_rule_for_the_server_name_does_not_take_a_connection() -> None:
     """The name is right, and the subnets of another match are in the way."""
     rules = [to("web", for_names("a.com", **SUBNET)), to("db", for_names("*.com"))]
     found = router(WEB, DB, virtual_service("v", ["db"], tls=rules))
-    trace = Tracer(found).connect(Client("a"), Connection("db", 5433, "b.com", "192.0.2.1"))
+    trace = Tracer(found).connect(Proxy("a"), Connection("db", 5433, "b.com", "192.0.2.1"))
     assert trace.effect.why == (
         "VirtualService a/v spec.tls[1].match[0] for *.com is for 10.0.0.0/8 alone, the "
         "destinationSubnets of VirtualService a/v spec.tls[0].match[0] before it; it goes to the "
         "address that the client dials"
     )
-    trace = Tracer(found).connect(Client("a"), Connection("db", 5433, "b.org", "192.0.2.1"))
+    trace = Tracer(found).connect(Proxy("a"), Connection("db", 5433, "b.org", "192.0.2.1"))
     assert "rules are for a.com, *.com, and it bears the server name b.org" in trace.effect.why
 
 
 def test_subnets_that_stay_make_two_matches_clash_or_not() -> None:
     def clash(release: tuple[int, int], *rules: Object) -> str | None:
         found = router(WEB, DB, virtual_service("v", ["db"], tls=list(rules)), config=on(*release))
-        clash = found.listeners.sidecar(Client("a"), "db", 5433).clash
+        clash = found.listeners.sidecar(Proxy("a"), "db", 5433).clash
         return clash and clash[2]
 
     again = (to("web", for_names("a.com", **SUBNET)), to("db", for_names("a.com")))
@@ -392,7 +392,7 @@ def test_a_rule_without_a_destination_is_skipped_since_1_31() -> None:
     def said(release: tuple[int, int], **spec: Any) -> str:
         found = router(WEB, DB, virtual_service("v", ["db"], **spec), config=on(*release))
         url = "tls://db:5433" if "tls" in spec else "tcp://db:5432"
-        trace = Tracer(found).connect(Client("a"), connection_for(url))
+        trace = Tracer(found).connect(Proxy("a"), connection_for(url))
         return trace.undecided or went(trace)
 
     crash = "istiod crashes at VirtualService a/v spec.{}[0], which has no destination"
@@ -493,7 +493,7 @@ def test_entries_of_one_host_and_age_that_istio_takes_in_any_order() -> None:
 
     def undecided(*objects: Object) -> str | None:
         asked = connection_for("tls://o.com:443")
-        return Tracer(router(*objects)).connect(Client("a"), asked).undecided
+        return Tracer(router(*objects)).connect(Proxy("a"), asked).undecided
 
     rules = virtual_service("v", ["o.com"], tls=[to("web", for_names("*"))])
     assert undecided(WEB, rules, of("one", "TCP"), of("two", "TLS")) == (
@@ -510,7 +510,7 @@ def test_entries_of_one_host_and_age_that_istio_takes_in_any_order() -> None:
 
 def test_an_http_port_lets_everything_else_out() -> None:
     found = router(service("web"), virtual_service("v", ["web"], says("x")))
-    trace = Tracer(found).connect(Client("a"), connection_for("tls://web:80"))
+    trace = Tracer(found).connect(Proxy("a"), connection_for("tls://web:80"))
     assert went(trace) == "passthrough"
     assert trace.effect.why == (
         "port 80 of Service a/web is http, nothing else; it goes to the address that the client "
@@ -525,7 +525,7 @@ def test_two_rules_for_one_server_name_are_refused_by_envoy() -> None:
         virtual_service("v1", ["db"], tls=[to("web", for_names("a.com"))], age=1),
         virtual_service("v2", ["db"], tls=[to("db", for_names("a.com", "b.com"))]),
     )
-    trace = Tracer(found).connect(Client("a"), connection_for("tls://db:5433", "b.com"))
+    trace = Tracer(found).connect(Proxy("a"), connection_for("tls://db:5433", "b.com"))
     assert trace.effect.outcome == "rejected"
     assert (
         "VirtualService a/v1 spec.tls[0].match[0] and VirtualService a/v2 spec.tls[0].match[0] "
@@ -536,7 +536,7 @@ def test_two_rules_for_one_server_name_are_refused_by_envoy() -> None:
 def test_an_https_request_goes_by_tls_rules_on_a_sidecar() -> None:
     rule = virtual_service("v", ["db"], says("x"), tls=[to("web", for_names("db"))])
     found = router(WEB, DB, rule)
-    trace = Tracer(found).trace(Client("a"), request_for("https://db:5433/path"))
+    trace = Tracer(found).trace(Proxy("a"), request_for("https://db:5433/path"))
     assert (went(trace), trace.protocol) == (TO_WEB, "tls")
     assert trace.chain
     assert (trace.chain.rule_index, trace.chain.match_index) == (0, 0)
@@ -714,9 +714,9 @@ def test_many_service_entries_with_the_same_rules_are_asked_for_them_once() -> N
     ports = [{"number": 443, "name": "tls", "protocol": "TLS"}]
     entries = [entry(f"e{number}", [host], ports=ports) for number, host in enumerate(hosts)]
     found = router(WEB, rule, *entries)
-    shared = found.listeners.sidecar(Client("a"), "h1.x.com", 443)
+    shared = found.listeners.sidecar(Proxy("a"), "h1.x.com", 443)
     assert len(shared.chains) == len(hosts)
-    assert found.listeners.sidecar(Client("a"), "h2.x.com", 443) is shared
+    assert found.listeners.sidecar(Proxy("a"), "h2.x.com", 443) is shared
 
 
 def test_subnets_are_found_by_their_length() -> None:

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from kubectl_mesh.mesh.config import MeshConfig
+from kubectl_mesh.mesh.proxy import Proxy
 from kubectl_mesh.mesh.versions import Istio
 from kubectl_mesh.routing.connection import Connection
-from kubectl_mesh.routing.router import Client, Router
+from kubectl_mesh.routing.router import Router
 from kubectl_mesh.routing.table import Target
 from kubectl_mesh.routing.upstreams import upstream
 
@@ -44,7 +45,7 @@ def older(made: Object) -> Object:
 
 def behind(found: Router, host: str, port: int, namespace: str, *, gateway: bool = False) -> str:
     """The namespace and kind of what a cluster is made of; its flag where there is no cluster."""
-    to = upstream(found, Target(host, port, None, 0), namespace, {}, gateway=gateway)
+    to = upstream(found, Target(host, port, None, 0), Proxy(namespace, {}, () if gateway else None))
     if to.flag == "NC":
         return "NC"
     assert to.service
@@ -76,8 +77,8 @@ def test_ports_of_other_namespaces_are_not_known_since_1_24(
     config: MeshConfig, answer: str
 ) -> None:
     found = router(SERVICE, entry("squat", [HOST], "a"), config=config)
-    assert asked(found, f"http://{HOST}:81/", Client("a")) == answer
-    assert asked(found, f"http://{HOST}:81/", Client("c")) == f"service {HOST}"
+    assert asked(found, f"http://{HOST}:81/", Proxy("a")) == answer
+    assert asked(found, f"http://{HOST}:81/", Proxy("c")) == f"service {HOST}"
 
 
 @pytest.mark.parametrize(
@@ -104,11 +105,11 @@ def test_of_two_entries_the_older_one_provides_the_host() -> None:
     found = router(older(one), other)
     assert behind(found, "x.com", 80, "c") == "z ServiceEntry"
     assert behind(found, "x.com", 81, "c") == "NC"
-    assert asked(found, "http://x.com:81/", Client("c")) == "passthrough"
+    assert asked(found, "http://x.com:81/", Proxy("c")) == "passthrough"
     limited = istio("Sidecar", "default", {"egress": [{"hosts": ["b/*"]}]}, "c")
     found = router(older(one), other, limited)
-    assert asked(found, "http://x.com:81/", Client("c")) == "service x.com"
-    assert asked(found, "http://x.com:80/", Client("c")) == "passthrough"
+    assert asked(found, "http://x.com:81/", Proxy("c")) == "service x.com"
+    assert asked(found, "http://x.com:80/", Proxy("c")) == "passthrough"
 
 
 def test_entries_of_one_namespace_are_joined_where_they_are_alike() -> None:
@@ -116,7 +117,7 @@ def test_entries_of_one_namespace_are_joined_where_they_are_alike() -> None:
     found = router(one, entry("two", ["x.com"], "b", **at(81)))
     assert behind(found, "x.com", 81, "c") == "b ServiceEntry"
     found = router(one, entry("two", ["x.com"], "b", resolution="DNS", **at(81)))
-    assert asked(found, "http://x.com:81/", Client("c")) == "service x.com"
+    assert asked(found, "http://x.com:81/", Proxy("c")) == "service x.com"
     assert behind(found, "x.com", 81, "c") == "NC"
 
 
@@ -162,7 +163,7 @@ def test_egress_hosts_that_begin_with_a_tilde_are_taken_away_since_1_31() -> Non
     )
     found = router(*objects, config=NEW)
     names = (HOST, "x.com", "y.com", "own.com")
-    assert {name: asked(found, f"http://{name}/", Client("c")) for name in names} == {
+    assert {name: asked(found, f"http://{name}/", Proxy("c")) for name in names} == {
         HOST: "passthrough",
         "x.com": "passthrough",
         "y.com": "service y.com",
@@ -170,24 +171,24 @@ def test_egress_hosts_that_begin_with_a_tilde_are_taken_away_since_1_31() -> Non
     }
     before = router(*objects, config=MeshConfig(istio=Istio((1, 30))))
     for name in names:
-        assert asked(before, f"http://{name}/", Client("c")) == f"service {name}"
+        assert asked(before, f"http://{name}/", Proxy("c")) == f"service {name}"
 
 
 def test_a_virtual_service_is_imported_for_any_host_that_is_not_taken_away() -> None:
     both = virtual_service("v", ["x.com", "y.com"], says("rule"), namespace="d")
     sidecar = istio("Sidecar", "default", {"egress": [{"hosts": ["d/*", "~d/x.com"]}]}, "c")
     found = router(both, sidecar)
-    assert asked(found, "http://x.com/", Client("c")) == "rule"
+    assert asked(found, "http://x.com/", Proxy("c")) == "rule"
     alone = virtual_service("v", ["x.com"], says("rule"), namespace="d")
     found = router(alone, sidecar)
-    assert asked(found, "http://x.com/", Client("c")) == "passthrough"
+    assert asked(found, "http://x.com/", Proxy("c")) == "passthrough"
 
 
 def test_nothing_is_imported_where_all_is_taken_away() -> None:
     sidecar = istio("Sidecar", "default", {"egress": [{"hosts": ["~/*"]}]}, "c")
     for config in (NEW, OLD):
         found = router(SERVICE, sidecar, config=config)
-        assert asked(found, f"http://{HOST}/", Client("c")) == "passthrough"
+        assert asked(found, f"http://{HOST}/", Proxy("c")) == "passthrough"
 
 
 @pytest.mark.parametrize(("config", "port"), [(NEW, 9000), (OLD, 7000)], ids=["new", "old"])
@@ -204,7 +205,7 @@ def test_a_connections_destination_without_port_means_the_only_one_that_the_clie
         config=config,
     )
     connection = Connection("in.c.svc.cluster.local", 7000)
-    chain = found.listeners.sidecar(Client("a"), connection.host, 7000).find(connection)
+    chain = found.listeners.sidecar(Proxy("a"), connection.host, 7000).find(connection)
     assert chain
     assert [target.port for target in chain.targets] == [port]
 
@@ -227,7 +228,7 @@ def test_rules_that_name_another_source_make_no_cluster_since_1_24(
     limited = istio("Sidecar", "default", {"egress": [{"hosts": ["./*"]}]}, "c")
     for config, expected in ((NEW, new), (OLD, "b Service")):
         found = router(*objects, limited, config=config)
-        assert asked(found, "http://v.com/", Client("c")) == f"outbound|80||{HOST}"
+        assert asked(found, "http://v.com/", Proxy("c")) == f"outbound|80||{HOST}"
         assert behind(found, HOST, 80, "c") == expected
     assert behind(router(*objects), HOST, 80, "c") == "b Service"
     beside = virtual_service("w", ["w.com"], to(HOST), namespace="c")

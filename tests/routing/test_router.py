@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from kubectl_mesh.mesh.config import MeshConfig
+from kubectl_mesh.mesh.proxy import Proxy
 from kubectl_mesh.mesh.versions import Istio
 from kubectl_mesh.routing.request import request_for
-from kubectl_mesh.routing.router import Client
 
 from .given import (
     Object,
@@ -84,9 +84,9 @@ def test_the_absolute_name_is_the_same_host_since_1_27() -> None:
 
 def test_the_short_name_is_of_the_clients_own_namespace() -> None:
     found = router(WEB, service("web", "b"))
-    assert asked(found, "http://web/", Client("b")) == "service web.b.svc.cluster.local"
-    assert asked(found, "http://web/", Client("c")) == "passthrough"
-    assert asked(found, "http://web.a/", Client("c")) == f"service {HOST}"
+    assert asked(found, "http://web/", Proxy("b")) == "service web.b.svc.cluster.local"
+    assert asked(found, "http://web/", Proxy("c")) == "passthrough"
+    assert asked(found, "http://web.a/", Proxy("c")) == f"service {HOST}"
 
 
 def test_the_oldest_of_a_host_wins_and_the_others_are_dead() -> None:
@@ -105,27 +105,27 @@ def test_one_that_has_no_route_for_the_client_leaves_the_host_to_the_next() -> N
         virtual_service("old", ["web"], says("x", {"sourceLabels": {"app": "x"}}), age=2),
         virtual_service("young", ["web"], says("all"), age=1),
     )
-    assert asked(found, "http://web/", Client("a", {"app": "x", "more": "y"})) == "x"
-    assert asked(found, "http://web/", Client("a", {"app": "y"})) == "all"
+    assert asked(found, "http://web/", Proxy("a", {"app": "x", "more": "y"})) == "x"
+    assert asked(found, "http://web/", Proxy("a", {"app": "y"})) == "all"
 
 
 @pytest.mark.parametrize(
     ("match", "client", "answer"),
     [
-        ({"sourceLabels": {"app": "x"}}, Client("a", {"app": "x"}), "rule"),
-        ({"sourceLabels": {"app": "x"}}, Client("a"), f"service {HOST}"),
-        ({"sourceNamespace": "b"}, Client("b"), "rule"),
-        ({"sourceNamespace": "b"}, Client("a"), f"service {HOST}"),
-        ({"port": 80}, Client("a"), "rule"),
-        ({"port": 81}, Client("a"), f"service {HOST}"),
-        ({"gateways": ["mesh"]}, Client("a"), "rule"),
-        ({"gateways": ["gw"]}, Client("a"), f"service {HOST}"),
-        ({"gateways": ["mesh"], "sourceLabels": {"app": "x"}}, Client("a"), "rule"),
-        ({"gateways": ["mesh"], "sourceNamespace": "b"}, Client("a"), "rule"),
+        ({"sourceLabels": {"app": "x"}}, Proxy("a", {"app": "x"}), "rule"),
+        ({"sourceLabels": {"app": "x"}}, Proxy("a"), f"service {HOST}"),
+        ({"sourceNamespace": "b"}, Proxy("b"), "rule"),
+        ({"sourceNamespace": "b"}, Proxy("a"), f"service {HOST}"),
+        ({"port": 80}, Proxy("a"), "rule"),
+        ({"port": 81}, Proxy("a"), f"service {HOST}"),
+        ({"gateways": ["mesh"]}, Proxy("a"), "rule"),
+        ({"gateways": ["gw"]}, Proxy("a"), f"service {HOST}"),
+        ({"gateways": ["mesh"], "sourceLabels": {"app": "x"}}, Proxy("a"), "rule"),
+        ({"gateways": ["mesh"], "sourceNamespace": "b"}, Proxy("a"), "rule"),
     ],
 )
 def test_what_a_match_demands_of_the_client(
-    match: dict[str, Any], client: Client, answer: str
+    match: dict[str, Any], client: Proxy, answer: str
 ) -> None:
     vs = virtual_service("v", ["web"], says("rule", match), gateways=["mesh", "gw"])
     assert asked(router(WEB, vs), "http://web.a/", client) == answer
@@ -134,7 +134,7 @@ def test_what_a_match_demands_of_the_client(
 def test_rules_after_a_catch_all_are_left_out() -> None:
     found = router(WEB, virtual_service("v", ["web"], says("all"), says("dead", exact("/x"))))
     assert asked(found, "http://web/x") == "all"
-    assert len(found.sidecar(Client("a"), "web", 80).routes) == 1
+    assert len(found.sidecar(Proxy("a"), "web", 80).routes) == 1
 
 
 def test_a_virtual_service_for_gateways_alone_means_nothing_to_sidecars() -> None:
@@ -155,7 +155,7 @@ def test_a_virtual_service_for_gateways_alone_means_nothing_to_sidecars() -> Non
 )
 def test_export_to(export: list[str], namespace: str, answer: str) -> None:
     found = router(WEB, virtual_service("v", ["web"], says("rule"), exportTo=export))
-    assert asked(found, "http://web.a/", Client(namespace)) == answer
+    assert asked(found, "http://web.a/", Proxy(namespace)) == answer
 
 
 def test_what_is_private_to_the_client_comes_before_what_is_older_and_public() -> None:
@@ -165,8 +165,8 @@ def test_what_is_private_to_the_client_comes_before_what_is_older_and_public() -
         virtual_service("named", [HOST], says("named"), namespace="c", exportTo=["b"], age=2),
         virtual_service("own", [HOST], says("own"), namespace="b", exportTo=["."], age=1),
     )
-    assert asked(found, "http://web.a/", Client("a")) == "public"
-    assert asked(found, "http://web.a/", Client("b")) == "own"
+    assert asked(found, "http://web.a/", Proxy("a")) == "public"
+    assert asked(found, "http://web.a/", Proxy("b")) == "own"
 
 
 @pytest.mark.parametrize(
@@ -185,7 +185,7 @@ def test_egress_of_a_sidecar_limits_what_the_client_is_told_of(
 ) -> None:
     found = router(WEB, virtual_service("v", ["web"], says("rule")), sidecar_egress(*hosts))
     assert asked(found, "http://web/") == answer
-    assert asked(found, "http://web.a/", Client("b")) == "rule"
+    assert asked(found, "http://web.a/", Proxy("b")) == "rule"
 
 
 def test_the_sidecar_of_a_workload_comes_before_the_namespaces_and_the_roots() -> None:
@@ -194,9 +194,9 @@ def test_the_sidecar_of_a_workload_comes_before_the_namespaces_and_the_roots() -
     found = router(
         WEB, chosen, sidecar_egress("a/*"), sidecar_egress("c/*", namespace="istio-system")
     )
-    assert asked(found, "http://web/", Client("a", {"app": "x"})) == "passthrough"
-    assert asked(found, "http://web/", Client("a")) == f"service {HOST}"
-    assert asked(found, "http://web.a/", Client("d")) == "passthrough"
+    assert asked(found, "http://web/", Proxy("a", {"app": "x"})) == "passthrough"
+    assert asked(found, "http://web/", Proxy("a")) == f"service {HOST}"
+    assert asked(found, "http://web.a/", Proxy("d")) == "passthrough"
 
 
 def test_an_exact_host_comes_before_a_wildcard_and_nothing_falls_through() -> None:

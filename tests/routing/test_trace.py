@@ -8,13 +8,15 @@ from typing import Any
 import pytest
 
 from kubectl_mesh.mesh.config import MeshConfig
+from kubectl_mesh.mesh.proxy import Proxy
 from kubectl_mesh.mesh.versions import Istio
 from kubectl_mesh.routing.index import Index
 from kubectl_mesh.routing.matching import Undecidable
 from kubectl_mesh.routing.proxies import gateways_serving, of_gateway, of_workload
 from kubectl_mesh.routing.request import Request, request_for
-from kubectl_mesh.routing.router import Client, Router
-from kubectl_mesh.routing.trace import Trace, Tracer, share, why_these_rules
+from kubectl_mesh.routing.router import Router
+from kubectl_mesh.routing.trace import Trace, Tracer
+from kubectl_mesh.routing.upstreams import share, why_these_rules
 
 from .given import (
     Object,
@@ -49,7 +51,7 @@ def trace(url: str, *objects: Object, through: str = "mesh", **options: Any) -> 
     """A request from namespace a, or through all Gateways."""
     headers, method = options.pop("headers", None), options.pop("method", "GET")
     found = router(*objects, **options)
-    source = Client("a") if through == "mesh" else proxy(found)
+    source = Proxy("a") if through == "mesh" else proxy(found)
     return Tracer(found).trace(source, request_for(url, method, headers))
 
 
@@ -231,18 +233,18 @@ def test_a_rule_for_chosen_clients_is_for_them_and_hides_others_from_the_rest() 
     )
     found = router(*on_mesh(to("web", subset="v1")), chosen)
 
-    def flag(*clients: Client) -> list[str | None]:
+    def flag(*clients: Proxy) -> list[str | None]:
         request = request_for("http://web.a/")
         return [Tracer(found).trace(client, request).effect.flag for client in clients]
 
-    assert flag(Client("b", {"app": "x"}), Client("b"), Client("c", {"app": "x"})) == [
+    assert flag(Proxy("b", {"app": "x"}), Proxy("b"), Proxy("c", {"app": "x"})) == [
         *("NC", "NC", None)
     ]
     for_all = destination_rule("z", HOST, "v1", namespace="b")
     found = router(*on_mesh(to("web", subset="v1")), chosen, for_all)
-    assert flag(Client("b", {"app": "x"}), Client("b")) == ["NC", None]
+    assert flag(Proxy("b", {"app": "x"}), Proxy("b")) == ["NC", None]
     found = router(*on_mesh(to("web", subset="v1")), chosen, for_all, config=BEFORE_1_24)
-    assert flag(Client("b", {"app": "x"}), Client("b")) == [None, None]
+    assert flag(Proxy("b", {"app": "x"}), Proxy("b")) == [None, None]
 
 
 @pytest.mark.parametrize("vain", [to("web", subset="gone"), to("idle")])
@@ -476,7 +478,7 @@ def test_a_server_that_redirects_to_https(host: str, location: str | None) -> No
 def test_paths_are_normalized_as_envoy_does_it(path: str, normal: str) -> None:
     """As measured on Envoy with normalize_path, which istiod turns on."""
     tracer = Tracer(Router(snapshot()))
-    found = tracer.trace(Client("a"), Request("web", 80, path))
+    found = tracer.trace(Proxy("a"), Request("web", 80, path))
     assert found.request.path == normal
 
 
@@ -493,7 +495,7 @@ def test_paths_are_normalized_as_the_mesh_wants(how: str, path: str, normal: str
     """As tests/realmesh/test_paths.py shows."""
     config = MeshConfig.from_mapping({"pathNormalization": {"normalization": how}})
     tracer = Tracer(Router(snapshot(config=config)))
-    assert tracer.trace(Client("a"), Request("web", 80, path)).request.path == normal
+    assert tracer.trace(Proxy("a"), Request("web", 80, path)).request.path == normal
 
 
 # Why
@@ -559,7 +561,7 @@ def test_what_cannot_be_decided_names_the_rule() -> None:
 def test_the_look_up_is_explained(rules: list[Object], why: str) -> None:
     found = router(WEB, *PODS, *rules)
     namespace = "a" if "own" in why and len(rules) == 1 else "c"
-    traced = Tracer(found).trace(Client(namespace), request_for("http://web.a/"))
+    traced = Tracer(found).trace(Proxy(namespace), request_for("http://web.a/"))
     (up,) = traced.effect.upstreams
     assert why.format(HOST) in why_these_rules(up, namespace, found.snapshot)
 
@@ -646,7 +648,7 @@ def test_what_a_host_header_other_than_the_host_that_is_dialled_does(
         service("other", "a", {"name": "http", "port": 9000}, clusterIP="10.0.0.8"),
     )
     request = request_for("http://web:9000/", headers={"Host": host})
-    found = Tracer(Router(snapshot(*objects))).follow(Client("a"), request)
+    found = Tracer(Router(snapshot(*objects))).follow(Proxy("a"), request)
     assert [up.target.cluster for up in found.effect.upstreams] == ([reached] if reached else [])
 
 
@@ -703,7 +705,7 @@ def test_the_index_answers_as_the_table_does(turn: int) -> None:
     ordered = [*MATCHES[turn:], *MATCHES[:turn]]
     rules = [says(str(number), match) for number, match in enumerate(ordered)]
     found = router(WEB, virtual_service("v", ["web"], *rules))
-    table = found.sidecar(Client("a"), "web", 80)
+    table = found.sidecar(Proxy("a"), "web", 80)
     assert len(table.routes) == len(MATCHES)
     index = Index(table)
     for path in (*PATHS, "/a/b/c", "/B", "/aab", "/", "/axb"):
