@@ -111,7 +111,9 @@ class Service:
         }
 
     def port(self, number: int) -> Port | None:
-        return next((port for port in self.ports if port.number == number), None)
+        """The port of a number; None where proxies have none: they take no UDP."""
+        found = (each for each in self.ports if each.number == number and each.protocol != "udp")
+        return next(found, None)
 
 
 class Registry:

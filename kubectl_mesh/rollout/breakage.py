@@ -18,11 +18,15 @@ from typing import Any
 from kubectl_mesh.mesh.clients import Client, clients_of, gateway_namespaces
 from kubectl_mesh.mesh.gateways import MESH, OF_GATEWAY_API, Gateway
 from kubectl_mesh.mesh.hosts import is_wildcard, namespace_of
+from kubectl_mesh.mesh.proxy import Proxy
 from kubectl_mesh.mesh.registry import Service
 from kubectl_mesh.mesh.resource import dotted, field_at
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.mesh.virtual_services import Destination, VirtualService
 from kubectl_mesh.proof.missed_rules import service_namespace
+from kubectl_mesh.routing.router import router_of
+from kubectl_mesh.routing.table import Target
+from kubectl_mesh.routing.upstreams import Upstream, upstream
 from kubectl_mesh.rules import BY_CODE
 from kubectl_mesh.rules.rule import Finding, Skip
 from kubectl_mesh.rules.shared.destinations import ports_taken
@@ -280,18 +284,38 @@ class Failures:
 
     def _problem(self, cluster: _Cluster, client: Client) -> _Problem | None:
         """Why a client has no cluster for a destination; None if it has."""
-        host, subset, port = cluster.host, cluster.subset, cluster.port
+        host = cluster.host
         providers = self._snapshot.registry.by_host(host)
-        seen = [each for each in providers if each.export.reaches(client.namespace)]
         if not providers:
             return _Problem(f"{host}, which no Service and no ServiceEntry provides")
-        if not seen:
-            return _Problem(f"{host}, which is not exported to", str(client))
-        if port is not None and not _has_port(seen, port):
-            return _Problem(f"port {port} of {host}, which it does not have ({_ports(seen)})")
-        if subset and self._lacks(host, subset, client):
-            return _Problem(f"subset {subset} of {host}, which is not defined for", str(client))
+        found = self._upstream(cluster, client)
+        if found.missing == "host":
+            hidden = not any(each.export.reaches(client.namespace) for each in providers)
+            how = "is not exported to" if hidden else "is hidden by a Sidecar from"
+            return _Problem(f"{host}, which {how}", str(client))
+        if found.missing == "port" and cluster.port is not None:
+            ports = _ports([found.service] if found.service else ())
+            what = f"port {cluster.port} of {host}, which it does not have ({ports})"
+            return _Problem(what)
+        if found.missing == "subset" and not self._may_have(host, found.target.subset, client):
+            what = f"subset {found.target.subset} of {host}, which is not defined for"
+            return _Problem(what, str(client))
         return None
+
+    def _upstream(self, cluster: _Cluster, client: Client) -> Upstream:
+        """What a client has of a destination; without a port, by some port that it has."""
+        ports = [cluster.port] if cluster.port is not None else self._numbers(cluster.host)
+        proxy = Proxy(client.namespace, {}, () if client.gateway else None)
+        router = router_of(self._snapshot)
+        found = (
+            upstream(router, Target(cluster.host, port, cluster.subset, 0), proxy) for port in ports
+        )
+        first = next(found)
+        return first if first.missing != "port" else next(found, first)
+
+    def _numbers(self, host: str) -> list[int]:
+        providers = self._snapshot.registry.by_host(host)
+        return [port.number for each in providers for port in each.ports] or [0]
 
     def _ports_taken(self, destination: Destination) -> Iterator[tuple[_WayIn, _Problem]]:
         """The ways in from which a destination without port leads to one that is not there."""
@@ -310,16 +334,15 @@ class Failures:
                 )
                 yield _WayIn(found.gateway, number), _Problem(what)
 
-    def _lacks(self, host: str, subset: str, client: Client) -> bool:
-        rules = self._snapshot.destination_rules
+    def _may_have(self, host: str, subset: str | None, client: Client) -> bool:
+        """Whether a DestinationRule that was not read, or is for some pods, may define a subset."""
         home = service_namespace(self._snapshot, host)
-        if subset in rules.lookup(host, client.namespace, home).subsets:
-            return False
         if any(
             self._snapshot.missing("DestinationRule", name) for name in (client.namespace, home)
         ):
-            return False
-        return all(found.rule.workload_selector is None for found in rules.defining(host, subset))
+            return True
+        defining = self._snapshot.destination_rules.defining(host, subset or "")
+        return any(found.rule.workload_selector is not None for found in defining)
 
 
 @dataclass(frozen=True)
@@ -458,11 +481,6 @@ def _conditions(match: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, st
 def _are_known(providers: Iterable[Service]) -> bool:
     """Whether the ports of a host are known: those of an ExternalName Service are not."""
     return all(each.ports and not each.is_external_name for each in providers)
-
-
-def _has_port(providers: Iterable[Service], number: int) -> bool:
-    found = (port for each in providers for port in each.ports if port.protocol != "udp")
-    return not _are_known(providers) or any(port.number == number for port in found)
 
 
 def _ports(providers: Iterable[Service]) -> str:

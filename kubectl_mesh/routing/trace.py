@@ -40,7 +40,7 @@ from kubectl_mesh.routing.paths import (
 from kubectl_mesh.routing.request import Request
 from kubectl_mesh.routing.router import Router
 from kubectl_mesh.routing.table import Passed, Route, Table, Target
-from kubectl_mesh.routing.upstreams import Upstream, is_ready, upstream
+from kubectl_mesh.routing.upstreams import Upstream, is_ready, no_such_port, upstream
 
 _CONNECTION_SETTINGS = (
     "the MeshConfig's defaultConfig.connectionSettings may change its path or refuse it, and they "
@@ -287,7 +287,7 @@ class Tracer:
             return None
         port = service.port(connection.port)
         if port is None:
-            return _no_such_port(service, connection.port)
+            return no_such_port(service, connection.port)
         if port.protocol in HTTP_PROTOCOLS:
             return f"port {port.number} of {service.resource} is {port.protocol}, nothing else"
         egress = self.router.snapshot.sidecars.egress(
@@ -322,7 +322,7 @@ class Tracer:
         if service is None or taken.kind not in ("passthrough", "dynamic-dns", "blackhole"):
             return _Listening(listener, taken)
         istio = self.router.snapshot.config.istio
-        why = _no_such_port(service, request.port)
+        why = no_such_port(service, request.port)
         if service.is_external_name:
             why = f"{service.resource} stands for {service.external_name}, which is not known"
         elif host.endswith(".") and not istio.has(ABSOLUTE_NAMES):
@@ -374,18 +374,13 @@ class Tracer:
             return replace(found, pods=pods)
         count = f"none of the {len(pods)} pods behind it is ready"
         why = count if len(pods) > 1 else "the one pod behind it is not ready"
-        return replace(found, pods=pods, flag="UH", why=why if pods else "there is no pod")
+        return replace(found, pods=pods, missing="pods", why=why if pods else "there is no pod")
 
 
 def _is_borderline(request: Request, how: str) -> bool:
     """Whether connectionSettings may have another path made of a request, or have it refused."""
     paths = {normalized(request.path, each) for each in (how, "BASE", _MOST)}
     return len(paths) > 1 or any("_" in name for name in request.headers)
-
-
-def _no_such_port(service: Service, number: int) -> str:
-    listed = ", ".join(str(each) for each in service.ports) or "none"
-    return f"{service.resource} has no port {number}: it has {listed}"
 
 
 def _hidden(service: Service) -> str:

@@ -7,7 +7,8 @@ with UH.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from kubectl_mesh.mesh.added_labels import adders
 from kubectl_mesh.mesh.destination_rules import DestinationRule, Lost, Subset
@@ -20,6 +21,8 @@ from kubectl_mesh.mesh.workloads import Workload
 from kubectl_mesh.routing.router import Router
 from kubectl_mesh.routing.table import Target, shares
 
+Missing = Literal["host", "port", "subset", "pods"]
+
 
 @dataclass(frozen=True)
 class Upstream:
@@ -27,8 +30,8 @@ class Upstream:
 
     `rules` are the DestinationRules that the look-up gives, `lost` those that it would give but for
     the exportTo or workloadSelector of others. `pods` are the workloads behind it;
-    None where they are not known, and then `why` says so. `flag` is Envoy's where no request gets
-    through: "NC" for no such cluster, "UH" for no endpoint; `why` says what is missing.
+    None where they are not known, and then `why` says so. `missing` is what is not there where no
+    request gets through, and `why` tells more of it.
     """
 
     target: Target
@@ -36,9 +39,16 @@ class Upstream:
     rules: tuple[DestinationRule, ...]
     subset: Subset | None
     pods: tuple[Workload, ...] | None
-    flag: str | None
+    missing: Missing | None
     why: str
     lost: tuple[Lost, ...] = ()
+
+    @property
+    def flag(self) -> Literal["NC", "UH"] | None:
+        """Envoy's response flag: NC for no cluster, UH for no endpoint; None where there is one."""
+        if self.missing is None:
+            return None
+        return "UH" if self.missing == "pods" else "NC"
 
     @property
     def labels(self) -> Mapping[str, str]:
@@ -57,61 +67,97 @@ def upstream(router: Router, target: Target, proxy: Proxy) -> Upstream:
         target.host, proxy.namespace, service.namespace if service else None, proxy.labels
     )
     subset = lookup.subsets.get(target.subset) if target.subset else None
-
-    def found(flag: str | None, why: str, pods: tuple[Workload, ...] | None = None) -> Upstream:
-        return Upstream(target, service, lookup.rules, subset, pods, flag, why, lookup.lost)
-
-    if service is None and target.host.endswith("."):
-        return found("NC", "no host of the registry ends with a full stop: leave it out")
-    if service is None and (wildcard := snapshot.registry.wildcard_over(target.host)):
-        return found("NC", only_by_wildcard(wildcard, target.host))
+    found = Upstream(target, service, lookup.rules, subset, None, None, "", lookup.lost)
     if service is None:
-        home = namespace_of(target.host, snapshot.config.domain)
-        unknown = snapshot.unknown(home or "", "Service", "ServiceEntry")
-        if unknown := unknown or snapshot.provided_elsewhere(target.host):
-            return found(None, f"{target.host} is taken to exist: {unknown}")
-        return found("NC", f"no Service or ServiceEntry that it can see provides {target.host}")
+        missing, why = _unprovided(snapshot, target.host)
+        return replace(found, missing=missing, why=why)
+    lacking = _lacking(snapshot, found, service)
+    if lacking:
+        missing, why = lacking
+        return replace(found, missing=missing, why=why)
+    return _with_pods(snapshot, found, service)
+
+
+_Lack = tuple[Missing | None, str]
+"""What is missing, and why; None where that is not known, and why."""
+
+
+def _unprovided(snapshot: Snapshot, host: str) -> _Lack:
+    """What a host that nothing provides for a proxy lacks."""
+    if host.endswith("."):
+        return "host", "no host of the registry ends with a full stop: leave it out"
+    wildcard = snapshot.registry.wildcard_over(host)
+    if wildcard:
+        return "host", only_by_wildcard(wildcard, host)
+    home = namespace_of(host, snapshot.config.domain)
+    unknown = snapshot.unknown(home or "", "Service", "ServiceEntry")
+    if unknown := unknown or snapshot.provided_elsewhere(host):
+        return None, f"{host} is taken to exist: {unknown}"
+    return "host", f"no Service or ServiceEntry that it can see provides {host}"
+
+
+def _lacking(snapshot: Snapshot, found: Upstream, service: Service) -> _Lack | None:
+    """Why a proxy has no cluster for a target of a Service; None where it has one."""
+    target = found.target
     if service.is_external_name:
-        return found(
-            None,
+        return None, (
             f"{service.resource} stands for {service.external_name}, where that has the port; a "
-            "sidecar answers 503 instead where the Service itself lacks the port that is called",
+            "sidecar answers 503 instead where the Service itself lacks the port that is called"
         )
     if service.port(target.port) is None:
-        listed = ", ".join(str(port) for port in service.ports) or "none"
-        return found("NC", f"{service.resource} has no port {target.port}: it has {listed}")
+        return "port", no_such_port(service, target.port)
+    if _is_by_name(service):
+        if not snapshot.config.istio.has(DYNAMIC_DNS):
+            return None, "what sidecars of this Istio do with DYNAMIC_DNS is not known here"
+        if target.subset:
+            return "subset", f"{service.resource} has no subsets, as its resolution is DYNAMIC_DNS"
+    if target.subset and found.subset is None:
+        rules = ", ".join(str(rule.resource) for rule in found.rules) or "no DestinationRule"
+        return "subset", f"subset {target.subset} is not defined: the look-up gives {rules}"
+    return None
+
+
+def _is_by_name(service: Service) -> bool:
+    """Whether proxies look up the name that is asked for by themselves."""
     resolution = service.resource.spec.get("resolution")
-    by_name = resolution == "DYNAMIC_DNS" and is_wildcard(service.host)
-    if by_name and not snapshot.config.istio.has(DYNAMIC_DNS):
-        return found(None, "what sidecars of this Istio do with DYNAMIC_DNS is not known here")
-    if by_name and target.subset:
-        return found("NC", f"{service.resource} has no subsets, as its resolution is DYNAMIC_DNS")
-    if target.subset and subset is None:
-        rules = ", ".join(str(rule.resource) for rule in lookup.rules) or "no DestinationRule"
-        return found("NC", f"subset {target.subset} is not defined: the look-up gives {rules}")
+    return bool(resolution == "DYNAMIC_DNS" and is_wildcard(service.host))
+
+
+def _with_pods(snapshot: Snapshot, found: Upstream, service: Service) -> Upstream:
+    """A cluster with the pods behind it, or why they are not known."""
     if not service.selector:
-        if by_name:
-            return found(None, "it goes to the name that the client asks for, by the proxy's DNS")
-        if not service.is_kubernetes and resolution in (None, "NONE"):
-            return found(
-                None, f"it goes to the address that the client dials{_port(service, target)}"
-            )
-        return found(None, "its endpoints are not chosen by the labels of pods")
+        return replace(found, why=_without_selector(service, found.target))
     reason = snapshot.unknown_workloads(service.namespace)
-    if reason:
-        return found(None, f"the pods behind it are not known: {reason}")
-    wanted = subset.labels if subset else {}
     awake = [pod for pod in snapshot.pods_of(service) if not pod.is_scaled_to_zero]
-    bearing = {pod: pod.bear(wanted) for pod in awake}
+    bearing = {pod: pod.bear(found.labels) for pod in awake}
     pods = tuple(pod for pod, bears in bearing.items() if bears)
-    if pods:
-        return found(None, "", pods)
-    if None in bearing.values():
-        return found(None, f"the pods behind it are not known: {adders(wanted)}")
-    if snapshot.elsewhere:
-        return found(None, f"the pods behind it are not known: {snapshot.elsewhere}")
-    which = "of the subset" if wanted else "that it selects"
-    return found("UH", f"no pod of {service.resource} has the labels {which}", ())
+    if pods and not reason:
+        return replace(found, pods=pods)
+    if not reason and None in bearing.values():
+        reason = adders(found.labels)
+    if reason := reason or snapshot.elsewhere:
+        return replace(found, why=f"the pods behind it are not known: {reason}")
+    which = "of the subset" if found.labels else "that it selects"
+    why = f"no pod of {service.resource} has the labels {which}"
+    return replace(found, pods=(), missing="pods", why=why)
+
+
+def _without_selector(service: Service, target: Target) -> str:
+    """Where requests go to a Service that does not choose pods."""
+    if _is_by_name(service):
+        return "it goes to the name that the client asks for, by the proxy's DNS"
+    if service.is_kubernetes or service.resource.spec.get("resolution") not in (None, "NONE"):
+        return "its endpoints are not chosen by the labels of pods"
+    return f"it goes to the address that the client dials{_port(service, target)}"
+
+
+def no_such_port(service: Service, number: int) -> str:
+    """That proxies have no such port of a Service, and which they have."""
+    listed = ", ".join(str(port) for port in service.ports if port.protocol != "udp") or "none"
+    lacks = f"has no port {number}"
+    if any(port.number == number for port in service.ports):
+        lacks = f"has port {number} for UDP, which proxies do not take"
+    return f"{service.resource} {lacks}: it has {listed}"
 
 
 def only_by_wildcard(wildcard: Service, host: str) -> str:

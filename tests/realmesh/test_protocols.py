@@ -452,6 +452,24 @@ def test_without_port_a_tcp_rule_takes_the_only_one_or_the_one_called(mesh: Mesh
     assert found["traffic"] == "connections to port 7002 are closed at once"
 
 
+def test_proxies_take_no_udp(mesh: Mesh) -> None:
+    """A port for both is found by the one for TCP, though the other one comes first."""
+    mesh.service("dns", ports={"http": 5353}, pods={"v1": 1})
+    client = mesh.sidecar()
+    path = "/api/v1/namespaces/default/services/dns"
+    ports = mesh.server.request("GET", path)["spec"]["ports"]
+    udp = [{"name": f"udp-{each}", "port": each, "protocol": "UDP"} for each in (5353, 5399)]
+    change = {"spec": {"ports": [*udp, *ports]}}
+    mesh.server.request("PATCH", path, change, content_type="application/merge-patch+json")
+    rules = to("dns", prefix("/gone"), port=5399), to("dns")
+    mesh.apply(virtual_service("dns", "dns", *rules))
+    mesh.settled()
+    assert answers(client, "dns:5353") == "dns-v1-0"
+    assert outcome(client, "dns:5353", "/gone") == (503, "NC")
+    (found,) = findings(mesh, "KM313")
+    assert "is a UDP port of dns.default.svc.cluster.local" in found["message"]
+
+
 def test_a_port_that_the_host_does_not_have(mesh: Mesh) -> None:
     """KM313: the targetPort is none of a Service's ports; tcp rules and mirrors count, too."""
     mesh.service("web", ports={"http": 80}, target_ports={"http": 9080}, pods={"v1": 1})

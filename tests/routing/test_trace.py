@@ -133,6 +133,21 @@ def test_what_another_cluster_may_have_does_not_fail(rule) -> None:
     assert trace("http://web/", *mesh, NETWORK).effect.flag is None
 
 
+def test_proxies_take_no_udp() -> None:
+    """A port for both is found by the one for TCP, though the other one comes first."""
+    ports = [{"name": f"udp-{each}", "port": each, "protocol": "UDP"} for each in (53, 99)]
+    dns = service("dns", "a", *ports, {"name": "http", "port": 53})
+    gone = {"destination": {"host": "dns", "port": {"number": 99}}}
+    rules = {"match": [prefix("/99")], "route": [gone]}, to("dns")
+    objects = (dns, deployment("dns"), virtual_service("v", ["dns"], *rules))
+    assert outcome(trace("http://dns:53/", *objects)) == ("upstream", None, None)
+    found = trace("http://dns:53/99", *objects)
+    assert outcome(found) == ("no-cluster", 503, "NC")
+    assert found.effect.why == (
+        "Service a/dns has port 99 for UDP, which proxies do not take: it has 53 (http)"
+    )
+
+
 def test_an_unknown_host_where_nothing_unknown_is_let_out() -> None:
     config = MeshConfig(registry_only=True)
     assert outcome(trace("http://x.com/", WEB, config=config)) == ("blackhole", 502, None)
