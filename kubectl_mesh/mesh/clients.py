@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
-from kubectl_mesh.mesh.gateways import MESH
+from kubectl_mesh.mesh.gateways import MESH, Gateway
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.mesh.virtual_services import Destination
+from kubectl_mesh.mesh.workloads import Workload
 
 
 @dataclass(frozen=True, slots=True)
-class Client:
+class Clients:
     """Proxies of one namespace.
 
     `gateway` is the "namespace/name" of the Gateway that they serve; None for sidecars. `certain`
@@ -30,7 +31,7 @@ class Client:
 
 def clients_of(
     snapshot: Snapshot, destination: Destination, service_namespace: str | None
-) -> Iterator[Client]:
+) -> Iterator[Clients]:
     """The clients that may differ in the DestinationRule that they get for a destination.
 
     A namespace differs from the others only if it is the VirtualService's or the Service's, has a
@@ -43,11 +44,11 @@ def clients_of(
             if gateway != MESH:
                 for namespace, certain in gateway_namespaces(snapshot, gateway):
                     if root.export.reaches(namespace) or not certain:
-                        yield Client(namespace, gateway, certain)
+                        yield Clients(namespace, gateway, certain)
                 continue
             for namespace, certain in _mesh_namespaces(snapshot, destination, service_namespace):
                 if root.export.reaches(namespace):
-                    yield Client(namespace, None, certain)
+                    yield Clients(namespace, None, certain)
 
 
 def gateway_namespaces(snapshot: Snapshot, gateway: str) -> list[tuple[str, bool]]:
@@ -56,12 +57,20 @@ def gateway_namespaces(snapshot: Snapshot, gateway: str) -> list[tuple[str, bool
     Where none are in the snapshot it is the root namespace, where Istio installs them: uncertain.
     """
     found = snapshot.gateways.by_id.get(gateway)
-    if found and found.selector:
-        pods = snapshot.workloads.select_anywhere(found.selector)
-        namespaces = sorted({workload.namespace for workload in pods})
-        if namespaces:
-            return [(namespace, True) for namespace in namespaces]
-    return [(snapshot.config.root_namespace, False)]
+    namespaces = (
+        dict.fromkeys(pod.namespace for pod in gateway_pods(snapshot, found)) if found else {}
+    )
+    return [(name, True) for name in namespaces] or [(snapshot.config.root_namespace, False)]
+
+
+def gateway_pods(snapshot: Snapshot, gateway: Gateway) -> list[Workload]:
+    """The pods that a Gateway configures, by namespace and name; one without selector has none.
+
+    Where all are scaled to zero these are given: they tell where a pod will start.
+    """
+    pods = snapshot.workloads.select_anywhere(gateway.selector) if gateway.selector else ()
+    awake = [pod for pod in pods if not pod.is_scaled_to_zero]
+    return sorted(awake or pods, key=lambda pod: (pod.namespace, pod.resource.name))
 
 
 def named_namespaces(

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from kubectl_mesh.mesh.clients import gateway_pods
 from kubectl_mesh.mesh.hosts import patterns_for
 from kubectl_mesh.mesh.proxy import Proxy
 from kubectl_mesh.mesh.sidecars import selector_of
@@ -218,13 +219,7 @@ def gateways_compared(snapshots: Sequence[Snapshot]) -> list[Proxy]:
             keys |= set((rule.workload_selector or {}).items())
     for snapshot in snapshots:
         for gateway in snapshot.gateways.all:
-            pods = [
-                workload
-                for each in snapshots
-                for workload in (
-                    each.workloads.select_anywhere(gateway.selector) if gateway.selector else ()
-                )
-            ]
+            pods = [pod for each in snapshots for pod in gateway_pods(each, gateway)]
             placed: Iterable[tuple[str, Mapping[str, str]]] = [
                 (workload.namespace, workload.labels) for workload in pods
             ] or [(snapshot.config.root_namespace, gateway.selector)]

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from kubectl_mesh.mesh.clients import Client, clients_of, gateway_namespaces
+from kubectl_mesh.mesh.clients import Clients, clients_of, gateway_namespaces
 from kubectl_mesh.mesh.gateways import MESH, OF_GATEWAY_API, Gateway
 from kubectl_mesh.mesh.hosts import is_wildcard, namespace_of
 from kubectl_mesh.mesh.proxy import Proxy
@@ -77,7 +77,7 @@ class Failure:
 
     way: _Way
     match: _Match
-    whose: Client | _WayIn
+    whose: Clients | _WayIn
     share: int
     told: str
     whom: str
@@ -131,7 +131,7 @@ class Failures:
             return True
         return (
             bool(wider)
-            and isinstance(client, Client)
+            and isinstance(client, Clients)
             and all(self._problem(cluster, client) for cluster in failure.clusters)
         )
 
@@ -215,7 +215,7 @@ class Failures:
         self, vs: VirtualService, destinations: Sequence[Destination]
     ) -> Iterator[Failure]:
         """What fails of the requests that one rule takes, or of their copies."""
-        failing: dict[Client | _WayIn, list[tuple[Destination, _Problem]]] = defaultdict(list)
+        failing: dict[Clients | _WayIn, list[tuple[Destination, _Problem]]] = defaultdict(list)
         for destination in destinations:
             host = destination.host
             if destination.idle or is_wildcard(host) or self._is_unknown(host):
@@ -238,11 +238,11 @@ class Failures:
                 how = (asked, whose.gateway, first.protocol, first.role)
                 yield Failure(how, match, whose, share, told, problem.whom, clusters)
 
-    def _clients(self, destination: Destination) -> Iterable[Client]:
+    def _clients(self, destination: Destination) -> Iterable[Clients]:
         """Those that may differ in what they have of a destination."""
         return dict.fromkeys(self._all_clients(destination))
 
-    def _all_clients(self, destination: Destination) -> Iterator[Client]:
+    def _all_clients(self, destination: Destination) -> Iterator[Clients]:
         host = destination.host
         yield from clients_of(self._snapshot, destination, service_namespace(self._snapshot, host))
         hidden = any(not each.export.everyone for each in self._snapshot.registry.by_host(host))
@@ -250,7 +250,7 @@ class Failures:
             if hidden and root.on_mesh:
                 for namespace in self._snapshot.sure_sidecar_namespaces:
                     if root.export.reaches(namespace):
-                        yield Client(namespace)
+                        yield Clients(namespace)
 
     def _taken(
         self, vs: VirtualService, destination: Destination, gateway: str
@@ -282,7 +282,7 @@ class Failures:
         unknown = unknown or self._snapshot.provided_elsewhere(host)
         return bool(unknown or self._snapshot.missing("ServiceEntry"))
 
-    def _problem(self, cluster: _Cluster, client: Client) -> _Problem | None:
+    def _problem(self, cluster: _Cluster, client: Clients) -> _Problem | None:
         """Why a client has no cluster for a destination; None if it has."""
         host = cluster.host
         providers = self._snapshot.registry.by_host(host)
@@ -302,7 +302,7 @@ class Failures:
             return _Problem(what, str(client))
         return None
 
-    def _upstream(self, cluster: _Cluster, client: Client) -> Upstream:
+    def _upstream(self, cluster: _Cluster, client: Clients) -> Upstream:
         """What a client has of a destination; without a port, by some port that it has."""
         ports = [cluster.port] if cluster.port is not None else self._numbers(cluster.host)
         proxy = Proxy(client.namespace, {}, () if client.gateway else None)
@@ -334,7 +334,7 @@ class Failures:
                 )
                 yield _WayIn(found.gateway, number), _Problem(what)
 
-    def _may_have(self, host: str, subset: str | None, client: Client) -> bool:
+    def _may_have(self, host: str, subset: str | None, client: Clients) -> bool:
         """Whether a DestinationRule that was not read, or is for some pods, may define a subset."""
         home = service_namespace(self._snapshot, host)
         if any(

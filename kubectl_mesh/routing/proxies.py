@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from kubectl_mesh.errors import UsageError
+from kubectl_mesh.mesh.clients import gateway_pods
 from kubectl_mesh.mesh.gateways import Gateway, Server
 from kubectl_mesh.mesh.hosts import covers
 from kubectl_mesh.mesh.proxy import Proxy
@@ -38,23 +39,20 @@ def of_gateway(snapshot: Snapshot, gateway: Gateway) -> NamedProxy:
     Without such pods in the snapshot they are taken to be in the root namespace, where Istio
     installs them, with just the labels of the Gateway's selector.
     """
-    pods = [
-        pod
-        for pod in snapshot.workloads.select_anywhere(gateway.selector)
-        if gateway.selector and not pod.is_scaled_to_zero
-    ]
-    namespaces = sorted({pod.namespace for pod in pods})
+    pods = gateway_pods(snapshot, gateway)
+    namespaces = list(dict.fromkeys(pod.namespace for pod in pods))
     notes = []
     labels: Mapping[str, str] = gateway.selector
     if pods:
-        first = min(pods, key=lambda pod: (pod.namespace, pod.resource.name))
-        namespace, labels = first.namespace, first.labels
+        namespace, labels = pods[0].namespace, pods[0].labels
         where = f"pods of {namespace}"
         if len(namespaces) > 1:
             notes.append(
                 f"Gateway {gateway.id} configures pods of namespaces {', '.join(namespaces)}: "
                 f"shown is what those of {namespace} do"
             )
+        if pods[0].is_scaled_to_zero:
+            notes.append(f"{pods[0]} is scaled to zero: nothing answers until it has a pod")
     else:
         namespace = snapshot.config.root_namespace
         where = f"pods of {namespace}, by assumption"

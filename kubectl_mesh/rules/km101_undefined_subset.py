@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from kubectl_mesh.mesh.clients import Client, clients_of, named_namespaces
+from kubectl_mesh.mesh.clients import Clients, clients_of, named_namespaces
 from kubectl_mesh.mesh.destination_rules import DestinationRule, Lookup, Lost
 from kubectl_mesh.mesh.hosts import is_wildcard
 from kubectl_mesh.mesh.registry import Service
@@ -29,7 +29,7 @@ _NAMED = 5
 
 def check(snapshot: Snapshot) -> Iterator[Finding | Skip]:
     for virtual_service in snapshot.virtual_services.all:
-        seen: dict[tuple[str, frozenset[str]], list[tuple[Client, Lookup]]] = {}
+        seen: dict[tuple[str, frozenset[str]], list[tuple[Clients, Lookup]]] = {}
         for destination in virtual_service.destinations:
             if not destination.subset or destination.idle or is_wildcard(destination.host):
                 continue
@@ -50,7 +50,7 @@ def _stands_for(service: Service) -> bool:
     return service.is_external_name
 
 
-def _lookups(snapshot: Snapshot, destination: Destination) -> list[tuple[Client, Lookup]]:
+def _lookups(snapshot: Snapshot, destination: Destination) -> list[tuple[Clients, Lookup]]:
     host = destination.host
     namespace = service_namespace(snapshot, host)
     return [
@@ -63,7 +63,7 @@ def _check(
     snapshot: Snapshot,
     destination: Destination,
     subset: str,
-    lookups: list[tuple[Client, Lookup]],
+    lookups: list[tuple[Clients, Lookup]],
 ) -> Iterator[Finding | Skip]:
     rules = snapshot.destination_rules
     host = destination.host
@@ -92,7 +92,7 @@ def _check(
     yield _finding(snapshot, destination, subset, without, len(without) < len(lookups))
 
 
-def _all_selected(snapshot: Snapshot, client: Client, lost: Lost) -> bool:
+def _all_selected(snapshot: Snapshot, client: Clients, lost: Lost) -> bool:
     """Whether a rule is lost for none of the pods: all that are known are selected."""
     gateway = snapshot.gateways.by_id.get(client.gateway or "")
     pods = [
@@ -125,7 +125,7 @@ def _selected_pods(
                 )
 
 
-def _unread(snapshot: Snapshot, host: str, client: Client, lookup: Lookup) -> str | None:
+def _unread(snapshot: Snapshot, host: str, client: Clients, lookup: Lookup) -> str | None:
     """Why rules that could not be read may come before those that were found; None if none can."""
     found = lookup.rules[0].namespace if lookup.rules else None
     service = service_namespace(snapshot, host)
@@ -155,7 +155,7 @@ def _finding(
     snapshot: Snapshot,
     destination: Destination,
     subset: str,
-    without: list[tuple[Client, Lookup]],
+    without: list[tuple[Clients, Lookup]],
     with_it: bool,
 ) -> Finding:
     covering = list(snapshot.destination_rules.covering(destination.host))
@@ -168,7 +168,7 @@ def _finding(
         evidence.append(f"{len(covering) - LISTED} more DestinationRules are for the host")
     known = provided or bool(covering) or snapshot.coverage.live
     certain = known and any(client.certain for client in clients)
-    causes: dict[_Cause, list[Client]] = defaultdict(list)
+    causes: dict[_Cause, list[Clients]] = defaultdict(list)
     for client, lookup in without:
         cause = _cause(snapshot, destination, subset, client, lookup)
         causes[cause].append(client)
@@ -213,7 +213,11 @@ def _finding(
 
 
 def _cause(
-    snapshot: Snapshot, destination: Destination, subset: str, client: Client, lookup: Lookup
+    snapshot: Snapshot,
+    destination: Destination,
+    subset: str,
+    client: Clients,
+    lookup: Lookup,
 ) -> _Cause:
     rules = snapshot.destination_rules
     host = destination.host
@@ -254,7 +258,7 @@ def _close(lookup: Lookup, subset: str) -> str | None:
     return next(iter(difflib.get_close_matches(subset, names, n=1)), None)
 
 
-def _whom(snapshot: Snapshot, destination: Destination, clients: Sequence[Client]) -> str:
+def _whom(snapshot: Snapshot, destination: Destination, clients: Sequence[Clients]) -> str:
     """Clients in words: the first namespaces and Gateways, and how many more there are."""
     home = service_namespace(snapshot, destination.host)
     named = named_namespaces(snapshot, destination, home)

@@ -203,6 +203,18 @@ def test_a_share_of_requests_that_gets_nowhere_is_told() -> None:
     ]  # fmt: skip
 
 
+def test_the_pods_of_a_gateway_that_is_scaled_to_zero() -> None:
+    """They tell where its pods will be, and so whose rules they have."""
+    made = deployment("istio", "edge", replicas=0)
+    made["spec"]["template"]["metadata"]["labels"] = {"istio": "ingress"}
+    found = snapshot(gateway("gw", server("*")), made)
+    named = of_gateway(found, found.gateways.all[0])
+    assert named.proxy.namespace == "edge"
+    assert named.notes == (
+        "Deployment edge/istio is scaled to zero: nothing answers until it has a pod",
+    )
+
+
 def test_pods_are_those_of_the_subset() -> None:
     found = trace("http://web/", *on_mesh(to("web", subset="v2")))
     (up,) = found.effect.upstreams
