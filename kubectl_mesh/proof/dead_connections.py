@@ -9,34 +9,49 @@ when istiod builds a listener: the first that holds for a proxy counts. Models
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from kubectl_mesh.mesh.gateways import MESH
 from kubectl_mesh.mesh.resource import Path
-from kubectl_mesh.mesh.virtual_services import VirtualService
+from kubectl_mesh.mesh.virtual_services import Protocol, VirtualService
+from kubectl_mesh.routing.rules import Match, Rule, own_rules
 
 
 @dataclass(frozen=True, eq=False)
 class Connections:
-    """One match of a tcp or tls rule; `path` is the rule's where it has none."""
+    """One match of a tcp or tls rule, and the gateways on which it can hold; None for no match."""
 
-    path: Path
-    rule: Mapping[str, Any]
-    match: Mapping[str, Any]
+    rule: Rule
+    match: Match | None
     gateways: frozenset[str]
+
+    @property
+    def path(self) -> Path:
+        return self.rule.path_of(self.match) if self.match else self.rule.path
+
+    @property
+    def server_names(self) -> frozenset[str]:
+        return frozenset(self.match.server_names if self.match else ())
+
+    @property
+    def port(self) -> int:
+        """The port that it asks for; 0 for any."""
+        return self.match.port if self.match else 0
+
+    @property
+    def route(self) -> Sequence[Mapping[str, Any]]:
+        """Where the rule sends connections, hosts written out."""
+        return self.rule.data.get("route") or ()
 
     def covers(self, other: Connections) -> bool:
         """Whether it holds for all clients, ports and gateways for which `other` does."""
-        one, two = self.match, other.match
-        labels: Mapping[str, str] = one.get("sourceLabels") or {}
         return (
             other.gateways <= self.gateways
-            and one.get("port") in (None, 0, two.get("port"))
-            and (one.get("sourceNamespace") or "") in ("", two.get("sourceNamespace"))
-            and labels.items() <= (two.get("sourceLabels") or {}).items()
-            and bool(self.rule.get("route"))
+            and self.port in (0, other.port)
+            and _covers_clients(self.match, other.match)
+            and bool(self.route)
             and self._covers_subnets_of(other)
         )
 
@@ -45,10 +60,17 @@ class Connections:
 
         There the one with the narrower subnet has it, whichever comes first.
         """
-        mine = self.match.get("destinationSubnets") or []
-        if mine == (other.match.get("destinationSubnets") or []):
-            return True
-        return not mine and (self.path[1] == "tcp" or MESH not in other.gateways)
+        mine, its = (each.match.subnets if each.match else () for each in (self, other))
+        return mine == its or (not mine and (self.path[1] == "tcp" or MESH not in other.gateways))
+
+
+def _covers_clients(one: Match | None, other: Match | None) -> bool:
+    """Whether a match holds for all clients for which another does."""
+    if one is None:
+        return True
+    labels = other.source_labels if other else {}
+    namespace = other.source_namespace if other else ""
+    return one.source_namespace in ("", namespace) and one.source_labels.items() <= labels.items()
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,15 +85,14 @@ class CoveredRule:
 
 def covered_rules(vs: VirtualService) -> Iterator[CoveredRule]:
     """The tcp and tls rules of a VirtualService with a match that an earlier one covers."""
-    for protocol in ("tcp", "tls"):
+    protocols: tuple[Protocol, ...] = ("tcp", "tls")
+    for protocol in protocols:
         earlier: dict[tuple[object, ...], list[Connections]] = defaultdict(list)
-        for index, rule in enumerate(vs.resource.spec.get(protocol) or ()):
-            path: Path = ("spec", protocol, index)
+        for rule in own_rules(vs, protocol):
             covered = []
-            matches = list(_matches(vs, path, rule))
+            matches = list(_matches(vs, rule))
             for match in matches:
-                names = frozenset(match.match.get("sniHosts") or ())
-                port = match.match.get("port") or 0
+                names, port = match.server_names, match.port
                 before = [*earlier[names, 0], *(earlier[names, port] if port else ())]
                 first = next((each for each in before if each.covers(match)), None)
                 if first:
@@ -79,15 +100,14 @@ def covered_rules(vs: VirtualService) -> Iterator[CoveredRule]:
                 else:
                     earlier[names, port].append(match)
             if covered:
-                yield CoveredRule(vs, path, tuple(covered), len(covered) == len(matches))
+                whole = len(covered) == len(matches)
+                yield CoveredRule(vs, rule.path, tuple(covered), whole)
 
 
-def _matches(vs: VirtualService, path: Path, rule: Mapping[str, Any]) -> Iterator[Connections]:
-    matches = rule.get("match") or ()
-    if not matches:
-        yield Connections(path, rule, {}, vs.gateways)
-    for index, match in enumerate(matches):
-        named = vs.resolve_gateways(match.get("gateways") or ())
-        gateways = named & vs.gateways if named else vs.gateways
+def _matches(vs: VirtualService, rule: Rule) -> Iterator[Connections]:
+    if rule.matches is None:
+        yield Connections(rule, None, vs.gateways)
+    for match in rule.matches or ():
+        gateways = match.gateways & vs.gateways if match.gateways else vs.gateways
         if gateways:
-            yield Connections((*path, "match", index), rule, match, gateways)
+            yield Connections(rule, match, gateways)

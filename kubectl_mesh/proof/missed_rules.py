@@ -19,7 +19,6 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache, partial
-from typing import Any
 
 from kubectl_mesh.mesh.added_labels import ADDED, adders, endpoint_has
 from kubectl_mesh.mesh.clients import gateway_namespaces
@@ -28,7 +27,6 @@ from kubectl_mesh.mesh.gateways import MESH
 from kubectl_mesh.mesh.hosts import covers, namespace_of
 from kubectl_mesh.mesh.proxy import Proxy
 from kubectl_mesh.mesh.registry import endpoint_labels
-from kubectl_mesh.mesh.resource import Path
 from kubectl_mesh.mesh.snapshot import Snapshot, once_per_snapshot
 from kubectl_mesh.mesh.unread import REASON
 from kubectl_mesh.mesh.virtual_services import Destination, VirtualService
@@ -37,7 +35,7 @@ from kubectl_mesh.proof.dead_rules import ports_of
 from kubectl_mesh.proof.examples import Hosts, Search, TooMany
 from kubectl_mesh.routing.matching import Conditions, StringMatch
 from kubectl_mesh.routing.router import router_of
-from kubectl_mesh.routing.rules import Rule
+from kubectl_mesh.routing.rules import Match, Rule, connection_rules
 from kubectl_mesh.routing.table import Route, WayIn, routes_of
 
 _ANY_HOST = Hosts("*", "any.example.org")
@@ -372,8 +370,8 @@ def bypasses(snapshot: Snapshot) -> Iterator[Bypass | NotCompared]:
         if root.gateways == {MESH} or not any(root.resource.spec.get(key) for key in _L4):
             continue
         serving = _serving(snapshot, root, http=False)
-        for path, _ in _connection_rules(root):
-            for to in _without_subset(root.routes_of(path)):
+        for each in connection_rules(root):
+            for to in _without_subset(each.routes):
                 if rules_met_at_waypoint(snapshot, to.host):
                     continue
                 gateways = tuple(name for name in serving if name in to.gateways)
@@ -391,13 +389,6 @@ def _without_subset(routes: tuple[Destination, ...]) -> Iterator[Destination]:
     return (to for to in routes if to.host not in chosen)
 
 
-def _connection_rules(vs: VirtualService) -> Iterator[tuple[Path, Mapping[str, Any]]]:
-    """The tcp and tls rules of a VirtualService, each with its path."""
-    for protocol in _L4:
-        for index, rule in enumerate(vs.resource.spec.get(protocol) or ()):
-            yield ("spec", protocol, index), rule
-
-
 def _connections_missed(
     snapshot: Snapshot, root: VirtualService, to: Destination
 ) -> Iterator[tuple[VirtualService, Destination]]:
@@ -406,32 +397,32 @@ def _connections_missed(
     Rules are told apart by port alone; one that takes all connections to the port is the last.
     """
     for namespace in _callers(snapshot, to.host, root.namespace):
-        for vs, path, match in _open_connection_matches(snapshot, to.host, namespace):
-            if match.get("port") and to.port and match["port"] != to.port:
+        for vs, rule, match in _open_connection_matches(snapshot, to.host, namespace):
+            port = match.port if match else 0
+            if port and to.port and port != to.port:
                 continue
             if vs is root:
                 break
-            for route in vs.routes_of(path):
+            for route in rule.routes:
                 if route.subset and route.host == to.host:
                     yield vs, route
-            narrowed = match.get("destinationSubnets") or match.get("sniHosts")
-            if not narrowed and (to.port or not match.get("port")):
+            narrowed = match and (match.subnets or match.server_names)
+            if not narrowed and (to.port or not port):
                 break
 
 
 def _open_connection_matches(
     snapshot: Snapshot, host: str, namespace: str | None
-) -> Iterator[tuple[VirtualService, Path, Mapping[str, Any]]]:
+) -> Iterator[tuple[VirtualService, Rule, Match | None]]:
     """What tcp and tls rules for the mesh demand of connections by any caller, in order."""
     for vs in snapshot.virtual_services.mesh_connections(host, namespace):
-        for path, rule in _connection_rules(vs):
-            matches: list[Mapping[str, Any]] = rule.get("match") or [{}]
-            for match in matches:
-                named = match.get("gateways")
-                if (named and MESH not in named) or match.get("sourceLabels"):
-                    continue
-                if not match.get("sourceNamespace"):
-                    yield vs, path, match
+        for rule in connection_rules(vs):
+            if rule.matches is None:
+                yield vs, rule, None
+            for match in rule.matches or ():
+                for_mesh = not match.gateways or MESH in match.gateways
+                if for_mesh and not match.source_labels and not match.source_namespace:
+                    yield vs, rule, match
 
 
 def _callers(snapshot: Snapshot, host: str, near: str) -> tuple[str | None, ...]:

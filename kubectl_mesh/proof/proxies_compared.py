@@ -18,6 +18,7 @@ from kubectl_mesh.mesh.sidecars import selector_of
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.mesh.virtual_services import VirtualService
 from kubectl_mesh.routing.router import Router
+from kubectl_mesh.routing.rules import connection_rules, own_rules
 
 MAX_COMBINATIONS = 256
 """So many combinations of labels are assumed in a namespace beside its pods."""
@@ -63,9 +64,9 @@ class Distinctions:
             for match in rule.matches or ():
                 if not match.gateways:
                     self.add_source(match.source_namespace, match.source_labels)
-        for rule in (*(vs.resource.spec.get("tcp") or ()), *(vs.resource.spec.get("tls") or ())):
-            for match in rule.get("match") or ():
-                self.add_source(match.get("sourceNamespace"), match.get("sourceLabels"))
+        for rule in connection_rules(vs):
+            for match in rule.matches or ():
+                self.add_source(match.source_namespace, match.source_labels)
 
     def add_host(self, router: Router, host: str) -> None:
         """What tells apart which DestinationRule and which Service a client has for a host."""
@@ -235,7 +236,7 @@ def gateways_compared(snapshots: Sequence[Snapshot]) -> list[Proxy]:
 def _source_labels(vs: VirtualService) -> set[tuple[str, str]]:
     return {
         pair
-        for rule in vs.resource.spec.get("http") or ()
-        for match in rule.get("match") or ()
-        for pair in (match.get("sourceLabels") or {}).items()
+        for rule in own_rules(vs)
+        for match in rule.matches or ()
+        for pair in match.source_labels.items()
     }

@@ -19,17 +19,17 @@ from kubectl_mesh.mesh.hosts import is_wildcard, overlap, patterns_for
 from kubectl_mesh.mesh.ports import HTTP_PROTOCOLS, SNIFFED
 from kubectl_mesh.mesh.proxy import Proxy
 from kubectl_mesh.mesh.registry import Service
-from kubectl_mesh.mesh.resource import Path, dotted
+from kubectl_mesh.mesh.resource import dotted
 from kubectl_mesh.mesh.sidecars import Egress
 from kubectl_mesh.mesh.versions import (
     ADDRESSES_GIVEN,
-    EMPTY_RULES_SKIPPED,
     TLS_NOT_LOOKED_FOR,
     TLS_SUBNETS_STAY,
 )
 from kubectl_mesh.mesh.virtual_services import VirtualService, as_seen_from, is_idle
 from kubectl_mesh.routing.chains import Address, Chain, Listener, Network, address_in, networks
 from kubectl_mesh.routing.providers import with_port
+from kubectl_mesh.routing.rules import Rule
 from kubectl_mesh.routing.table import Target
 
 if TYPE_CHECKING:
@@ -282,19 +282,17 @@ class Listeners:
         """Models `buildGatewayNetworkFiltersFromTCPRoutes`: the first rule has it all."""
         provider = partial(self._router.providers.for_gateway, namespace=proxy.namespace)
         for vs in self._on_gateway(proxy, gateway, server):
-            for where, rule in _rules(self._router, vs, "tcp"):
-                path = where
-                matches = rule.get("match") or ()
-                for number, match in enumerate(matches):
-                    if _holds_on_gateway(vs, match, gateway, server):
-                        path = (*path, "match", number)
-                        break
-                else:
-                    if matches:
-                        continue
-                targets = _targets(vs, (where, rule), server.number, provider)
-                yield Chain(names, (), targets, vs, path)
-                return
+            for rule in self._router.connection_rules(vs, "tcp"):
+                held = [
+                    match
+                    for match in rule.matches or ()
+                    if match.holds_for(proxy, gateway.id, server.number)
+                ]
+                if held or rule.matches is None:
+                    path = rule.path_of(held[0]) if held else rule.path
+                    targets = _targets(rule, server.number, provider)
+                    yield Chain(names, (), targets, vs, path)
+                    return
 
     def _tls_on_gateway(
         self, proxy: Proxy, gateway: Gateway, server: Server, taken: set[str]
@@ -305,15 +303,15 @@ class Listeners:
         """
         provider = partial(self._router.providers.for_gateway, namespace=proxy.namespace)
         for vs in self._on_gateway(proxy, gateway, server):
-            for where, rule in _rules(self._router, vs, "tls"):
-                for number, match in enumerate(rule.get("match") or ()):
-                    names = tuple(match.get("sniHosts") or ())
-                    if not _holds_on_gateway(vs, match, gateway, server) or taken & {*names}:
+            for rule in self._router.connection_rules(vs, "tls"):
+                for match in rule.matches or ():
+                    names = match.server_names
+                    holds = match.holds_for(proxy, gateway.id, server.number)
+                    if not holds or taken & {*names}:
                         continue
                     taken |= {*names}
-                    path: Path = (*where, "match", number)
-                    targets = _targets(vs, (where, rule), server.number, provider)
-                    yield Chain(names, (), targets, vs, path)
+                    targets = _targets(rule, server.number, provider)
+                    yield Chain(names, (), targets, vs, rule.path_of(match))
 
     def _on_gateway(self, proxy: Proxy, gateway: Gateway, server: Server) -> list[VirtualService]:
         """The VirtualServices of a Gateway that share a host with a server, in order."""
@@ -480,19 +478,18 @@ def _tls_chains(
     handled: set[tuple[tuple[str, ...], tuple[str, ...]]] = set()
     last, lender = own, None
     for vs in rules:
-        for where, rule in _rules(router, vs, "tls"):
-            for number, match in enumerate(rule.get("match") or ()):
-                if not _holds_in_mesh(vs, match, client, port):
+        for rule in router.connection_rules(vs, "tls"):
+            for match in rule.matches or ():
+                if not match.holds_for(client, MESH, port):
                     continue
-                path: Path = (*where, "match", number)
-                names = tuple(match.get("sniHosts") or ())
-                subnets = tuple(match.get("destinationSubnets") or ())
+                path = rule.path_of(match)
+                names, subnets = match.server_names, match.subnets
                 if subnets and stay:
                     last, lender = networks(subnets), (vs, path)
                 if (names, subnets) in handled:
                     continue
                 handled.add((names, subnets))
-                targets = _targets(vs, (where, rule), port, provider)
+                targets = _targets(rule, port, provider)
                 if subnets:
                     yield Chain(names, networks(subnets), targets, vs, path)
                 else:
@@ -509,49 +506,20 @@ def _tcp_chains(
     """The rules that hold for the client, up to the first that asks for no subnet."""
     provider = partial(router.providers.for_sidecar, client, port=port)
     for vs in rules:
-        for where, rule in _rules(router, vs, "tcp"):
-            matches = rule.get("match") or ()
-            if not matches:
-                targets = _targets(vs, (where, rule), port, provider)
-                yield Chain((), own, targets, vs, where)
-                return
-            subnets: list[str] = []
-            first: Path = ()
-            for number, match in enumerate(matches):
-                if not _holds_in_mesh(vs, match, client, port):
-                    continue
-                here: Path = (*where, "match", number)
-                if not match.get("destinationSubnets"):
-                    targets = _targets(vs, (where, rule), port, provider)
-                    yield Chain((), own, targets, vs, here)
+        for rule in router.connection_rules(vs, "tcp"):
+            held = [each for each in rule.matches or () if each.holds_for(client, MESH, port)]
+            for match in held:
+                if not match.subnets:
+                    targets = _targets(rule, port, provider)
+                    yield Chain((), own, targets, vs, rule.path_of(match))
                     return
-                subnets += match["destinationSubnets"]
-                first = first or here
-            if subnets:
-                targets = _targets(vs, (where, rule), port, provider)
-                yield Chain((), networks(subnets), targets, vs, first)
-
-
-def _holds_in_mesh(vs: VirtualService, match: Mapping[str, Any], client: Proxy, port: int) -> bool:
-    """Models `matchTLS` and `matchTCP`: all must hold, `gateways` switches nothing off."""
-    named = match.get("gateways")
-    source: Mapping[str, str] = match.get("sourceLabels") or {}
-    return (
-        (match.get("port") or port) == port
-        and (not named or MESH in vs.resolve_gateways(named))
-        and source.items() <= client.labels.items()
-        and (match.get("sourceNamespace") or client.namespace) == client.namespace
-    )
-
-
-def _holds_on_gateway(
-    vs: VirtualService, match: Mapping[str, Any], gateway: Gateway, server: Server
-) -> bool:
-    """Models `l4SingleMatch`: only the server's port and the gateway are asked for."""
-    named = match.get("gateways")
-    return (match.get("port") or server.number) == server.number and (
-        not named or gateway.id in vs.resolve_gateways(named)
-    )
+            if rule.matches is None:
+                yield Chain((), own, _targets(rule, port, provider), vs, rule.path)
+                return
+            if held:
+                subnets = [subnet for match in held for subnet in match.subnets]
+                targets = _targets(rule, port, provider)
+                yield Chain((), networks(subnets), targets, vs, rule.path_of(held[0]))
 
 
 def _is_opaque(server: Server) -> bool:
@@ -572,32 +540,20 @@ def _unless_it_crashes(make: Callable[[], list[T]]) -> tuple[list[T], str | None
         return [], str(crash)
 
 
-_Rule = tuple[Path, Mapping[str, Any]]
-
-
-def _rules(router: Router, vs: VirtualService, protocol: str) -> Iterator[_Rule]:
-    """The tcp or tls rules that istiod looks at, each with its path."""
-    skipped = router.snapshot.config.istio.has(EMPTY_RULES_SKIPPED)
-    for index, rule in enumerate(vs.resource.spec.get(protocol) or ()):
-        if rule.get("route") or not skipped:
-            yield ("spec", protocol, index), rule
-
-
 def _targets(
-    vs: VirtualService, rule: _Rule, port: int, provider: Callable[[str], Service | None]
+    rule: Rule, port: int, provider: Callable[[str], Service | None]
 ) -> tuple[Target, ...]:
     """Where a rule sends connections: without a port, to the only one of the destination.
 
     Raises _Crash for a rule with none, as istiod takes the first of those that have a weight.
     """
-    path, data = rule
-    routes = data.get("route") or ()
+    routes = rule.data.get("route") or ()
     found = []
     for route in routes:
         destination = route.get("destination") or {}
         if is_idle(route, routes):
             continue
-        host = vs.resolve_host(destination.get("host") or "")
+        host = destination.get("host") or ""
         number = (destination.get("port") or {}).get("number")
         if not number:
             service = provider(host)
@@ -608,5 +564,6 @@ def _targets(
         )
     if not found:
         lacking = "destination with a weight" if routes else "destination"
-        raise _Crash(f"istiod crashes at {vs.resource} {dotted(path)}, which has no {lacking}")
+        where = f"{rule.owner.resource} {dotted(rule.path)}"
+        raise _Crash(f"istiod crashes at {where}, which has no {lacking}")
     return tuple(found)

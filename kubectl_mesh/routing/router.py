@@ -17,8 +17,8 @@ from kubectl_mesh.mesh.ports import SNIFFED
 from kubectl_mesh.mesh.proxy import Proxy
 from kubectl_mesh.mesh.registry import Service
 from kubectl_mesh.mesh.snapshot import Snapshot, once_per_snapshot
-from kubectl_mesh.mesh.versions import ABSOLUTE_NAMES
-from kubectl_mesh.mesh.virtual_services import Destination, VirtualService, as_seen_from
+from kubectl_mesh.mesh.versions import ABSOLUTE_NAMES, EMPTY_RULES_SKIPPED
+from kubectl_mesh.mesh.virtual_services import Destination, Protocol, VirtualService, as_seen_from
 from kubectl_mesh.routing.chains import Listener, address_in
 from kubectl_mesh.routing.connection import Connection, connection_of
 from kubectl_mesh.routing.listeners import Listeners, addresses_of
@@ -26,7 +26,7 @@ from kubectl_mesh.routing.matching import Conditions
 from kubectl_mesh.routing.not_followed import Bearing
 from kubectl_mesh.routing.providers import Providers, with_port
 from kubectl_mesh.routing.request import Request
-from kubectl_mesh.routing.rules import Rule, merged_rules
+from kubectl_mesh.routing.rules import Rule, merged_rules, own_rules
 from kubectl_mesh.routing.table import (
     Action,
     Route,
@@ -49,12 +49,23 @@ class Router:
         self.listeners = Listeners(self)
         self.bearing = Bearing(self)
         self._rules: dict[VirtualService, tuple[Rule, ...]] = {}
+        self._connection_rules: dict[tuple[VirtualService, Protocol], tuple[Rule, ...]] = {}
 
     def rules(self, vs: VirtualService) -> tuple[Rule, ...]:
         """The http rules of a root, delegates merged."""
         if vs not in self._rules:
             self._rules[vs] = merged_rules(self.snapshot.virtual_services, vs)
         return self._rules[vs]
+
+    def connection_rules(self, vs: VirtualService, protocol: Protocol) -> tuple[Rule, ...]:
+        """The tcp or tls rules of a VirtualService that istiod looks at."""
+        key = (vs, protocol)
+        if key not in self._connection_rules:
+            skipped = self.snapshot.config.istio.has(EMPTY_RULES_SKIPPED)
+            rules = own_rules(vs, protocol)
+            kept = (rule for rule in rules if rule.data.get("route") or not skipped)
+            self._connection_rules[key] = tuple(kept)
+        return self._connection_rules[key]
 
     def destinations(self, vs: VirtualService) -> Iterator[Destination]:
         """Every destination of a root's rules, mirrors and those of its delegates included."""

@@ -1,4 +1,4 @@
-"""The http rules of a VirtualService as istiod works with them: names resolved, delegates merged.
+"""The rules of a VirtualService as istiod works with them: names resolved, delegates merged.
 
 Models `resolveVirtualServiceShortnames` and `mergeVirtualServicesIfNeeded` of istiod.
 """
@@ -10,8 +10,14 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+from kubectl_mesh.mesh.proxy import Proxy
 from kubectl_mesh.mesh.resource import Path
-from kubectl_mesh.mesh.virtual_services import Destination, VirtualService, VirtualServices
+from kubectl_mesh.mesh.virtual_services import (
+    Destination,
+    Protocol,
+    VirtualService,
+    VirtualServices,
+)
 from kubectl_mesh.routing.matching import Conditions, conditions
 
 _INHERITED = (
@@ -61,10 +67,33 @@ class Match:
     def source_namespace(self) -> str:
         return self.data.get("sourceNamespace") or ""
 
+    @property
+    def server_names(self) -> tuple[str, ...]:
+        """Those that a tls match asks for."""
+        return tuple(self.data.get("sniHosts") or ())
+
+    @property
+    def subnets(self) -> tuple[str, ...]:
+        """The destination's addresses that a tcp or tls match asks for; none for any."""
+        return tuple(self.data.get("destinationSubnets") or ())
+
+    def holds_for(self, proxy: Proxy, gateway: str, port: int) -> bool:
+        """Whether a tcp or tls match holds for what a proxy takes on a port, of a Gateway or MESH.
+
+        Models `matchTLS` and `matchTCP`, where naming gateways does not switch the source off, and
+        `l4SingleMatch`, which does not ask for a source.
+        """
+        if (self.port or port) != port or (self.gateways and gateway not in self.gateways):
+            return False
+        return proxy.is_gateway or (
+            self.source_labels.items() <= proxy.labels.items()
+            and self.source_namespace in ("", proxy.namespace)
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class Rule:
-    """One http rule. `owner` is the object that it stands in, at `path`: the root, or a delegate.
+    """One rule. `owner` is the object that it stands in, at `path`: the root, or a delegate.
 
     `data` is the rule with host names written out; `matches` is None where it has no match at all.
     """
@@ -83,6 +112,10 @@ class Rule:
         """Where requests are sent, copies and what has no weight left out."""
         return self.owner.routes_of(self.path)
 
+    def path_of(self, match: Match) -> Path:
+        """Where a match of the rule stands in its owner."""
+        return (*self.path, "match", match.index)
+
     @property
     def index(self) -> int:
         """Its place in its owner's list."""
@@ -91,18 +124,23 @@ class Rule:
         return index
 
 
-def own_rules(vs: VirtualService) -> tuple[Rule, ...]:
+def own_rules(vs: VirtualService, protocol: Protocol = "http") -> tuple[Rule, ...]:
     """The rules as they stand in the object, delegating ones included, names resolved."""
     rules = []
-    for index, data in enumerate(vs.resource.spec.get("http") or ()):
+    for index, data in enumerate(vs.resource.spec.get(protocol) or ()):
         written = data.get("match")
         matches = tuple(
             Match(match, vs.resolve_gateways(match.get("gateways") or ()), number)
             for number, match in enumerate(written or ())
         )
         resolved = _with_hosts(data, vs)
-        rules.append(Rule(vs, ("spec", "http", index), resolved, matches if written else None))
+        rules.append(Rule(vs, ("spec", protocol, index), resolved, matches if written else None))
     return tuple(rules)
+
+
+def connection_rules(vs: VirtualService) -> tuple[Rule, ...]:
+    """The tcp rules of a VirtualService, and then its tls rules."""
+    return (*own_rules(vs, "tcp"), *own_rules(vs, "tls"))
 
 
 def _with_hosts(rule: Mapping[str, Any], vs: VirtualService) -> dict[str, Any]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 from kubectl_mesh.mesh.gateways import MESH, Gateway, Server
 from kubectl_mesh.mesh.registry import Port, Service
 from kubectl_mesh.mesh.resource import Path, Resource, dotted
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.mesh.virtual_services import HttpRule, VirtualService
+from kubectl_mesh.routing.rules import connection_rules
 from kubectl_mesh.rules.repair import Repair
 from kubectl_mesh.rules.rule import Finding, Rule, Severity
 from kubectl_mesh.rules.shared.ports import corrected
@@ -96,14 +96,11 @@ def _servers(gateway: Gateway, vs: VirtualService) -> list[Server]:
 
 def _has_l4_rule(vs: VirtualService, gateway: str) -> bool:
     """Whether a tcp or tls rule can hold on a gateway."""
-    for protocol in ("tcp", "tls"):
-        for rule in vs.resource.spec.get(protocol) or ():
-            matches: list[Mapping[str, Any]] = rule.get("match") or [{}]
-            for match in matches:
-                names = match.get("gateways")
-                if not names or gateway in vs.resolve_gateways(names):
-                    return True
-    return False
+    return any(
+        rule.matches is None
+        or any(not match.gateways or gateway in match.gateways for match in rule.matches)
+        for rule in connection_rules(vs)
+    )
 
 
 def _ports(snapshot: Snapshot, vs: VirtualService, rules: list[HttpRule]) -> Iterator[Finding]:

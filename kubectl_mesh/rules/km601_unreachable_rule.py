@@ -43,9 +43,7 @@ def check(snapshot: Snapshot) -> Iterator[Finding | Skip]:
     for vs in snapshot.virtual_services.roots:
         for covered in covered_rules(vs):
             if covered.whole:
-                same = all(
-                    one.rule.get("route") == by.rule.get("route") for one, by in covered.covered
-                )
+                same = all(one.route == by.route for one, by in covered.covered)
                 yield for_connections(
                     RULE,
                     covered,

@@ -33,7 +33,7 @@ def check(snapshot: Snapshot) -> Iterator[Finding]:
     for vs in snapshot.virtual_services.roots:
         for covered in covered_rules(vs):
             for lost, by in () if covered.whole else covered.covered:
-                same = lost.rule.get("route") == by.rule.get("route")
+                same = lost.route == by.route
                 severity = Severity.INFO if same else Severity.WARNING
                 yield for_connections(RULE, covered, lost.path, [by.path], severity, same=same)
 
