@@ -29,6 +29,7 @@ from kubectl_mesh.rules.named import chosen
 from kubectl_mesh.rules.repair import ACCEPT_MTLS_OFF, ALL_RULES, UNSAFE
 from kubectl_mesh.sources import repository
 from kubectl_mesh.sources.config import find_mesh_config, read_mesh_config
+from kubectl_mesh.sources.session import ClusterOptions, Session
 
 
 def load(
@@ -74,8 +75,8 @@ def load_cluster(
     """
     from kubectl_mesh.sources import cluster
 
-    options = cluster.ClusterOptions(kubeconfig=kubeconfig, context=context)
-    state = cluster.load(options, KINDS, namespaces or None)
+    session = Session(ClusterOptions(kubeconfig=kubeconfig, context=context))
+    state = cluster.load(session, KINDS, namespaces or None)
     return Snapshot(state.resources, state.config, state.coverage, state.unreadable)
 
 

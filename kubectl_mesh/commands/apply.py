@@ -6,13 +6,15 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kubectl_mesh.changes.change_set import Step
 from kubectl_mesh.changes.journal import RESUME
 from kubectl_mesh.changes.patch import Conflict
 from kubectl_mesh.commands.changing import (
+    ApplyOptions,
     add_apply_flags,
     add_force_live_flag,
     agree,
@@ -23,28 +25,23 @@ from kubectl_mesh.commands.changing import (
     going_on,
     how_to_apply,
     how_to_undo,
-    journal_of,
     refuse_owned,
     remind,
     say,
     whole_mesh,
 )
-from kubectl_mesh.commands.inputs import (
-    cluster_options,
-    filenames_of,
-    name_limits,
-    read_manifests,
-)
+from kubectl_mesh.commands.inputs import Files, name_limits, read_manifests, session_of
+from kubectl_mesh.commands.output import Output
 from kubectl_mesh.errors import InputError, UsageError
-from kubectl_mesh.flags import add_cluster_flags, add_folder_flags
+from kubectl_mesh.flags import Given, add_cluster_flags, add_folder_flags
 from kubectl_mesh.mesh.resource import Resource, dotted
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.report.changes import live_diff, paint_diff, target_of
 from kubectl_mesh.report.table import place, wrap
 from kubectl_mesh.rollout.plan import Plan
-from kubectl_mesh.sources.context import namespace_on_disk
+from kubectl_mesh.sources.session import Session
 from kubectl_mesh.sources.yaml import collector_paused
-from kubectl_mesh.term import COLOR_CHOICES, Paint, emit, safe, use_color, width
+from kubectl_mesh.term import COLOR_CHOICES, Paint, emit, safe, width
 
 if TYPE_CHECKING:
     from kubectl_mesh.changes.cluster import Cluster
@@ -152,19 +149,73 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_cluster_flags(parser)
 
 
+@dataclass(frozen=True)
+class _Wanted:
+    """What is to become of a cluster: manifests applied or deleted, or a run gone on with.
+
+    `prune` are the labels of what is deleted besides, `resume` is the run; None for none.
+    """
+
+    files: Files
+    session: Session
+    namespace: str | None
+    remove_subsets: Sequence[str]
+    delete: bool
+    prune: str | None
+    resume: str | None
+    dry_run: bool
+    allow_empty: bool
+    allow_broken: bool
+    force_live: bool
+
+    @classmethod
+    def of(cls, args: argparse.Namespace) -> _Wanted:
+        """Raises UsageError for flags that contradict each other."""
+        files = Files.of(args)
+        wanted = bool(files.names or args.remove_subset)
+        dry_run = args.dry_run != "none"
+        if args.resume is not None and (wanted or dry_run):
+            raise UsageError("--resume goes on with what was planned: leave out the rest")
+        if args.resume is None and not wanted:
+            raise UsageError("name manifests with -f, or a --remove-subset")
+        if args.delete and (args.prune or args.remove_subset):
+            raise UsageError("--delete deletes the objects of the manifests: leave out the rest")
+        if args.prune and not ((args.selector or "").strip() and files.names):
+            raise UsageError("--prune needs -f, and -l to say which objects are concerned")
+        if args.selector and not args.prune:
+            raise UsageError("-l is for --prune")
+        return cls(
+            files,
+            session_of(vars(args)),
+            args.namespace,
+            args.remove_subset or (),
+            args.delete,
+            args.selector if args.prune else None,
+            args.resume,
+            dry_run,
+            args.allow_empty,
+            args.allow_broken,
+            args.force_live,
+        )
+
+    @property
+    def own_namespace(self) -> str:
+        return self.namespace or self.session.namespace_on_disk
+
+
 def run(args: argparse.Namespace) -> int:
     """Plans, and goes through with it.
 
     Raises UsageError for flags that contradict each other, InputError for manifests that cannot be
     read, Conflict for what is refused, Stopped where a step fails.
     """
-    _check_flags(args)
-    with connected(args, force_conflicts=args.force_conflicts) as cluster:
-        if args.resume is not None:
-            return _resume(args, cluster)
-        live, plan = _plan(args, cluster)
-        paint = Paint(use_color(args.color, sys.stdout))
-        emit(_shown(args, plan, paint))
+    wanted, options = _Wanted.of(args), ApplyOptions.of(args)
+    output, given = Output.of(args), Given.of(args)
+    with connected(wanted.session, options, force_conflicts=args.force_conflicts) as cluster:
+        if wanted.resume is not None:
+            return _resume(wanted, options, cluster, wanted.resume)
+        live, plan = _plan(wanted, cluster)
+        emit(_shown(output, plan))
         if plan.refusals:
             first, *more = plan.refusals
             others = f", and {len(more)} more, all listed in the plan" if more else ""
@@ -173,18 +224,18 @@ def run(args: argparse.Namespace) -> int:
         done = 3 if plan.gaps else 0
         if not changes:
             return done
-        if not args.force_live:
+        if not wanted.force_live:
             refuse_owned(changes)
         cluster.rehearse(changes)
-        if args.dry_run != "none":
-            if args.output != "json":
-                say(how_to_apply(args))
+        if wanted.dry_run:
+            if output.format != "json":
+                say(how_to_apply(given))
             return 1
-        agree(args, f"Make {len(changes.steps)} changes?")
-        told = say if args.output != "json" else _say_aside
+        agree(f"Make {len(changes.steps)} changes?", yes=options.yes)
+        told = say if output.format != "json" else _say_aside
         cures = cures_of(live, changes)
-        found = cluster.apply(changes, journal_of(args), told, RESUME, cures, args.command)
-    told(how_to_undo(args, found))
+        found = cluster.apply(changes, options.journal, told, RESUME, cures, given.command)
+    told(how_to_undo(given, found))
     remind(changes, told)
     return done
 
@@ -193,77 +244,63 @@ def _say_aside(text: str) -> None:
     print(safe(text), file=sys.stderr, flush=True)
 
 
-def _check_flags(args: argparse.Namespace) -> None:
-    wanted = bool(filenames_of(args) or args.remove_subset)
-    if args.resume is not None and (wanted or args.dry_run != "none"):
-        raise UsageError("--resume goes on with what was planned: leave out the rest")
-    if args.resume is None and not wanted:
-        raise UsageError("name manifests with -f, or a --remove-subset")
-    if args.delete and (args.prune or args.remove_subset):
-        raise UsageError("--delete deletes the objects of the manifests: leave out the rest")
-    if args.prune and not ((args.selector or "").strip() and filenames_of(args)):
-        raise UsageError("--prune needs -f, and -l to say which objects are concerned")
-    if args.selector and not args.prune:
-        raise UsageError("-l is for --prune")
-
-
-def _resume(args: argparse.Namespace, cluster: Cluster) -> int:
-    journal, found = going_on(args, cluster, args.resume)
+def _resume(wanted: _Wanted, options: ApplyOptions, cluster: Cluster, name: str) -> int:
+    journal = options.journal
+    found = going_on(journal, cluster, name)
     if found.goes_on != RESUME:
         raise UsageError(f"kubectl mesh {found.goes_on} {found.id} goes on with that one")
-    check_consequences(args, found, back=False)
-    agree_to(args, found.left, "Go on with it?")
+    check_consequences(wanted.session, found, back=False, allow_broken=wanted.allow_broken)
+    agree_to(found.left, "Go on with it?", yes=options.yes)
     cluster.go_on(found, journal, say)
     return 0
 
 
-def _plan(args: argparse.Namespace, cluster: Cluster) -> tuple[Snapshot, Plan]:
+def _plan(wanted: _Wanted, cluster: Cluster) -> tuple[Snapshot, Plan]:
     from kubectl_mesh.rollout.desired import Desired
     from kubectl_mesh.rollout.plan import plan
 
-    resources = _manifests(args)
+    resources = _manifests(wanted)
     desired = Desired(cluster)
     with collector_paused():
-        live = _live(args)
-        if args.delete:
-            wanted, unwanted = [], list(desired.unwanted(resources))
+        live = _live(wanted.session)
+        if wanted.delete:
+            staying, going = [], list(desired.unwanted(resources))
         else:
-            wanted = desired.wanted(resources)
-            unwanted = list(desired.pruned(resources, args.selector)) if args.prune else []
-            namespace = args.namespace or namespace_on_disk(cluster_options(args))
-            lost = desired.without_subsets(live, args.remove_subset or (), namespace)
-            known = {each.path for each in wanted}
+            staying = desired.wanted(resources)
+            going = [] if wanted.prune is None else list(desired.pruned(resources, wanted.prune))
+            namespace = wanted.own_namespace
+            lost = desired.without_subsets(live, wanted.remove_subsets, namespace)
+            known = {each.path for each in staying}
             for each in lost:
                 if each.path in known:
                     raise UsageError(f"{each.resource} stands in the manifests: change it there")
-            wanted += lost
+            staying += lost
         return live, plan(
             live,
-            wanted,
-            unwanted,
+            staying,
+            going,
             desired,
-            allow_empty=args.allow_empty,
-            allow_broken=args.allow_broken,
+            allow_empty=wanted.allow_empty,
+            allow_broken=wanted.allow_broken,
         )
 
 
-def _live(args: argparse.Namespace) -> Snapshot:
+def _live(session: Session) -> Snapshot:
     """The whole mesh as it is. Raises Forbidden and Conflict where not all routes can be seen."""
     from kubectl_mesh.rollout.breakage import unseen
 
-    live = whole_mesh(args)
+    live = whole_mesh(session)
     name_limits(live)
     if reason := unseen(live):
         raise Conflict(f"{reason}: it is not known which subsets are in use; nothing is changed")
     return live
 
 
-def _manifests(args: argparse.Namespace) -> list[Resource]:
+def _manifests(wanted: _Wanted) -> list[Resource]:
     """The objects of the files. Raises InputError for what cannot be read, or has no kind."""
-    names = filenames_of(args)
-    if not names:
+    if not wanted.files.names:
         return []
-    found = read_manifests(args, names, nameless=True)
+    found = read_manifests(wanted.files, wanted.own_namespace, nameless=True)
     resources = found.only()
     for each in found.unreadable:
         where = place(each.position) if each.position else each.where
@@ -282,7 +319,7 @@ def _manifests(args: argparse.Namespace) -> list[Resource]:
             if text is not None and not (isinstance(text, str) and _NAME.fullmatch(text)):
                 where = _where(resource, "metadata", field)
                 raise InputError(f"{resource.kind} {text!r}: no valid {field}", where)
-        if resource.faults and not args.delete:
+        if resource.faults and not wanted.delete:
             fault = resource.faults[0]
             told = (
                 f"{resource}: {dotted(fault.path)}: expected {fault.expected}, found {fault.found}"
@@ -298,12 +335,12 @@ def _where(resource: Resource, *path: str | int) -> str:
     return place(position) if position else resource.origin.name
 
 
-def _shown(args: argparse.Namespace, plan: Plan, paint: Paint) -> str:
-    if args.output == "json":
+def _shown(output: Output, plan: Plan) -> str:
+    if output.format == "json":
         return json.dumps(_document(plan), indent=2) + "\n"
-    text = "\n\n".join(_told(plan, paint)) + "\n"
-    if args.output == "diff":
-        text = paint_diff(live_diff(plan.changes), paint) + "\n" + text
+    text = "\n\n".join(_told(plan, output.paint)) + "\n"
+    if output.format == "diff":
+        text = paint_diff(live_diff(plan.changes), output.paint) + "\n" + text
     return text
 
 

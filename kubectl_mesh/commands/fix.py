@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -12,11 +13,10 @@ from kubectl_mesh.changes.change_set import ChangeSet, Step
 from kubectl_mesh.changes.files import FileChange
 from kubectl_mesh.changes.text import NotEditable
 from kubectl_mesh.commands.changing import (
+    ChangeOptions,
     add_change_flags,
     apply,
-    check_flags,
     how_to_make,
-    is_previewed,
     owned_steps,
     show,
     tell,
@@ -24,7 +24,7 @@ from kubectl_mesh.commands.changing import (
     whole,
     write,
 )
-from kubectl_mesh.commands.doctor import RULES_MEANT, add_rule_flags, chosen_rules
+from kubectl_mesh.commands.doctor import RULES_MEANT, RulesMeant, add_rule_flags
 from kubectl_mesh.commands.inputs import name_limits, take_meshes
 from kubectl_mesh.errors import UsageError
 from kubectl_mesh.fixing.assumed_gateways import with_gateways
@@ -32,10 +32,10 @@ from kubectl_mesh.fixing.cure import Choice, Cure, Wishes, cure
 from kubectl_mesh.flags import (
     CLUSTER,
     INPUT,
+    Given,
     add_cluster_flags,
     add_input_flags,
     add_output_flags,
-    again,
     comma_separated,
 )
 from kubectl_mesh.mesh.resource import ResourceId
@@ -47,11 +47,11 @@ from kubectl_mesh.report.changes import FORMATS
 from kubectl_mesh.report.comparison import render
 from kubectl_mesh.report.table import failures, place, unexamined, wrap
 from kubectl_mesh.rules.examine import Report, examine_all
-from kubectl_mesh.rules.ignore import Ignores, Selectors
+from kubectl_mesh.rules.ignore import Selectors
 from kubectl_mesh.rules.repair import ACCEPT_MTLS_OFF, ALL_RULES, UNSAFE, Repair, Then
 from kubectl_mesh.rules.rule import Finding, listed
 from kubectl_mesh.sources.yaml import collector_paused
-from kubectl_mesh.term import Paint, safe, use_color, width
+from kubectl_mesh.term import Paint, safe, width
 
 _EPILOG = """\
 examples:
@@ -120,11 +120,8 @@ def run(args: argparse.Namespace) -> int:
     Raises UsageError for flags that contradict each other, NotEditable for a text that cannot be
     changed in place, Conflict for an object that is not what was looked at or belongs to somebody.
     """
-    check_flags(args)
-    rules = chosen_rules(args)
-    kinds = {kind for rule in rules for kind in (*rule.needs, *rule.uses)} | set(ROUTING_KINDS)
-    ignores = Ignores(comma_separated(args.ignore))
-    meant = Selectors(args.finding or ("*",), "")
+    asked, meant = ChangeOptions.of(args), RulesMeant.of(args)
+    output = asked.output
     accepted = {
         flag
         for flag, given in (
@@ -135,21 +132,21 @@ def run(args: argparse.Namespace) -> int:
         if given
     }
     names = comma_separated(args.choose)
-    wishes = Wishes(meant.meant, names, accepted)
+    wishes = Wishes(Selectors(args.finding or ("*",), "").meant, names, accepted)
     with collector_paused():
-        meshes, namespaces = take_meshes(args, kinds)
-        if sum(len(each) > 0 for each in meshes.values()) > 1 and args.output != "diff":
+        meshes, namespaces = take_meshes(asked.inputs, {*meant.kinds, *ROUTING_KINDS})
+        if sum(len(each) > 0 for each in meshes.values()) > 1 and output.format != "diff":
             raise UsageError("-o writes patches for one mesh: choose one with -k, or leave it out")
 
         def look(root: str, state: Snapshot) -> Report:
-            return examine_all({root: state}, rules, ignores, namespaces)
+            return examine_all({root: state}, meant.rules, meant.ignores, namespaces)
 
         reports = {root: look(root, snapshot) for root, snapshot in meshes.items()}
         if len(reports) == 1:
             (report,) = reports.values()
         else:
-            report = examine_all(meshes, rules, ignores, namespaces)
-        cures, texts = _cured(args, meshes, reports, look, wishes)
+            report = examine_all(meshes, meant.rules, meant.ignores, namespaces)
+        cures, texts = _cured(asked, meshes, reports, look, wishes)
         report = _without_mended(report, cures.values())
     name_limits(*meshes.values())
     known = {name for found in cures.values() for name in found.known}
@@ -157,28 +154,30 @@ def run(args: argparse.Namespace) -> int:
         if known and name not in known:
             there = ", ".join(sorted(known))
             raise UsageError(f"--choose {name}: no repair has that name; there are: {there}")
-    paint = Paint(use_color(args.color, sys.stdout))
+    paint = output.paint
     changes = _all_changes(cures)
-    show(args, changes, texts, paint)
-    if args.write:
+    show(asked, changes, texts)
+    if asked.write:
         write(changes, texts)
     unread = any(skip.failed for skip in report.skipped)
     told: list[str] = []
-    if not args.no_headers:
+    if not output.no_headers:
         for root, found in cures.items():
-            parts = list(filter(None, _told(args, found, paint)))
+            parts = list(filter(None, _told(asked, found)))
             heading = [paint(safe(f"IN {root}"), "bold")] if root and parts else []
             told += [*heading, *parts]
     is_empty = not (told or unread)
     told += [failures(report, width(), paint), unexamined(report, width(), paint)]
-    if not args.no_headers:
-        told += _ending(args, changes, texts, paint, is_empty=is_empty)
-        if is_previewed(args):
-            told += ["\n".join(_next(args, list(cures.values()))), how_to_make(args, changes)]
-    tell(args, changes, told)
-    if changes and args.apply:
-        apply(args, changes, meshes[""])
-    is_made = args.write or args.apply
+    if not output.no_headers:
+        nothing = "None of these findings is there: nothing" if args.finding else "Nothing"
+        told += _ending(texts, paint, f"{nothing} to repair." if is_empty else "")
+        if asked.is_previewed:
+            told += ["\n".join(_next(asked.given, list(cures.values())))]
+            told += [how_to_make(asked, changes)]
+    tell(output, changes, told)
+    if changes and asked.apply:
+        apply(asked, changes, meshes[""])
+    is_made = asked.write or asked.apply
     if any(found.deferred for found in cures.values()) or (changes and not is_made):
         return 1
     return 3 if unread else 0
@@ -199,14 +198,8 @@ def _all_changes(cures: Mapping[str, Cure]) -> ChangeSet:
     return ChangeSet(tuple(step for found in cures.values() for step in found.changes.steps))
 
 
-def _ending(
-    args: argparse.Namespace,
-    changes: ChangeSet,
-    texts: Sequence[FileChange],
-    paint: Paint,
-    *,
-    is_empty: bool,
-) -> Iterator[str]:
+def _ending(texts: Sequence[FileChange], paint: Paint, nothing: str) -> Iterator[str]:
+    """What kustomizations share of the files, and `nothing`, if that is what there is to repair."""
     shared = [
         f"{each.file} is part of {', '.join(listed(each.roots))}; whatever else includes it "
         "changes, too"
@@ -214,32 +207,30 @@ def _ending(
         if each.roots
     ]
     yield _listed(paint("FILES OF KUSTOMIZATIONS", "bold"), shared, width())
-    if is_empty:
-        named = "None of these findings is there: nothing" if args.finding else "Nothing"
-        yield paint(f"{named} to repair.", "bold", "green")
+    yield paint(nothing, "bold", "green")
 
 
-def _next(args: argparse.Namespace, cures: Sequence[Cure]) -> Iterator[str]:
+def _next(given: Given, cures: Sequence[Cure]) -> Iterator[str]:
     """The commands for what a preview leaves: other repairs, or another look at it."""
     flags = {each.repair.flag: None for found in cures for each in found.unsafe}
     for flag in flags:
-        line = again(args, args.command, last=flag)
+        line = given.again(given.command, last=flag)
         yield safe(f"To preview what takes {flag}, too: {line}")
     choices = [finding for found in cures for finding in found.open]
     for finding in choices[:1]:
         repair, target = finding.repairs[0], finding.resource.id
         parts = filter(None, (target.kind, target.namespace, target.name))
-        words = (f"{finding.rule.code}={'/'.join(parts)}", *" ".join(_flags(repair)).split())
-        given = ("finding", "choose", repair.flag.strip("-").replace("-", "_"))
-        line = again(args, args.command, *words, without=given)
+        words = (f"{finding.rule.code}={'/'.join(parts)}", *_words(repair))
+        chosen = ("finding", "choose", repair.flag.strip("-").replace("-", "_"))
+        line = given.again(given.command, *words, without=chosen)
         yield safe(f"To preview a choice, such as {repair.name}: {line}")
     if not (flags or choices) and any(found.manual for found in cures):
-        line = again(args, "doctor", only=(INPUT, RULES_MEANT, CLUSTER))
+        line = given.again("doctor", only=(INPUT, RULES_MEANT, CLUSTER))
         yield safe(f"To look again after changes by hand: {line}")
 
 
 def _cured(
-    args: argparse.Namespace,
+    asked: ChangeOptions,
     meshes: Mapping[str, Snapshot],
     reports: Mapping[str, Report],
     look: Callable[[str, Snapshot], Report],
@@ -250,14 +241,15 @@ def _cured(
     What would change a file that cannot be edited in place is not repaired; it says which that is.
     """
     untouchable: set[ResourceId] = set()
+    wholes = {root: whole(asked.inputs.session, each) for root, each in meshes.items()}
     while True:
         allowed = replace(wishes, untouchable=untouchable)
         cures = {
-            root: cure(snapshot, reports[root], partial(look, root), allowed, whole(args, snapshot))
+            root: cure(snapshot, reports[root], partial(look, root), allowed, wholes[root])
             for root, snapshot in meshes.items()
         }
         try:
-            return cures, texts_of(args, _all_changes(cures))
+            return cures, texts_of(asked, _all_changes(cures))
         except NotEditable as error:
             if error.resource is None or error.resource in untouchable:
                 raise
@@ -265,13 +257,13 @@ def _cured(
             untouchable.add(error.resource)
 
 
-def _told(args: argparse.Namespace, found: Cure, paint: Paint) -> Iterator[str]:
-    room = width()
+def _told(asked: ChangeOptions, found: Cure) -> Iterator[str]:
+    room, paint = width(), asked.output.paint
     changes = found.changes
     revealed = found.revealed
-    done = "REPAIRED" if args.write else "TO BE REPAIRED"
+    done = "REPAIRED" if asked.write else "TO BE REPAIRED"
     yield _listed(paint(done, "bold", "green"), _repaired(found.made), room)
-    waits = list(filter(None, map(_wait, changes.steps))) if args.apply else []
+    waits = list(filter(None, map(_wait, changes.steps))) if asked.apply else []
     yield _listed(paint("WAITS", "bold"), waits, room)
     yield _listed(paint("CHOOSE", "bold", "yellow"), _ways(found), room)
     for flag in dict.fromkeys(each.repair.flag for each in found.unsafe):
@@ -337,7 +329,7 @@ def _repaired(chosen: Sequence[Choice]) -> list[str]:
 
 def _ways(found: Cure) -> list[str]:
     return [
-        f"{_name(found.as_read(finding))}: {' '.join(_flags(repair))} to {repair.title}"
+        f"{_name(found.as_read(finding))}: {shlex.join(_words(repair))} to {repair.title}"
         for finding in found.open
         for repair in finding.repairs
     ]
@@ -350,7 +342,6 @@ def _name(finding: Finding) -> str:
     return f"{finding.rule.code} {finding.resource}{where}"
 
 
-def _flags(repair: Repair) -> Iterator[str]:
-    yield f"--choose {repair.name}"
-    if repair.unsafe:
-        yield repair.flag
+def _words(repair: Repair) -> list[str]:
+    """The words of a command line that choose a repair."""
+    return ["--choose", repair.name, *([repair.flag] if repair.unsafe else [])]

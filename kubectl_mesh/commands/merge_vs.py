@@ -5,15 +5,16 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from kubectl_mesh.changes.after import mesh_after
 from kubectl_mesh.changes.change_set import ChangeSet, change_set
 from kubectl_mesh.changes.files import FileChange
 from kubectl_mesh.changes.text import NotEditable
 from kubectl_mesh.commands.changing import (
+    ChangeOptions,
     add_change_flags,
     apply,
-    check_flags,
     how_to_make,
     owned_steps,
     show,
@@ -22,17 +23,17 @@ from kubectl_mesh.commands.changing import (
     whole,
     write,
 )
-from kubectl_mesh.commands.inputs import is_on_disk, name_gaps, take_snapshot
+from kubectl_mesh.commands.inputs import name_gaps, take_snapshot
 from kubectl_mesh.errors import MeshError, UsageError
 from kubectl_mesh.fixing.assumed_gateways import with_gateways
 from kubectl_mesh.fixing.moved_rules import gateways_not_seen
 from kubectl_mesh.flags import (
     CLUSTER,
     INPUT,
+    Given,
     add_cluster_flags,
     add_input_flags,
     add_output_flags,
-    again,
 )
 from kubectl_mesh.merging.candidates import Candidate, bypassing, candidates, concerning
 from kubectl_mesh.merging.meant import Judgement, judge
@@ -45,9 +46,8 @@ from kubectl_mesh.report import Layout
 from kubectl_mesh.report.changes import FORMATS
 from kubectl_mesh.report.comparison import render
 from kubectl_mesh.report.table import wrap
-from kubectl_mesh.sources.context import namespace_on_disk
 from kubectl_mesh.sources.yaml import collector_paused
-from kubectl_mesh.term import Paint, emit, safe, use_color, width
+from kubectl_mesh.term import Paint, emit, safe, width
 
 _KINDS = {*ROUTING_KINDS, "Rollout"}
 
@@ -103,101 +103,128 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_cluster_flags(parser)
 
 
+@dataclass(frozen=True)
+class MergeOptions:
+    """Which VirtualServices are merged: `names`, or those of a `host`; without both, none yet."""
+
+    names: Sequence[str]
+    host: str
+    share_routes: bool
+    allow_differences: bool
+    changes: ChangeOptions
+
+    @classmethod
+    def of(cls, args: argparse.Namespace) -> MergeOptions:
+        """Raises UsageError for flags that contradict each other."""
+        changes = ChangeOptions.of(args)
+        host = args.host or ""
+        if args.names and host:
+            raise UsageError("name VirtualServices, or a --host: not both")
+        found = cls(args.names, host, args.share_routes, args.allow_differences, changes)
+        if not found.is_chosen and (changes.write or changes.apply or args.output != "diff"):
+            raise UsageError("name the VirtualServices to be merged, or a --host")
+        return found
+
+    @property
+    def is_chosen(self) -> bool:
+        return bool(self.names or self.host)
+
+    @property
+    def namespace(self) -> str | None:
+        """The namespace that is asked about; None for all."""
+        inputs = self.changes.inputs
+        anywhere = inputs.all_namespaces or (inputs.has_files and not inputs.namespace)
+        return None if anywhere else inputs.own_namespace
+
+
 def run(args: argparse.Namespace) -> int:
     """Previews a merge, or makes it; without names, lists what could be merged.
 
     Raises UsageError for names that are not there, Unmergeable where something stands in the way,
     and what changing.show and changing.apply raise.
     """
-    check_flags(args)
-    if args.names and args.host:
-        raise UsageError("name VirtualServices, or a --host: not both")
-    chosen = bool(args.names or args.host)
-    if not chosen and (args.write or args.apply or args.output != "diff"):
-        raise UsageError("name the VirtualServices to be merged, or a --host")
-    paint = Paint(use_color(args.color, sys.stdout))
+    asked = MergeOptions.of(args)
+    output, inputs = asked.changes.output, asked.changes.inputs
     with collector_paused():
-        taken, _ = take_snapshot(_everywhere(args), _KINDS)
+        # a proof needs all that could be treated differently
+        taken, _ = take_snapshot(replace(inputs, all_namespaces=True), _KINDS)
         nothing = 3 if name_gaps(taken) else 0
-        if chosen and (why := taken.missing("VirtualService")):
+        if asked.is_chosen and (why := taken.missing("VirtualService")):
             raise Unmergeable(f"{why}; nothing is changed")
         snapshot, assumed = with_gateways(taken)
-        where = _where(args)
-        if not chosen:
+        where = asked.namespace
+        if not asked.is_chosen:
             mergeable = candidates(snapshot, {where} if where else None)
-            emit(_listing(args, mergeable, snapshot, paint))
+            emit(_listing(asked.changes.given, mergeable, snapshot, output.paint))
             return nothing
-    members = _named(args, snapshot) if args.names else concerning(snapshot, args.host, where)
-    if not members and args.names:
+    members = _named(asked, snapshot) if asked.names else concerning(snapshot, asked.host, where)
+    if not members and asked.names:
         return nothing
     if len(members) < 2:
-        emit(safe(f"{_nothing(snapshot)}: {_told_alone(args, members)}.") + "\n")
+        emit(safe(f"{_nothing(snapshot)}: {_told_alone(asked.host, members)}.") + "\n")
         return nothing
-    found = merge(snapshot, members, share_routes=args.share_routes)
+    found = merge(snapshot, members, share_routes=asked.share_routes)
     if not isinstance(found, Merge):
         raise Unmergeable(_refused(members, found))
-    changes, _ = change_set([found.repair], whole(args, snapshot))
+    changes, _ = change_set([found.repair], whole(inputs.session, snapshot))
     comparison = compare(snapshot, mesh_after(snapshot, changes))
     stopping = _stopping(snapshot, found, comparison)
     texts: Sequence[FileChange] | None = None
     try:
-        texts = texts_of(args, changes)
+        texts = texts_of(asked.changes, changes)
     except NotEditable as error:
-        if args.write:
+        if asked.changes.write:
             raise
         print(f"Warning: {safe(str(error))}", file=sys.stderr)
-    show(args, changes, texts, paint)
+    show(asked.changes, changes, texts)
     named = sorted(assumed & set().union(*(vs.gateways for vs in found.members)))
     notes = [f"Gateway {name} is not in the input: taken to serve every host" for name in named]
-    told = list(_told(args, snapshot, found, changes, comparison, notes, paint))
-    if texts is not None and (not stopping or args.allow_differences):
-        told.append(how_to_make(args, changes))
-    tell(args, changes, told)
-    if stopping and not args.allow_differences:
+    told = list(_told(asked, snapshot, found, changes, comparison, notes))
+    if texts is not None and (not stopping or asked.allow_differences):
+        told.append(how_to_make(asked.changes, changes))
+    tell(output, changes, told)
+    if stopping and not asked.allow_differences:
         raise Unmergeable(
             f"{stopping}; nothing is changed: leave them apart (fix KM201 copies the mesh's subset "
             "into a gateway's route), or merge all the same with --allow-differences"
         )
-    if args.write:
+    if asked.changes.write:
         write(changes, texts or ())
         return nothing
-    if args.apply:
-        apply(args, changes, snapshot)
+    if asked.changes.apply:
+        apply(asked.changes, changes, snapshot)
         return nothing
     return 1
 
 
-def _everywhere(args: argparse.Namespace) -> argparse.Namespace:
-    """The flags, but for the whole mesh: a proof needs all that could be treated differently."""
-    return argparse.Namespace(**{**vars(args), "all_namespaces": True})
-
-
-def _named(args: argparse.Namespace, snapshot: Snapshot) -> list[VirtualService]:
+def _named(asked: MergeOptions, snapshot: Snapshot) -> list[VirtualService]:
     """The VirtualServices of the command line, the oldest first where that is known.
 
     None where a single one of them is there, and the others are merged into it already, or were
     never there: it says so.
     """
     known = snapshot.virtual_services.by_name
+    inputs = asked.changes.inputs
+    own = inputs.own_namespace if inputs.namespace or snapshot.coverage.live else None
     found: list[VirtualService] = []
     missing: list[str] = []
-    for name in dict.fromkeys(args.names):
+    for name in dict.fromkeys(asked.names):
         namespace, _, short = name.rpartition("/")
         if namespace:
             matching = [vs for vs in (known.get((namespace, short)),) if vs]
-        elif args.namespace or snapshot.coverage.live:
-            matching = [vs for vs in (known.get((_namespace(args), short)),) if vs]
+        elif own:
+            matching = [vs for vs in (known.get((own, short)),) if vs]
         else:
             matching = [vs for (_, each), vs in known.items() if each == short]
         if not matching:
-            place = namespace or args.namespace or (snapshot.coverage.live and _namespace(args))
+            place = namespace or own
             where = f"in namespace {place}" if place else "in the manifests"
             missing.append(f"there is no VirtualService {short} {where}")
         if matching[1:]:
             listed = ", ".join(str(vs.resource.id) for vs in matching)
             raise UsageError(f"{name} may be {listed}: say NAMESPACE/NAME")
         found += matching
-    if missing and len(found) == 1 and len(args.names) > 1:
+    if missing and len(found) == 1 and len(asked.names) > 1:
         alone = f"{found[0].resource} stands alone"
         emit(safe(f"{_nothing(snapshot)}: {'; '.join(missing)}, and {alone}.") + "\n")
         return []
@@ -208,26 +235,14 @@ def _named(args: argparse.Namespace, snapshot: Snapshot) -> list[VirtualService]
     return found
 
 
-def _where(args: argparse.Namespace) -> str | None:
-    """The namespace that is asked about; None for all."""
-    anywhere = args.all_namespaces or (is_on_disk(args) and not args.namespace)
-    return None if anywhere else _namespace(args)
-
-
-def _namespace(args: argparse.Namespace) -> str:
-    from kubectl_mesh.commands.inputs import cluster_options
-
-    return args.namespace or namespace_on_disk(cluster_options(args))
-
-
 def _nothing(snapshot: Snapshot) -> str:
     return "Nothing to merge was found" if snapshot.gaps else "There is nothing to merge"
 
 
-def _told_alone(args: argparse.Namespace, members: Sequence[VirtualService]) -> str:
+def _told_alone(host: str, members: Sequence[VirtualService]) -> str:
     if not members:
-        return f"no VirtualService concerns {args.host}"
-    what = f"concerns {args.host} alone" if args.host else "is the only one"
+        return f"no VirtualService concerns {host}"
+    what = f"concerns {host} alone" if host else "is the only one"
     return f"{members[0].resource} {what}"
 
 
@@ -256,20 +271,19 @@ def _stopping(snapshot: Snapshot, found: Merge, comparison: Comparison) -> str:
 
 
 def _told(
-    args: argparse.Namespace,
+    asked: MergeOptions,
     snapshot: Snapshot,
     found: Merge,
     changes: ChangeSet,
     comparison: Comparison,
     assumptions: Sequence[str],
-    paint: Paint,
 ) -> Iterator[str]:
-    room = width()
+    room, paint = width(), asked.changes.output.paint
     lines = [
         found.repair.title,
         *assumptions,
         *found.notes,
-        *_missed(args, snapshot, found),
+        *([] if asked.share_routes else _missed(snapshot, found)),
         *_exposed(found, comparison),
         *(f"{step.target} belongs to {owner}" for step, owner in owned_steps(changes)),
     ]
@@ -278,7 +292,7 @@ def _told(
             "manifests do not say which is the oldest: in a cluster the oldest survives, and its "
             "rules come first"
         )
-    heading = paint("MERGED" if args.write else "TO BE MERGED", "bold", "green")
+    heading = paint("MERGED" if asked.changes.write else "TO BE MERGED", "bold", "green")
     yield heading + "\n" + "\n".join(wrap(safe(line), room, "  ", "    ") for line in lines)
     failing = [
         f"{each.example} from {each.places[0].proxy}, port {each.places[0].port}: "
@@ -294,11 +308,11 @@ def _told(
     yield paint("HOW REQUESTS WILL BE ROUTED", "bold") + "\n" + proof.rstrip()
 
 
-def _missed(args: argparse.Namespace, snapshot: Snapshot, found: Merge) -> Iterator[str]:
+def _missed(snapshot: Snapshot, found: Merge) -> Iterator[str]:
     """Routes of gateways that still miss the subsets of the mesh's rules."""
     members = {vs.resource.id for vs in found.members}
     missing = [each for each in bypassing(snapshot) if {each.resource.id, *each.related} <= members]
-    if missing and not args.share_routes:
+    if missing:
         yield (
             "requests that come in through gateways do not meet the subsets of the mesh's rules "
             f"({', '.join(dict.fromkeys(each.rule.code for each in missing))}), and the doctor "
@@ -328,9 +342,7 @@ def _exposed(found: Merge, comparison: Comparison) -> Iterator[str]:
             )
 
 
-def _listing(
-    args: argparse.Namespace, found: Sequence[Candidate], snapshot: Snapshot, paint: Paint
-) -> str:
+def _listing(given: Given, found: Sequence[Candidate], snapshot: Snapshot, paint: Paint) -> str:
     """What could be merged, what each merge would change, and what stands in the way."""
     if not found and snapshot.gaps:
         return "Nothing to merge was found in what could be read.\n"
@@ -345,7 +357,7 @@ def _listing(
         if not each.obstacles:
             words = [f"{vs.namespace}/{vs.resource.name}" for vs in each.members]
             words += ["--share-routes"] if each.has_routes_to_share else []
-            command = again(args, "merge-vs", *words, only=(INPUT, CLUSTER))
+            command = given.again("merge-vs", *words, only=(INPUT, CLUSTER))
         told = "\n".join(wrap(safe(line), room, "  ", "    ") for line in lines)
         told += f"\n  next: {safe(command)}" if command else ""
         parts.append(paint(safe(names), "bold") + "\n" + told)

@@ -9,7 +9,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from kubectl_mesh.commands.inputs import cluster_options, name_limits, take_snapshot
+from kubectl_mesh.commands.inputs import Inputs, name_limits, take_snapshot
+from kubectl_mesh.commands.output import Output
 from kubectl_mesh.errors import InputError, UsageError
 from kubectl_mesh.flags import (
     add_cluster_flags,
@@ -29,7 +30,6 @@ from kubectl_mesh.mesh.versions import (
     written,
 )
 from kubectl_mesh.mesh.workloads import WORKLOAD_KINDS, Workload
-from kubectl_mesh.report import Layout
 from kubectl_mesh.report.route_json import FIELDS, answer, document
 from kubectl_mesh.routing.connection import Connection, connection_for, is_connection
 from kubectl_mesh.routing.expected import Case, Source, mismatches, read_cases
@@ -44,10 +44,9 @@ from kubectl_mesh.routing.proxies import (
 from kubectl_mesh.routing.request import Request, request_for
 from kubectl_mesh.routing.router import router_of
 from kubectl_mesh.routing.trace import Trace, Tracer
-from kubectl_mesh.sources.context import namespace_on_disk
 from kubectl_mesh.sources.files import STDIN, read_text
 from kubectl_mesh.sources.yaml import collector_paused
-from kubectl_mesh.term import emit, safe, use_color, width
+from kubectl_mesh.term import emit, safe
 
 FORMATS = ("text", "json", "yaml", "junit")
 KINDS = (
@@ -142,55 +141,90 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_cluster_flags(parser)
 
 
+@dataclass(frozen=True)
+class Caller:
+    """Where requests come from, as far as the flags say so: nothing of it is set where they do not.
+
+    `gateway` is [NAMESPACE/]NAME, `workload` is [NAMESPACE/][KIND/]NAME; `namespace` and `labels`
+    are those of a pod.
+    """
+
+    gateway: str | None = None
+    workload: str | None = None
+    namespace: str | None = None
+    labels: Mapping[str, str] | None = None
+
+    @classmethod
+    def of(cls, args: argparse.Namespace) -> Caller:
+        """Raises UsageError for flags that contradict each other, and for what is no label."""
+        given = [
+            flag
+            for flag, value in (
+                ("--gateway", args.gateway),
+                ("--from", args.workload),
+                ("--from-namespace or --from-labels", args.from_namespace or args.from_labels),
+            )
+            if value is not None
+        ]
+        if len(given) > 1:
+            raise UsageError(f"{given[0]} and {given[1]} contradict each other")
+        labels = None
+        if args.from_labels is not None:
+            labels = _labels(comma_separated(args.from_labels))
+        return cls(args.gateway, args.workload, args.from_namespace, labels)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is asked, of which mesh: one `request`, or those of a `file`."""
+
+    request: Request | Connection | None
+    file: str
+    caller: Caller
+    inputs: Inputs
+    output: Output
+
+    @classmethod
+    def of(cls, args: argparse.Namespace) -> Asked:
+        """Raises UsageError for flags that contradict each other, and for what is no URL."""
+        many = args.requests is not None
+        if many == (args.url is not None):
+            raise UsageError("name one URL, or a file of them with --requests")
+        if many and (args.request or args.header or args.server_name):
+            raise UsageError("with --requests, method, headers and server name stand in the file")
+        if args.output == "junit" and not many:
+            raise UsageError("-o junit is for --requests")
+        inputs = Inputs.of(args)
+        if many and args.requests == STDIN and inputs.files.hold_stdin:
+            raise UsageError("standard input cannot be both manifests and requests")
+        request = None if many else _request(args)
+        return cls(request, args.requests or "", Caller.of(args), inputs, Output.of(args))
+
+
 def run(args: argparse.Namespace) -> int:
     """Answers one request, or those of --requests.
 
     Raises UsageError for what contradicts itself or names what is not there, InputError for a file
     of requests that cannot be read, ClusterError where no cluster answers.
     """
-    _check(args)
+    asked = Asked.of(args)
     with collector_paused():
-        return _run_many(args) if args.requests is not None else _run_one(args)
+        return _run_one(asked, asked.request) if asked.request else _run_many(asked)
 
 
-def _check(args: argparse.Namespace) -> None:
-    many = args.requests is not None
-    if many == (args.url is not None):
-        raise UsageError("name one URL, or a file of them with --requests")
-    if many and (args.request or args.header or args.server_name):
-        raise UsageError("with --requests, method, headers and server name stand in the file")
-    if args.output == "junit" and not many:
-        raise UsageError("-o junit is for --requests")
-    if many and args.requests == STDIN and STDIN in comma_separated(args.filename):
-        raise UsageError("standard input cannot be both manifests and requests")
-    given = [
-        flag
-        for flag, value in (
-            ("--gateway", args.gateway),
-            ("--from", args.workload),
-            ("--from-namespace or --from-labels", args.from_namespace or args.from_labels),
-        )
-        if value is not None
-    ]
-    if len(given) > 1:
-        raise UsageError(f"{given[0]} and {given[1]} contradict each other")
-
-
-def _run_one(args: argparse.Namespace) -> int:
-    request = _asked(args)
-    mesh = _mesh(args, [], [request])
+def _run_one(asked: Asked, request: Request | Connection) -> int:
+    mesh = _mesh(asked, [], [request])
     vantage = mesh.default(request)
     trace = Tracer(mesh.router).follow(vantage.proxy, request)
     notes = (*vantage.notes, *mesh.snapshot.config.notes, *_on_older_istio(mesh, request, trace))
     vantage = replace(vantage, notes=notes)
     unknown = (*mesh.unknown, *mesh.ways_in_unread(request))
-    if args.output == "text":
+    if asked.output.format == "text":
         from kubectl_mesh.report.route_text import render
 
-        layout = Layout(width(), use_color(args.color, sys.stdout))
-        emit(render(trace, vantage, mesh.snapshot, unknown, layout))
+        emit(render(trace, vantage, mesh.snapshot, unknown, asked.output.layout))
     else:
-        _emit_document(document(trace, vantage, mesh.snapshot, unknown), args.output)
+        _emit_document(document(trace, vantage, mesh.snapshot, unknown), asked.output.format)
     return 3 if unknown or trace.effect.outcome == "undecided" else 0
 
 
@@ -212,7 +246,7 @@ def _on_older_istio(mesh: _Mesh, request: Request | Connection, found: Trace) ->
         )
 
 
-def _asked(args: argparse.Namespace) -> Request | Connection:
+def _request(args: argparse.Namespace) -> Request | Connection:
     """Raises UsageError for what is no URL, and for flags that are not for it."""
     if is_connection(args.url):
         if args.request is not None or args.header:
@@ -246,22 +280,22 @@ def _headers(given: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def _run_many(args: argparse.Namespace) -> int:
-    file = "<stdin>" if args.requests == STDIN else args.requests
-    lines = list(read_cases(read_text(args.requests), file, FIELDS))
+def _run_many(asked: Asked) -> int:
+    file = "<stdin>" if asked.file == STDIN else asked.file
+    lines = list(read_cases(read_text(asked.file), file, FIELDS))
     cases = [line for line in lines if isinstance(line, Case)]
     sources = {case.source for case in cases if case.source}
-    mesh = _mesh(args, sources, [case.request for case in cases])
+    mesh = _mesh(asked, sources, [case.request for case in cases])
     tracer = Tracer(mesh.router)
     results = [
         _Result(line) if isinstance(line, InputError) else _answered(line, file, tracer, mesh)
         for line in lines
     ]
-    if args.output == "junit":
+    if asked.output.format == "junit":
         from kubectl_mesh.report.route_junit import render
 
         emit(render(file, [(each.line, each.failures) for each in results], mesh.unknown))
-    elif args.output == "yaml":
+    elif asked.output.format == "yaml":
         from kubectl_mesh.report.yaml_ import dump
 
         emit("".join(f"---\n{dump(each.value)}" for each in results))
@@ -323,7 +357,7 @@ def _status(file: str, results: Iterable[_Result], unknown: Collection[str]) -> 
 class _Mesh:
     """The mesh that the flags name, and its proxies by the names that the user gives them."""
 
-    args: argparse.Namespace
+    caller: Caller
     snapshot: Snapshot
     namespace: str
     unknown: tuple[str, ...]
@@ -384,14 +418,13 @@ class _Mesh:
                 )
 
     def _of_flags(self) -> Vantage | None:
-        args = self.args
-        if args.gateway is not None:
-            return self._of_gateway(args.gateway)
-        if args.workload is not None:
-            return of_workload(self.snapshot, self._workload(args.workload))
-        if args.from_namespace is not None or args.from_labels is not None:
-            labels = _labels(comma_separated(args.from_labels))
-            return of_client(args.from_namespace or self.namespace, labels)
+        caller = self.caller
+        if caller.gateway is not None:
+            return self._of_gateway(caller.gateway)
+        if caller.workload is not None:
+            return of_workload(self.snapshot, self._workload(caller.workload))
+        if caller.namespace is not None or caller.labels is not None:
+            return of_client(caller.namespace or self.namespace, caller.labels or {})
         return None
 
     def _of_gateway(self, name: str) -> Vantage:
@@ -436,28 +469,28 @@ def _named_workload(text: str, namespace: str) -> tuple[str, str | None, str]:
 
 
 def _mesh(
-    args: argparse.Namespace, sources: Iterable[Source], requests: Iterable[Request | Connection]
+    asked: Asked, sources: Iterable[Source], requests: Iterable[Request | Connection]
 ) -> _Mesh:
     """What the flags name, of a cluster only what bears on these requests."""
-    own = args.namespace or namespace_on_disk(cluster_options(args))
+    own, caller = asked.inputs.own_namespace, asked.caller
     kinds = list(KINDS)
     namespaces = {
         source.gateway.partition("/")[0] if source.gateway else source.namespace or own
         for source in sources
     }
-    if args.gateway is not None:
-        namespaces.add(args.gateway.rpartition("/")[0] or own)
-    elif args.workload is not None:
-        namespace, kind, _ = _named_workload(args.workload, own)
+    if caller.gateway is not None:
+        namespaces.add(caller.gateway.rpartition("/")[0] or own)
+    elif caller.workload is not None:
+        namespace, kind, _ = _named_workload(caller.workload, own)
         namespaces.add(namespace)
         if kind:
             kinds.append(kind)
-    elif args.from_namespace is not None:
-        namespaces.add(args.from_namespace)
+    elif caller.namespace is not None:
+        namespaces.add(caller.namespace)
     elif not namespaces:
         namespaces.add(own)
     hosts = {request.host for request in requests}
     hosts |= {each.dialled_host for each in requests if isinstance(each, Request)}
-    snapshot, _ = take_snapshot(args, kinds, namespaces, hosts)
+    snapshot, _ = take_snapshot(asked.inputs, kinds, namespaces, hosts)
     name_limits(snapshot)
-    return _Mesh(args, snapshot, own, snapshot.gaps)
+    return _Mesh(caller, snapshot, own, snapshot.gaps)
