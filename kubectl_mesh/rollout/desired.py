@@ -15,7 +15,6 @@ from kubectl_mesh.changes.owners import is_applied
 from kubectl_mesh.changes.patch import Target, content
 from kubectl_mesh.changes.waiting import has_ready_pod
 from kubectl_mesh.errors import NotInstalled, UsageError
-from kubectl_mesh.kube.discovery import Kinds
 from kubectl_mesh.kube.workers import in_parallel
 from kubectl_mesh.mesh.objects import as_resource
 from kubectl_mesh.mesh.resource import Resource, ResourceId
@@ -23,6 +22,7 @@ from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.rollout.plan import Unwanted, Wanted
 
 _WORKERS = 8
+_NAMESPACES = "/api/v1/namespaces/"
 
 
 class Desired:
@@ -31,7 +31,7 @@ class Desired:
     def __init__(self, cluster: Cluster) -> None:
         self._client = cluster.client
         self._cluster = cluster
-        self._kinds = Kinds(cluster.client)
+        self._kinds = cluster.kinds
 
     def wanted(self, resources: Iterable[Resource]) -> list[Wanted]:
         """The objects of manifests. Raises Conflict for one whose fields somebody else has."""
@@ -41,17 +41,19 @@ class Desired:
             _, kind, _, name = twice[0]
             raise UsageError(f"{kind} {name} stands twice in the manifests: leave one of them")
         named = {each.name for each in resources if each.kind == "Namespace"}
-        coming = {name for name in named if self._live(f"/api/v1/namespaces/{name}") is None}
-        return in_parallel([partial(self._wanted, each, coming) for each in resources], _WORKERS)
+        known = {f"{_NAMESPACES}{name}": self._live(f"{_NAMESPACES}{name}") for name in named}
+        return in_parallel([partial(self._wanted, each, known) for each in resources], _WORKERS)
 
-    def _wanted(self, resource: Resource, coming: Collection[str]) -> Wanted:
+    def _wanted(self, resource: Resource, known: Mapping[str, Mapping[str, Any] | None]) -> Wanted:
+        """`known` are the namespaces of the manifests by path; None for one yet to be made."""
         path, namespace = self._path(resource), resource.namespace
-        live = self._live(path)
+        live = known[path] if path in known else self._live(path)
         metadata = {**resource.raw["metadata"], **({"namespace": namespace} if namespace else {})}
         applied = content({**resource.raw, "metadata": metadata})
         after: Mapping[str, Any] = applied
-        if not is_terminating(live) and (live is not None or namespace not in coming):
-            after = self._cluster.would_be(_target(resource, namespace), path, applied, live)
+        is_coming = known.get(f"{_NAMESPACES}{namespace}", applied) is None
+        if not is_terminating(live) and (live is not None or not is_coming):
+            after = self._cluster.would_be(_target(resource, namespace), path, applied, live, live)
         return Wanted(resource, path, applied, live, after)
 
     def is_there(self, need: Ready) -> bool:
@@ -61,7 +63,8 @@ class Desired:
     def would_be(self, wanted: Wanted, applied: Mapping[str, Any]) -> Mapping[str, Any]:
         """What would become of an object, if another configuration were applied."""
         target = _target(wanted.resource, str(applied["metadata"].get("namespace") or ""))
-        return self._cluster.would_be(target, wanted.path, applied, wanted.live)
+        current = self._live(wanted.path)
+        return self._cluster.would_be(target, wanted.path, applied, wanted.live, current)
 
     def unwanted(self, resources: Iterable[Resource]) -> Iterator[Unwanted]:
         """Those of the objects that are there."""
