@@ -50,7 +50,7 @@ def command_of(arguments: Sequence[str]) -> str | None:
     return next((argument for argument in arguments if not argument.startswith("-")), None)
 
 
-def comma_separated(flags: list[str] | None) -> list[str]:
+def comma_separated(flags: Sequence[str] | None) -> list[str]:
     """The values of a repeatable flag that may also hold several, parted by commas."""
     return [part.strip() for flag in flags or () for part in flag.split(",") if part.strip()]
 
