@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,7 +33,7 @@ from kubectl_mesh.commands.inputs import Files, name_limits, read_manifests, ses
 from kubectl_mesh.commands.output import Output
 from kubectl_mesh.errors import InputError, UsageError
 from kubectl_mesh.flags import Given, add_cluster_flags, add_folder_flags
-from kubectl_mesh.mesh.resource import Resource, dotted
+from kubectl_mesh.mesh.resource import Resource
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.report.changes import live_diff, paint_diff, target_of
 from kubectl_mesh.report.table import place, wrap
@@ -69,12 +68,14 @@ exit status:
 """
 
 
-_NAME = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9._:]*[A-Za-z0-9])?")
-
-
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.epilog = _EPILOG.format(prog=parser.prog)
-    group = parser.add_argument_group("what to apply")
+    _add_flags_of_what(parser.add_argument_group("what to apply"))
+    _add_flags_of_how(parser.add_argument_group("how to apply it"))
+    add_cluster_flags(parser)
+
+
+def _add_flags_of_what(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "-f",
         "--filename",
@@ -108,8 +109,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="ID",
         help="go on with a run that was stopped; default: the last one",
     )
-    how = parser.add_argument_group("how to apply it")
-    how.add_argument(
+
+
+def _add_flags_of_how(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
         "--dry-run",
         nargs="?",
         const="server",
@@ -117,43 +120,43 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default="none",
         help="show the plan, and have the API server try it",
     )
-    how.add_argument(
+    group.add_argument(
         "-o",
         "--output",
         choices=("plan", "diff", "json"),
         default="plan",
         help="how to show the plan; diff: with the objects as they are and will be",
     )
-    how.add_argument(
+    group.add_argument(
         "--allow-empty",
         action="store_true",
         help="new subsets may be without a ready pod: requests to them get 503",
     )
-    how.add_argument(
+    group.add_argument(
         "--allow-broken",
         action="store_true",
         help="routes may lead to what is not there, as far as this cluster knows: requests fail",
     )
-    how.add_argument(
+    group.add_argument(
         "--force-conflicts", action="store_true", help="take over fields that others have set"
     )
-    add_force_live_flag(how)
-    add_apply_flags(how)
-    how.add_argument("--color", choices=COLOR_CHOICES, default="auto")
-    how.add_argument(
+    add_force_live_flag(group)
+    add_apply_flags(group)
+    group.add_argument("--color", choices=COLOR_CHOICES, default="auto")
+    group.add_argument(
         "-v",
         "--verbose",
         action="store_true",
         help="list the files that are skipped; print tracebacks of errors",
     )
-    add_cluster_flags(parser)
 
 
 @dataclass(frozen=True)
-class _Wanted:
+class RolloutOptions:
     """What is to become of a cluster: manifests applied or deleted, or a run gone on with.
 
-    `prune` are the labels of what is deleted besides, `resume` is the run; None for none.
+    `prune` are the labels of what is deleted besides, "" for none; `resume` is the run, "" for the
+    last one and None for none.
     """
 
     files: Files
@@ -161,7 +164,7 @@ class _Wanted:
     namespace: str | None
     remove_subsets: Sequence[str]
     delete: bool
-    prune: str | None
+    prune: str
     resume: str | None
     dry_run: bool
     allow_empty: bool
@@ -169,7 +172,7 @@ class _Wanted:
     force_live: bool
 
     @classmethod
-    def of(cls, args: argparse.Namespace) -> _Wanted:
+    def of(cls, args: argparse.Namespace) -> RolloutOptions:
         """Raises UsageError for flags that contradict each other."""
         files = Files.of(args)
         wanted = bool(files.names or args.remove_subset)
@@ -190,7 +193,7 @@ class _Wanted:
             args.namespace,
             args.remove_subset or (),
             args.delete,
-            args.selector if args.prune else None,
+            args.selector if args.prune else "",
             args.resume,
             dry_run,
             args.allow_empty,
@@ -209,12 +212,12 @@ def run(args: argparse.Namespace) -> int:
     Raises UsageError for flags that contradict each other, InputError for manifests that cannot be
     read, Conflict for what is refused, Stopped where a step fails.
     """
-    wanted, options = _Wanted.of(args), ApplyOptions.of(args)
+    asked, options = RolloutOptions.of(args), ApplyOptions.of(args)
     output, given = Output.of(args), Given.of(args)
-    with connected(wanted.session, options, force_conflicts=args.force_conflicts) as cluster:
-        if wanted.resume is not None:
-            return _resume(wanted, options, cluster, wanted.resume)
-        live, plan = _plan(wanted, cluster)
+    with connected(asked.session, options, force_conflicts=args.force_conflicts) as cluster:
+        if asked.resume is not None:
+            return _resume(asked, options, cluster, asked.resume)
+        live, plan = _plan(asked, cluster)
         emit(_shown(output, plan))
         if plan.refusals:
             first, *more = plan.refusals
@@ -224,10 +227,10 @@ def run(args: argparse.Namespace) -> int:
         done = 3 if plan.gaps else 0
         if not changes:
             return done
-        if not wanted.force_live:
+        if not asked.force_live:
             refuse_owned(changes)
         cluster.rehearse(changes)
-        if wanted.dry_run:
+        if asked.dry_run:
             if output.format != "json":
                 say(how_to_apply(given))
             return 1
@@ -244,95 +247,51 @@ def _say_aside(text: str) -> None:
     print(safe(text), file=sys.stderr, flush=True)
 
 
-def _resume(wanted: _Wanted, options: ApplyOptions, cluster: Cluster, name: str) -> int:
+def _resume(asked: RolloutOptions, options: ApplyOptions, cluster: Cluster, name: str) -> int:
     journal = options.journal
     found = going_on(journal, cluster, name)
     if found.goes_on != RESUME:
         raise UsageError(f"kubectl mesh {found.goes_on} {found.id} goes on with that one")
-    check_consequences(wanted.session, found, back=False, allow_broken=wanted.allow_broken)
+    check_consequences(asked.session, found, back=False, allow_broken=asked.allow_broken)
     agree_to(found.left, "Go on with it?", yes=options.yes)
     cluster.go_on(found, journal, say)
     return 0
 
 
-def _plan(wanted: _Wanted, cluster: Cluster) -> tuple[Snapshot, Plan]:
-    from kubectl_mesh.rollout.desired import Desired
-    from kubectl_mesh.rollout.plan import plan
+def _plan(asked: RolloutOptions, cluster: Cluster) -> tuple[Snapshot, Plan]:
+    """The mesh as it is, and what is done to it. Raises Forbidden where nothing can be seen."""
+    from kubectl_mesh.rollout.desired import planned
 
-    resources = _manifests(wanted)
-    desired = Desired(cluster)
+    resources = _manifests(asked)
     with collector_paused():
-        live = _live(wanted.session)
-        if wanted.delete:
-            staying, going = [], list(desired.unwanted(resources))
-        else:
-            staying = desired.wanted(resources)
-            going = [] if wanted.prune is None else list(desired.pruned(resources, wanted.prune))
-            namespace = wanted.own_namespace
-            lost = desired.without_subsets(live, wanted.remove_subsets, namespace)
-            known = {each.path for each in staying}
-            for each in lost:
-                if each.path in known:
-                    raise UsageError(f"{each.resource} stands in the manifests: change it there")
-            staying += lost
-        return live, plan(
+        live = whole_mesh(asked.session)
+        name_limits(live)
+        return live, planned(
+            cluster,
             live,
-            staying,
-            going,
-            desired,
-            allow_empty=wanted.allow_empty,
-            allow_broken=wanted.allow_broken,
+            resources,
+            delete=asked.delete,
+            prune=asked.prune,
+            remove_subsets=asked.remove_subsets,
+            namespace=asked.own_namespace,
+            allow_empty=asked.allow_empty,
+            allow_broken=asked.allow_broken,
         )
 
 
-def _live(session: Session) -> Snapshot:
-    """The whole mesh as it is. Raises Forbidden and Conflict where not all routes can be seen."""
-    from kubectl_mesh.rollout.breakage import unseen
-
-    live = whole_mesh(session)
-    name_limits(live)
-    if reason := unseen(live):
-        raise Conflict(f"{reason}: it is not known which subsets are in use; nothing is changed")
-    return live
-
-
-def _manifests(wanted: _Wanted) -> list[Resource]:
+def _manifests(asked: RolloutOptions) -> list[Resource]:
     """The objects of the files. Raises InputError for what cannot be read, or has no kind."""
-    if not wanted.files.names:
+    from kubectl_mesh.rollout.desired import check_manifests
+
+    if not asked.files.names:
         return []
-    found = read_manifests(wanted.files, wanted.own_namespace, nameless=True)
+    found = read_manifests(asked.files, asked.own_namespace, nameless=True)
     resources = found.only()
     for each in found.unreadable:
         where = place(each.position) if each.position else each.where
         raise InputError(f"{each.reason}; nothing is changed", where)
-    seen: set[object] = set()
-    for resource in resources:
-        key = (resource.api_version.rpartition("/")[0], resource.id)
-        if key in seen:
-            raise UsageError(f"{resource} stands twice in the manifests: leave one of them")
-        seen.add(key)
-        metadata = resource.raw.get("metadata")
-        if not isinstance(metadata, dict) or not isinstance(metadata.get("name"), str):
-            raise InputError(f"{resource.kind} without a name", _where(resource, "metadata"))
-        for field in ("name", "namespace"):
-            text = metadata.get(field)
-            if text is not None and not (isinstance(text, str) and _NAME.fullmatch(text)):
-                where = _where(resource, "metadata", field)
-                raise InputError(f"{resource.kind} {text!r}: no valid {field}", where)
-        if resource.faults and not wanted.delete:
-            fault = resource.faults[0]
-            told = (
-                f"{resource}: {dotted(fault.path)}: expected {fault.expected}, found {fault.found}"
-            )
-            raise InputError(told, _where(resource, *fault.path))
-    if not resources:
-        raise UsageError("there is nothing in the manifests")
+    check_manifests(resources, deleted=asked.delete)
     return resources
-
-
-def _where(resource: Resource, *path: str | int) -> str:
-    position = resource.origin.locate(path)
-    return place(position) if position else resource.origin.name
 
 
 def _shown(output: Output, plan: Plan) -> str:

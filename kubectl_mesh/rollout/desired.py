@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -12,17 +13,92 @@ from kubectl_mesh.changes.change_set import Ready
 from kubectl_mesh.changes.cluster import Cluster
 from kubectl_mesh.changes.deletion import is_terminating
 from kubectl_mesh.changes.owners import is_applied
-from kubectl_mesh.changes.patch import Target, content
+from kubectl_mesh.changes.patch import Conflict, Target, content
 from kubectl_mesh.changes.waiting import has_ready_pod
-from kubectl_mesh.errors import NotInstalled, UsageError
+from kubectl_mesh.errors import InputError, NotInstalled, UsageError
+from kubectl_mesh.kube.kubeconfig import DEFAULT_NAMESPACE
 from kubectl_mesh.kube.workers import in_parallel
 from kubectl_mesh.mesh.objects import as_resource
-from kubectl_mesh.mesh.resource import Resource, ResourceId
+from kubectl_mesh.mesh.resource import Resource, ResourceId, dotted
 from kubectl_mesh.mesh.snapshot import Snapshot
-from kubectl_mesh.rollout.plan import Unwanted, Wanted
+from kubectl_mesh.rollout.breakage import unseen
+from kubectl_mesh.rollout.plan import Plan, Unwanted, Wanted, plan
 
 _WORKERS = 8
+_NAME = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9._:]*[A-Za-z0-9])?")
 _NAMESPACES = "/api/v1/namespaces/"
+
+
+def check_manifests(resources: Sequence[Resource], *, deleted: bool = False) -> None:
+    """Raises InputError for an object of manifests that no server would take, or have by that name.
+
+    One that is to be `deleted` only needs its name. Raises UsageError for one that stands twice,
+    and where there is none.
+    """
+    seen: set[object] = set()
+    for resource in resources:
+        key = (resource.api_version.rpartition("/")[0], resource.id)
+        if key in seen:
+            raise UsageError(f"{resource} stands twice in the manifests: leave one of them")
+        seen.add(key)
+        metadata = resource.raw.get("metadata")
+        if not isinstance(metadata, dict) or not isinstance(metadata.get("name"), str):
+            raise _fault(resource, f"{resource.kind} without a name", "metadata")
+        for field in ("name", "namespace"):
+            text = metadata.get(field)
+            if text is not None and not (isinstance(text, str) and _NAME.fullmatch(text)):
+                told = f"{resource.kind} {text!r}: no valid {field}"
+                raise _fault(resource, told, "metadata", field)
+        if resource.faults and not deleted:
+            fault = resource.faults[0]
+            what = f"expected {fault.expected}, found {fault.found}"
+            raise _fault(resource, f"{resource}: {dotted(fault.path)}: {what}", *fault.path)
+    if not resources:
+        raise UsageError("there is nothing in the manifests")
+
+
+def _fault(resource: Resource, told: str, *path: str | int) -> InputError:
+    return InputError(told, str(resource.origin.locate(path) or resource.origin.name))
+
+
+def planned(
+    cluster: Cluster,
+    live: Snapshot,
+    resources: Sequence[Resource],
+    *,
+    delete: bool = False,
+    prune: str = "",
+    remove_subsets: Iterable[str] = (),
+    namespace: str = DEFAULT_NAMESPACE,
+    allow_empty: bool = False,
+    allow_broken: bool = False,
+) -> Plan:
+    """How the objects of manifests are brought into a cluster, or with `delete` out of it.
+
+    `live` is the whole mesh as it is. With `prune`, labels, what else has these goes, too (see
+    Desired.pruned); so do the subsets of `remove_subsets`, as [NAMESPACE/]NAME/SUBSET, where
+    `namespace` is that of those that name none. New subsets may be without a ready pod with
+    `allow_empty`, routes may fail with `allow_broken`.
+
+    Raises Conflict where not all routes can be seen, and for fields that somebody else has;
+    UsageError for a subset that is not there, or stands in the manifests; ClusterError.
+    """
+    if reason := unseen(live):
+        raise Conflict(f"{reason}: it is not known which subsets are in use; nothing is changed")
+    desired = Desired(cluster)
+    wanted: list[Wanted] = []
+    if delete:
+        unwanted = list(desired.unwanted(resources))
+    else:
+        wanted = desired.wanted(resources)
+        unwanted = list(desired.pruned(resources, prune)) if prune else []
+        known = {each.path for each in wanted}
+        lost = desired.without_subsets(live, remove_subsets, namespace)
+        for each in lost:
+            if each.path in known:
+                raise UsageError(f"{each.resource} stands in the manifests: change it there")
+        wanted += lost
+    return plan(live, wanted, unwanted, desired, allow_empty=allow_empty, allow_broken=allow_broken)
 
 
 class Desired:
