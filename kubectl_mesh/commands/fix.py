@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 
-from kubectl_mesh.changes.change_set import ChangeSet, Step
+from kubectl_mesh.changes.change_set import Step
 from kubectl_mesh.changes.files import FileChange
 from kubectl_mesh.changes.text import NotEditable
 from kubectl_mesh.commands.changing import (
@@ -28,7 +28,8 @@ from kubectl_mesh.commands.doctor import RULES_MEANT, RulesMeant, add_rule_flags
 from kubectl_mesh.commands.inputs import name_limits, take_meshes
 from kubectl_mesh.errors import UsageError
 from kubectl_mesh.fixing.assumed_gateways import with_gateways
-from kubectl_mesh.fixing.cure import Choice, Cure, Wishes, cure
+from kubectl_mesh.fixing.cure import Choice, Cure, Wishes
+from kubectl_mesh.fixing.cures import Cures, cure_all
 from kubectl_mesh.flags import (
     CLUSTER,
     INPUT,
@@ -38,7 +39,6 @@ from kubectl_mesh.flags import (
     add_output_flags,
     comma_separated,
 )
-from kubectl_mesh.mesh.resource import ResourceId
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.proof.compare import compare
 from kubectl_mesh.proof.scope import KINDS as ROUTING_KINDS
@@ -47,8 +47,7 @@ from kubectl_mesh.report.changes import FORMATS
 from kubectl_mesh.report.comparison import render
 from kubectl_mesh.report.table import failures, place, unexamined, wrap
 from kubectl_mesh.rules.examine import Report, examine_all
-from kubectl_mesh.rules.ignore import Selectors
-from kubectl_mesh.rules.repair import ACCEPT_MTLS_OFF, ALL_RULES, UNSAFE, Repair, Then
+from kubectl_mesh.rules.repair import ACCEPT_MTLS_OFF, ALL_RULES, Repair, Then
 from kubectl_mesh.rules.rule import Finding, listed
 from kubectl_mesh.sources.yaml import collector_paused
 from kubectl_mesh.term import Paint, safe, width
@@ -114,100 +113,119 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_cluster_flags(parser)
 
 
+@dataclass(frozen=True)
+class FixOptions:
+    """Which findings are repaired, and how; `names` are those of repairs that are chosen."""
+
+    findings: Sequence[str]
+    names: Sequence[str]
+    wishes: Wishes
+    meant: RulesMeant
+    changes: ChangeOptions
+
+    @classmethod
+    def of(cls, args: argparse.Namespace) -> FixOptions:
+        """Raises UsageError for flags that contradict each other, and for what is no rule."""
+        changes, meant = ChangeOptions.of(args), RulesMeant.of(args)
+        names = comma_separated(args.choose)
+        wishes = Wishes.of(
+            args.finding,
+            names,
+            unsafe=args.unsafe,
+            all_rules=args.all_rules,
+            accept_mtls_off=args.accept_mtls_off,
+        )
+        return cls(args.finding, names, wishes, meant, changes)
+
+
 def run(args: argparse.Namespace) -> int:
     """Previews repairs, or makes them.
 
     Raises UsageError for flags that contradict each other, NotEditable for a text that cannot be
     changed in place, Conflict for an object that is not what was looked at or belongs to somebody.
     """
-    asked, meant = ChangeOptions.of(args), RulesMeant.of(args)
-    output = asked.output
-    accepted = {
-        flag
-        for flag, given in (
-            (UNSAFE, args.unsafe),
-            (ALL_RULES, args.all_rules),
-            (ACCEPT_MTLS_OFF, args.accept_mtls_off),
-        )
-        if given
-    }
-    names = comma_separated(args.choose)
-    wishes = Wishes(Selectors(args.finding or ("*",), "").meant, names, accepted)
+    asked = FixOptions.of(args)
+    how = asked.changes
     with collector_paused():
-        meshes, namespaces = take_meshes(asked.inputs, {*meant.kinds, *ROUTING_KINDS})
-        if sum(len(each) > 0 for each in meshes.values()) > 1 and output.format != "diff":
+        meshes, namespaces = take_meshes(how.inputs, {*asked.meant.kinds, *ROUTING_KINDS})
+        if sum(len(each) > 0 for each in meshes.values()) > 1 and how.output.format != "diff":
             raise UsageError("-o writes patches for one mesh: choose one with -k, or leave it out")
-
-        def look(root: str, state: Snapshot) -> Report:
-            return examine_all({root: state}, meant.rules, meant.ignores, namespaces)
-
-        reports = {root: look(root, snapshot) for root, snapshot in meshes.items()}
-        if len(reports) == 1:
-            (report,) = reports.values()
-        else:
-            report = examine_all(meshes, meant.rules, meant.ignores, namespaces)
-        cures, texts = _cured(asked, meshes, reports, look, wishes)
-        report = _without_mended(report, cures.values())
+        cures, report = _cured(asked, meshes, namespaces)
     name_limits(*meshes.values())
-    known = {name for found in cures.values() for name in found.known}
-    for name in names:
-        if known and name not in known:
-            there = ", ".join(sorted(known))
+    for name in asked.names:
+        if cures.known and name not in cures.known:
+            there = ", ".join(sorted(cures.known))
             raise UsageError(f"--choose {name}: no repair has that name; there are: {there}")
-    paint = output.paint
-    changes = _all_changes(cures)
-    show(asked, changes, texts)
-    if asked.write:
-        write(changes, texts)
-    unread = any(skip.failed for skip in report.skipped)
-    told: list[str] = []
-    if not output.no_headers:
-        for root, found in cures.items():
-            parts = list(filter(None, _told(asked, found)))
-            heading = [paint(safe(f"IN {root}"), "bold")] if root and parts else []
-            told += [*heading, *parts]
-    is_empty = not (told or unread)
-    told += [failures(report, width(), paint), unexamined(report, width(), paint)]
-    if not output.no_headers:
-        nothing = "None of these findings is there: nothing" if args.finding else "Nothing"
-        told += _ending(texts, paint, f"{nothing} to repair." if is_empty else "")
-        if asked.is_previewed:
-            told += ["\n".join(_next(asked.given, list(cures.values())))]
-            told += [how_to_make(asked, changes)]
-    tell(output, changes, told)
-    if changes and asked.apply:
-        apply(asked, changes, meshes[""])
-    is_made = asked.write or asked.apply
-    if any(found.deferred for found in cures.values()) or (changes and not is_made):
+    changes = cures.changes
+    show(how, changes, cures.texts)
+    if how.write:
+        write(changes, cures.texts)
+    tell(how.output, changes, list(_report(asked, cures, report)))
+    if changes and how.apply:
+        apply(how, changes, meshes[""])
+    is_made = how.write or how.apply
+    if any(found.deferred for found in cures.all) or (changes and not is_made):
         return 1
-    return 3 if unread else 0
+    return 3 if any(skip.failed for skip in report.skipped) else 0
 
 
-def _without_mended(report: Report, cures: Iterable[Cure]) -> Report:
-    """Leaves out what could not be examined before the changes, and can be after them."""
-    before, after = (
-        {(each.code, each.reason) for _, found in states for each in found.skipped}
-        for states in zip(*((each.before, each.after) for each in cures), strict=True)
-    )
-    mended = before - after
-    skipped = tuple(each for each in report.skipped if (each.code, each.reason) not in mended)
-    return replace(report, skipped=skipped)
+def _cured(
+    asked: FixOptions, meshes: Mapping[str, Snapshot], namespaces: Collection[str] | None
+) -> tuple[Cures, Report]:
+    """What is repaired in each mesh, and what the doctor says of all of them then.
+
+    What would change a file that cannot be edited in place is not repaired; it says which that is.
+    """
+    how, meant = asked.changes, asked.meant
+
+    def look(root: str, state: Snapshot) -> Report:
+        return examine_all({root: state}, meant.rules, meant.ignores, namespaces)
+
+    def warn(error: NotEditable) -> None:
+        print(f"Warning: {safe(str(error))}", file=sys.stderr)
+
+    states = {root: (snapshot, look(root, snapshot)) for root, snapshot in meshes.items()}
+    if len(states) == 1:
+        ((_, report),) = states.values()
+    else:
+        report = examine_all(meshes, meant.rules, meant.ignores, namespaces)
+    of_object = whole(how.inputs.session, meshes[""])
+    cures = cure_all(states, look, asked.wishes, of_object, partial(texts_of, how), warn)
+    return cures, cures.without_mended(report)
 
 
-def _all_changes(cures: Mapping[str, Cure]) -> ChangeSet:
-    return ChangeSet(tuple(step for found in cures.values() for step in found.changes.steps))
+def _report(asked: FixOptions, cures: Cures, report: Report) -> Iterator[str]:
+    """What is said below the diff, part by part."""
+    how, paint = asked.changes, asked.changes.output.paint
+    is_empty = not any(skip.failed for skip in report.skipped)
+    if not how.output.no_headers:
+        for root, found in cures.by_root.items():
+            parts = list(filter(None, _told(how, found)))
+            if root and parts:
+                yield paint(safe(f"IN {root}"), "bold")
+            yield from parts
+            is_empty = is_empty and not parts
+    yield failures(report, width(), paint)
+    yield unexamined(report, width(), paint)
+    if not how.output.no_headers:
+        yield _shared(cures.texts, paint)
+        if is_empty:
+            named = "None of these findings is there: nothing" if asked.findings else "Nothing"
+            yield paint(f"{named} to repair.", "bold", "green")
+        if how.is_previewed:
+            yield "\n".join(_next(how.given, cures.all))
+            yield how_to_make(how, cures.changes)
 
 
-def _ending(texts: Sequence[FileChange], paint: Paint, nothing: str) -> Iterator[str]:
-    """What kustomizations share of the files, and `nothing`, if that is what there is to repair."""
+def _shared(texts: Sequence[FileChange], paint: Paint) -> str:
+    """The files that kustomizations share."""
     shared = [
         f"{each.file} is part of {', '.join(listed(each.roots))}; whatever else includes it "
         "changes, too"
         for each in texts
         if each.roots
     ]
-    yield _listed(paint("FILES OF KUSTOMIZATIONS", "bold"), shared, width())
-    yield paint(nothing, "bold", "green")
+    return _listed(paint("FILES OF KUSTOMIZATIONS", "bold"), shared, width())
 
 
 def _next(given: Given, cures: Sequence[Cure]) -> Iterator[str]:
@@ -227,34 +245,6 @@ def _next(given: Given, cures: Sequence[Cure]) -> Iterator[str]:
     if not (flags or choices) and any(found.manual for found in cures):
         line = given.again("doctor", only=(INPUT, RULES_MEANT, CLUSTER))
         yield safe(f"To look again after changes by hand: {line}")
-
-
-def _cured(
-    asked: ChangeOptions,
-    meshes: Mapping[str, Snapshot],
-    reports: Mapping[str, Report],
-    look: Callable[[str, Snapshot], Report],
-    wishes: Wishes,
-) -> tuple[Mapping[str, Cure], list[FileChange]]:
-    """What is repaired in each mesh, with the texts of the files then.
-
-    What would change a file that cannot be edited in place is not repaired; it says which that is.
-    """
-    untouchable: set[ResourceId] = set()
-    wholes = {root: whole(asked.inputs.session, each) for root, each in meshes.items()}
-    while True:
-        allowed = replace(wishes, untouchable=untouchable)
-        cures = {
-            root: cure(snapshot, reports[root], partial(look, root), allowed, wholes[root])
-            for root, snapshot in meshes.items()
-        }
-        try:
-            return cures, texts_of(asked, _all_changes(cures))
-        except NotEditable as error:
-            if error.resource is None or error.resource in untouchable:
-                raise
-            print(f"Warning: {safe(str(error))}", file=sys.stderr)
-            untouchable.add(error.resource)
 
 
 def _told(asked: ChangeOptions, found: Cure) -> Iterator[str]:
