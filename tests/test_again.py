@@ -159,6 +159,17 @@ def test_a_choice_is_named_with_its_command(run: Run, file: str) -> None:
     assert (made.choose, made.filename) == ([name], [str(path)])
 
 
+def test_a_choice_with_a_space_in_its_name_is_quoted(run: Run, tmp_path: Path) -> None:
+    text = (ROOT / "tests" / "rules" / "KM201" / "bad-header-canary.yaml").read_text()
+    file = tmp_path / "it.yaml"
+    file.write_text(text.replace("subset: v2", "subset: v 2").replace("name: v2", "name: v 2"))
+    _, out, _ = run("fix", "KM201", "-f", str(file))
+    assert "--choose 'v 2' to send to subset v 2" in " ".join(out.split())
+    line = out.rpartition("To preview a choice, such as v 2: ")[2]
+    assert parsed(line).choose == ["v 2"]
+    assert "subset: v 2" in run(*shlex.split(line)[2:])[1]
+
+
 def test_a_merge_names_the_command_that_makes_it(run: Run, tmp_path: Path) -> None:
     file = tmp_path / "it.yaml"
     file.write_text(GUIDELINES)

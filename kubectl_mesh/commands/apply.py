@@ -190,15 +190,15 @@ class RolloutOptions:
         return cls(
             files,
             session_of(vars(args)),
-            args.namespace,
-            args.remove_subset or (),
-            args.delete,
-            args.selector if args.prune else "",
-            args.resume,
-            dry_run,
-            args.allow_empty,
-            args.allow_broken,
-            args.force_live,
+            namespace=args.namespace,
+            remove_subsets=args.remove_subset or (),
+            delete=args.delete,
+            prune=args.selector if args.prune else "",
+            resume=args.resume,
+            dry_run=dry_run,
+            allow_empty=args.allow_empty,
+            allow_broken=args.allow_broken,
+            force_live=args.force_live,
         )
 
     @property

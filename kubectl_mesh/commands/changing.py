@@ -129,13 +129,13 @@ class ApplyOptions:
     @classmethod
     def of(cls, args: argparse.Namespace) -> ApplyOptions:
         return cls(
-            args.yes,
-            args.timeout,
-            args.wait_for,
-            args.istiod_url,
-            args.istio_namespace,
-            args.field_manager,
-            args.journal,
+            yes=args.yes,
+            timeout=args.timeout,
+            wait_for=args.wait_for,
+            istiod_url=args.istiod_url,
+            istio_namespace=args.istio_namespace,
+            field_manager=args.field_manager,
+            journal_folder=args.journal,
         )
 
     @property
@@ -167,10 +167,10 @@ class ChangeOptions:
             Output.of(args),
             Given.of(args),
             ApplyOptions.of(args),
-            args.write,
-            args.apply,
-            args.dry_run,
-            args.force_live,
+            write=args.write,
+            apply=args.apply,
+            dry_run=args.dry_run,
+            force_live=args.force_live,
         )
         found._check()
         return found

@@ -56,6 +56,7 @@ exit status:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.epilog = _EPILOG.format(prog=parser.prog)
+    parser.set_defaults(with_cluster=True)  # what -f names is laid over it
     parser.add_argument(
         "states",
         nargs="*",
@@ -71,7 +72,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="compare the cluster with what it will be once these manifests are applied; "
         "repeatable",
     )
-    parser.set_defaults(with_cluster=True)
     add_folder_flags(group)
     group.add_argument(
         "-n", "--namespace", help="that of manifests that name none, and the cluster's to look at"

@@ -49,8 +49,14 @@ class Files:
             names = [args.kustomize]
         elif args.filename and not names:
             raise UsageError("-f names no file")
-        render = comma_separated(args.render)
-        return cls(names, args.kustomize, args.recursive, render, args.strict, args.verbose)
+        return cls(
+            names,
+            kustomize=args.kustomize,
+            recursive=args.recursive,
+            render=comma_separated(args.render),
+            strict=args.strict,
+            verbose=args.verbose,
+        )
 
     @property
     def hold_stdin(self) -> bool:
@@ -79,11 +85,11 @@ class Inputs:
         return cls(
             session_of(vars(args)),
             Files.of(args),
-            args.with_cluster,
-            args.namespace,
-            args.all_namespaces,
-            args.mesh_config,
-            args.istio_version,
+            with_cluster=args.with_cluster,
+            namespace=args.namespace,
+            all_namespaces=args.all_namespaces,
+            mesh_config=args.mesh_config,
+            istio=args.istio_version,
         )
 
     @property

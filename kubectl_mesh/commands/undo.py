@@ -78,9 +78,9 @@ class UndoOptions:
         return cls(
             session_of(vars(args)),
             ApplyOptions.of(args),
-            args.finish,
-            args.force,
-            args.allow_broken,
+            finish=args.finish,
+            force=args.force,
+            allow_broken=args.allow_broken,
         )
 
 
