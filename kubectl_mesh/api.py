@@ -24,11 +24,11 @@ from kubectl_mesh.routing.request import request_for
 from kubectl_mesh.routing.router import router_of
 from kubectl_mesh.routing.trace import Tracer
 from kubectl_mesh.rules.examine import Report, examine
-from kubectl_mesh.rules.ignore import Ignores, Selectors
+from kubectl_mesh.rules.ignore import Ignores
 from kubectl_mesh.rules.named import chosen
-from kubectl_mesh.rules.repair import ACCEPT_MTLS_OFF, ALL_RULES, UNSAFE
 from kubectl_mesh.sources import repository
 from kubectl_mesh.sources.config import find_mesh_config, read_mesh_config
+from kubectl_mesh.sources.session import ClusterOptions, Session
 
 
 def load(
@@ -74,8 +74,8 @@ def load_cluster(
     """
     from kubectl_mesh.sources import cluster
 
-    options = cluster.ClusterOptions(kubeconfig=kubeconfig, context=context)
-    state = cluster.load(options, KINDS, namespaces or None)
+    session = Session(ClusterOptions(kubeconfig=kubeconfig, context=context))
+    state = cluster.load(session, KINDS, namespaces or None)
     return Snapshot(state.resources, state.config, state.coverage, state.unreadable)
 
 
@@ -155,10 +155,9 @@ def fix(
     """
     if mesh.coverage.live:
         raise UsageError("this mesh was read from a cluster: run `kubectl mesh fix`")
-    flags = {UNSAFE: unsafe, ALL_RULES: all_rules, ACCEPT_MTLS_OFF: accept_mtls_off}
-    accepted = {flag for flag, given in flags.items() if given}
-    meant = Selectors(findings or ("*",), "")
-    wishes = Wishes(meant.meant, choose, accepted)
+    wishes = Wishes.of(
+        findings, choose, unsafe=unsafe, all_rules=all_rules, accept_mtls_off=accept_mtls_off
+    )
     found = cure(mesh, doctor(mesh), doctor, wishes, lambda resource: resource.raw)
     for name in choose:
         if name not in found.known:

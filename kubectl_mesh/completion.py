@@ -14,6 +14,7 @@ import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,7 @@ from kubectl_mesh.flags import command_of
 from kubectl_mesh.term import safe
 
 if TYPE_CHECKING:
-    from kubectl_mesh.sources.context import ClusterOptions
+    from kubectl_mesh.sources.session import Session
 
 PATIENCE = 1.0
 """Seconds that a cluster is given."""
@@ -172,19 +173,18 @@ class _Line:
 
     # Where values come from
 
-    def _cluster(self) -> ClusterOptions:
-        """Which cluster the flags mean."""
-        from kubectl_mesh.commands.inputs import cluster_options
+    @cached_property
+    def _session(self) -> Session:
+        """The cluster that the flags mean."""
+        from kubectl_mesh.commands.inputs import session_of
 
         names = {each.dest: self._parser.get_default(each.dest) for each in self._parser._actions}
         given = {name: True for name in self._used if name not in self._values}
-        flags = {**names, **given, "as_groups": None, **self._values, "request_timeout": PATIENCE}
-        return cluster_options(argparse.Namespace(**flags))
+        flags = {**names, **given, "as_groups": None, **self._values}
+        return session_of({**flags, "request_timeout": PATIENCE})
 
     def of_kubeconfig(self, kind: str, word: str) -> Offer:
-        from kubectl_mesh.sources import names
-
-        return _names(word, names.of_kubeconfig(self._cluster(), kind))
+        return _names(word, self._session.kubeconfig.names(kind))
 
     def namespaces(self, word: str) -> Offer:
         return _names(word, (name for _, name in self._objects("Namespace", None)))
@@ -210,14 +210,12 @@ class _Line:
         return self.objects("Pod", word)
 
     def _namespace(self) -> str:
-        from kubectl_mesh.sources.context import namespace_on_disk
-
-        return self._values.get("namespace") or namespace_on_disk(self._cluster())
+        return self._values.get("namespace") or self._session.namespace_on_disk
 
     def _objects(self, kind: str, namespace: str | None) -> Iterable[tuple[str, str]]:
         from kubectl_mesh.sources import names
 
-        return names.of_objects(self._cluster(), kind, namespace)
+        return names.of_objects(self._session, kind, namespace)
 
     def codes(self, word: str) -> Offer:
         from kubectl_mesh.rules import RULES

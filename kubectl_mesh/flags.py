@@ -6,6 +6,7 @@ import argparse
 import re
 import shlex
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from kubectl_mesh.mesh.versions import NEWEST, Istio, istio_given, written
@@ -49,30 +50,57 @@ def command_of(arguments: Sequence[str]) -> str | None:
     return next((argument for argument in arguments if not argument.startswith("-")), None)
 
 
-def comma_separated(flags: list[str] | None) -> list[str]:
+def comma_separated(flags: Sequence[str] | None) -> list[str]:
     """The values of a repeatable flag that may also hold several, parted by commas."""
     return [part.strip() for flag in flags or () for part in flag.split(",") if part.strip()]
 
 
-def again(
-    args: argparse.Namespace,
-    command: str,
-    *words: str,
-    last: str = "",
-    only: Collection[str] = (),
-    without: Collection[str] = (),
-) -> str:
-    """A command line for a shell: some words, what the user gave to this one, and a `last` word.
+@dataclass(frozen=True)
+class _Words:
+    """How the user gave an argument its value. `group` is the heading that it is under."""
 
-    With `only` it takes the flags of these groups, or of these names in `args`, alone. It leaves
-    out those `without`, and what is about the output. A token is not shown.
-    """
-    given: list[str] = []
-    for action in args.parser._actions:
-        left_out = action.dest in _OF_OUTPUT or action.dest in without
-        if not left_out and (not only or {action.container.title, action.dest} & {*only}):
-            given += _given(action, getattr(args, action.dest, None))
-    return shlex.join(["kubectl", "mesh", command, *words, *given, *filter(None, (last,))])
+    dest: str
+    group: str | None
+    words: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Given:
+    """What the user gave to a command, to be given to the next one."""
+
+    command: str
+    arguments: Sequence[_Words]
+
+    @classmethod
+    def of(cls, args: argparse.Namespace) -> Given:
+        """What is in `args`, which has its own parser as `parser`."""
+        found = (
+            _Words(each.dest, each.container.title, _given(each, getattr(args, each.dest, None)))
+            for each in args.parser._actions
+        )
+        return cls(args.command, tuple(each for each in found if each.words))
+
+    def again(
+        self,
+        command: str,
+        *words: str,
+        last: str = "",
+        only: Collection[str] = (),
+        without: Collection[str] = (),
+    ) -> str:
+        """A command line for a shell: some words, what the user gave to this one, a `last` word.
+
+        With `only` it takes the arguments of these groups, or of these names, alone. It leaves out
+        those `without`, and what is about the output. A token is not shown.
+        """
+        given = [
+            word
+            for each in self.arguments
+            if each.dest not in (*_OF_OUTPUT, *without)
+            and (not only or {each.group, each.dest} & {*only})
+            for word in each.words
+        ]
+        return shlex.join(["kubectl", "mesh", command, *words, *given, *filter(None, (last,))])
 
 
 def _given(action: argparse.Action, value: Any) -> list[str]:

@@ -14,7 +14,7 @@ import pytest
 from kubectl_mesh import cli
 from kubectl_mesh.changes.journal import Run as Journaled
 from kubectl_mesh.commands.changing import how_to_apply, how_to_undo
-from kubectl_mesh.flags import again
+from kubectl_mesh.flags import Given
 from tests.commands.test_fix import GUIDELINES, ROOT, Run, run
 
 __all__ = ["run"]
@@ -47,7 +47,7 @@ def test_every_flag_is_given_again(command: str) -> None:
         value = VALUES.get(action.dest) or (action.choices and [*action.choices][-1]) or "a 'b' $c"
         line = ["kubectl", "mesh", command, flag, *([] if action.nargs == 0 else [value])]
         args = parsed(shlex.join(line))
-        told = again(args, command)
+        told = Given.of(args).again(command)
         assert shlex.split(told)[3] in action.option_strings, told
         repeated = parsed(told)
         assert {**vars(args), "parser": 0} == {**vars(repeated), "parser": 0}, told
@@ -55,16 +55,18 @@ def test_every_flag_is_given_again(command: str) -> None:
 
 def test_nothing_is_given_again_that_was_not_given() -> None:
     for command in CHANGING:
-        assert again(parsed(f"kubectl mesh {command}"), command) == f"kubectl mesh {command}"
+        given = Given.of(parsed(f"kubectl mesh {command}"))
+        assert given.again(command) == f"kubectl mesh {command}"
 
 
 def test_names_values_and_secrets() -> None:
-    args = parsed("kubectl mesh fix KM201 KM202=vs/a -f=-x -f 'a b' -o yaml --token hidden -v")
-    assert again(args, "fix", last="--write") == (
+    line = "kubectl mesh fix KM201 KM202=vs/a -f=-x -f 'a b' -o yaml --token hidden -v"
+    given = Given.of(parsed(line))
+    assert given.again("fix", last="--write") == (
         "kubectl mesh fix KM201 KM202=vs/a -f=-x -f 'a b' --token ... --write"
     )
-    assert "hidden" not in again(args, "fix")
-    assert parsed(again(args, "fix")).filename == ["-x", "a b"]
+    assert "hidden" not in repr(given)
+    assert parsed(given.again("fix")).filename == ["-x", "a b"]
 
 
 def test_the_doctor_names_the_repair_and_the_repair_itself(run: Run, tmp_path: Path) -> None:
@@ -157,6 +159,17 @@ def test_a_choice_is_named_with_its_command(run: Run, file: str) -> None:
     assert (made.choose, made.filename) == ([name], [str(path)])
 
 
+def test_a_choice_with_a_space_in_its_name_is_quoted(run: Run, tmp_path: Path) -> None:
+    text = (ROOT / "tests" / "rules" / "KM201" / "bad-header-canary.yaml").read_text()
+    file = tmp_path / "it.yaml"
+    file.write_text(text.replace("subset: v2", "subset: v 2").replace("name: v2", "name: v 2"))
+    _, out, _ = run("fix", "KM201", "-f", str(file))
+    assert "--choose 'v 2' to send to subset v 2" in " ".join(out.split())
+    line = out.rpartition("To preview a choice, such as v 2: ")[2]
+    assert parsed(line).choose == ["v 2"]
+    assert "subset: v 2" in run(*shlex.split(line)[2:])[1]
+
+
 def test_a_merge_names_the_command_that_makes_it(run: Run, tmp_path: Path) -> None:
     file = tmp_path / "it.yaml"
     file.write_text(GUIDELINES)
@@ -203,13 +216,14 @@ def test_no_next_command_where_it_would_be_refused(run: Run, tmp_path: Path) -> 
 
 
 def test_undo_and_apply_keep_the_cluster() -> None:
-    args = parsed(
+    line = (
         "kubectl mesh fix -n shop --context b --journal 'my journal' --apply --dry-run=server --yes"
     )
+    given = Given.of(parsed(line))
     made = Journaled("20261129-1", "", "", "", [])
-    assert how_to_undo(args, made) == (
+    assert how_to_undo(given, made) == (
         "To undo: kubectl mesh undo 20261129-1 --journal 'my journal' --context b"
     )
-    assert how_to_apply(args) == (
+    assert how_to_apply(given) == (
         "To apply it: kubectl mesh fix -n shop --apply --yes --journal 'my journal' --context b"
     )

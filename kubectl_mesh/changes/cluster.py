@@ -116,6 +116,11 @@ class Cluster:
         return self.client.connection.server
 
     @cached_property
+    def kinds(self) -> Kinds:
+        """The kinds that it knows."""
+        return Kinds(self.client)
+
+    @cached_property
     def identity(self) -> str:
         """The uid of Namespace kube-system, which no other cluster has; "" if it cannot be read."""
         try:
@@ -163,6 +168,7 @@ class Cluster:
                 coming.add(step.resource.name)
             is_tried = entry.path in tried or step.applied is not None
             if not is_tried and step.resource.namespace not in coming:
+                self._look(entry)
                 self._make(entry, dry=True)
             tried.add(entry.path)
 
@@ -239,10 +245,7 @@ class Cluster:
             self._waiting.prepare()
         if waited or entry.after is None:
             self._still_made(run, journal, deletions=waited)
-        if entry.action is Action.PATCH and entry.applied is None:
-            current = self._current(entry)
-            _check_stays(entry, current)
-            _follow(entry, current)
+        self._look(entry)
         entry.state = State.STARTED
         journal.write(run)
         try:
@@ -452,11 +455,11 @@ class Cluster:
             current = self._create(entry, entry.before)
         elif not same(current, entry.before):
             back = difference(content(current), content(entry.before))
-            self._patch(entry, [_is_still(current), *back])
+            current = self._patch(entry, [_is_still(current), *back])
         if entry.after is None and uid_of(current) != uid_of(entry.before):
             entry.recreated = uid_of(current)
         try:
-            self._give_back(entry, entry.before)
+            self._give_back(entry, entry.before, current)
         except MeshError as error:
             told(_of_nobody(entry, "as it was", error))
 
@@ -474,9 +477,8 @@ class Cluster:
             )
 
     def _is_owned(self, namespace: str, owner: Mapping[str, Any]) -> bool:
-        kinds = Kinds(self.client)
         try:
-            path = kinds.path(owner["apiVersion"], owner["kind"], namespace, owner["name"])
+            path = self.kinds.path(owner["apiVersion"], owner["kind"], namespace, owner["name"])
             found = self.client.get(path)
         except Forbidden:
             return True
@@ -484,14 +486,16 @@ class Cluster:
             return False
         return uid_of(found) == owner.get("uid") and not is_terminating(found)
 
-    def _give_back(self, entry: Entry, before: Mapping[str, Any]) -> None:
+    def _give_back(
+        self, entry: Entry, before: Mapping[str, Any], current: Mapping[str, Any]
+    ) -> None:
         """Makes the fields of an object theirs again whose they were before a step.
 
         Else they would be ours, and no manifest that is applied later could take them away.
         """
         self._own(
             entry,
-            self._current(entry),
+            current,
             lambda current: given_back(current, before) if same(current, before) else None,
         )
 
@@ -621,29 +625,41 @@ class Cluster:
             "the step was made: look at it, and take it back with undo --force"
         )
 
+    def _look(self, entry: Entry) -> None:
+        """Has a patch start from the object as it is now. Raises Conflict where it must not."""
+        if entry.action is Action.PATCH and entry.applied is None:
+            current = self._current(entry)
+            _check_stays(entry, current)
+            _follow(entry, current)
+
     def _make(self, entry: Entry, *, dry: bool = False) -> Mapping[str, Any] | None:
-        """Makes a step, and returns the object as it is then. Raises Conflict and ClusterError."""
+        """Makes a step, and returns the object as it is then. Raises Conflict and ClusterError.
+
+        What a patch starts from was looked at just before.
+        """
         if entry.applied is not None:
-            return self._apply(entry, entry.applied, dry=dry)
+            return self._apply(entry, entry.applied, self._current(entry), dry=dry)
         if entry.before is None:
             assert entry.after is not None
             return self._create(entry, entry.after, dry=dry)
-        current = self._current(entry)
         if entry.after is not None:
-            _check_stays(entry, current)
-            _follow(entry, current)
             return self._patch(entry, [*entry.operations, *_aligning(entry)], dry=dry)
+        current = self._current(entry)
         is_going = is_terminating(current) and not _is_other(entry, current)
         if current is not None and not is_going:
             self._delete(entry, _unchanged(entry, current), dry=dry)
         return None
 
     def _apply(
-        self, entry: Entry, applied: Mapping[str, Any], *, dry: bool = False
+        self,
+        entry: Entry,
+        applied: Mapping[str, Any],
+        current: Mapping[str, Any] | None,
+        *,
+        dry: bool = False,
     ) -> Mapping[str, Any]:
         """Applies a configuration on the server, to the object as it was looked at."""
         metadata = dict(applied["metadata"])
-        current = self._current(entry)
         if entry.before is not None:
             current = _unchanged(entry, current)
             if not dry:
@@ -678,16 +694,24 @@ class Cluster:
         return found
 
     def would_be(
-        self, target: Target, path: str, applied: Mapping[str, Any], live: Mapping[str, Any] | None
+        self,
+        target: Target,
+        path: str,
+        applied: Mapping[str, Any],
+        live: Mapping[str, Any] | None,
+        current: Mapping[str, Any] | None,
     ) -> Mapping[str, Any]:
         """What would become of an object if a configuration were applied to it on the server.
 
-        The server is asked. What client-side kubectl has applied and is no longer in the
-        configuration is taken off; but not fields of kinds that are not Istio's, as it is not known
-        what the server would put in their place. Raises Conflict and ClusterError.
+        The server is asked. `live` is the object as it was looked at, `current` as it is now. What
+        client-side kubectl has applied and is no longer in the configuration is taken off; but not
+        fields of kinds that are not Istio's, as it is not known what the server would put in their
+        place. Raises Conflict and ClusterError.
         """
+        if current is not None:
+            _check(current, str(target))
         entry = Entry(target, path, (), (), live, applied, applied=applied)
-        found = dict(self._apply(entry, applied, dry=True))
+        found = dict(self._apply(entry, applied, current, dry=True))
         for place in abandoned(live or {}, applied):
             if is_item(place) or _of_istio([entry]):
                 found = without(found, place)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kubectl_mesh.changes.change_set import Step
 from kubectl_mesh.changes.journal import RESUME
 from kubectl_mesh.changes.patch import Conflict
 from kubectl_mesh.commands.changing import (
+    ApplyOptions,
     add_apply_flags,
     add_force_live_flag,
     agree,
@@ -23,28 +24,23 @@ from kubectl_mesh.commands.changing import (
     going_on,
     how_to_apply,
     how_to_undo,
-    journal_of,
     refuse_owned,
     remind,
     say,
     whole_mesh,
 )
-from kubectl_mesh.commands.inputs import (
-    cluster_options,
-    filenames_of,
-    name_limits,
-    read_manifests,
-)
+from kubectl_mesh.commands.inputs import Files, name_limits, read_manifests, session_of
+from kubectl_mesh.commands.output import Output
 from kubectl_mesh.errors import InputError, UsageError
-from kubectl_mesh.flags import add_cluster_flags, add_folder_flags
-from kubectl_mesh.mesh.resource import Resource, dotted
+from kubectl_mesh.flags import Given, add_cluster_flags, add_folder_flags
+from kubectl_mesh.mesh.resource import Resource
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.report.changes import live_diff, paint_diff, target_of
 from kubectl_mesh.report.table import place, wrap
 from kubectl_mesh.rollout.plan import Plan
-from kubectl_mesh.sources.context import namespace_on_disk
+from kubectl_mesh.sources.session import Session
 from kubectl_mesh.sources.yaml import collector_paused
-from kubectl_mesh.term import COLOR_CHOICES, Paint, emit, safe, use_color, width
+from kubectl_mesh.term import COLOR_CHOICES, Paint, emit, safe, width
 
 if TYPE_CHECKING:
     from kubectl_mesh.changes.cluster import Cluster
@@ -72,12 +68,14 @@ exit status:
 """
 
 
-_NAME = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9._:]*[A-Za-z0-9])?")
-
-
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.epilog = _EPILOG.format(prog=parser.prog)
-    group = parser.add_argument_group("what to apply")
+    _add_flags_of_what(parser.add_argument_group("what to apply"))
+    _add_flags_of_how(parser.add_argument_group("how to apply it"))
+    add_cluster_flags(parser)
+
+
+def _add_flags_of_what(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "-f",
         "--filename",
@@ -111,8 +109,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="ID",
         help="go on with a run that was stopped; default: the last one",
     )
-    how = parser.add_argument_group("how to apply it")
-    how.add_argument(
+
+
+def _add_flags_of_how(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
         "--dry-run",
         nargs="?",
         const="server",
@@ -120,36 +120,90 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default="none",
         help="show the plan, and have the API server try it",
     )
-    how.add_argument(
+    group.add_argument(
         "-o",
         "--output",
         choices=("plan", "diff", "json"),
         default="plan",
         help="how to show the plan; diff: with the objects as they are and will be",
     )
-    how.add_argument(
+    group.add_argument(
         "--allow-empty",
         action="store_true",
         help="new subsets may be without a ready pod: requests to them get 503",
     )
-    how.add_argument(
+    group.add_argument(
         "--allow-broken",
         action="store_true",
         help="routes may lead to what is not there, as far as this cluster knows: requests fail",
     )
-    how.add_argument(
+    group.add_argument(
         "--force-conflicts", action="store_true", help="take over fields that others have set"
     )
-    add_force_live_flag(how)
-    add_apply_flags(how)
-    how.add_argument("--color", choices=COLOR_CHOICES, default="auto")
-    how.add_argument(
+    add_force_live_flag(group)
+    add_apply_flags(group)
+    group.add_argument("--color", choices=COLOR_CHOICES, default="auto")
+    group.add_argument(
         "-v",
         "--verbose",
         action="store_true",
         help="list the files that are skipped; print tracebacks of errors",
     )
-    add_cluster_flags(parser)
+
+
+@dataclass(frozen=True)
+class RolloutOptions:
+    """What is to become of a cluster: manifests applied or deleted, or a run gone on with.
+
+    `prune` are the labels of what is deleted besides, "" for none; `resume` is the run, "" for the
+    last one and None for none.
+    """
+
+    files: Files
+    session: Session
+    namespace: str | None
+    remove_subsets: Sequence[str]
+    delete: bool
+    prune: str
+    resume: str | None
+    dry_run: bool
+    allow_empty: bool
+    allow_broken: bool
+    force_live: bool
+
+    @classmethod
+    def of(cls, args: argparse.Namespace) -> RolloutOptions:
+        """Raises UsageError for flags that contradict each other."""
+        files = Files.of(args)
+        wanted = bool(files.names or args.remove_subset)
+        dry_run = args.dry_run != "none"
+        if args.resume is not None and (wanted or dry_run):
+            raise UsageError("--resume goes on with what was planned: leave out the rest")
+        if args.resume is None and not wanted:
+            raise UsageError("name manifests with -f, or a --remove-subset")
+        if args.delete and (args.prune or args.remove_subset):
+            raise UsageError("--delete deletes the objects of the manifests: leave out the rest")
+        if args.prune and not ((args.selector or "").strip() and files.names):
+            raise UsageError("--prune needs -f, and -l to say which objects are concerned")
+        if args.selector and not args.prune:
+            raise UsageError("-l is for --prune")
+        return cls(
+            files,
+            session_of(vars(args)),
+            namespace=args.namespace,
+            remove_subsets=args.remove_subset or (),
+            delete=args.delete,
+            prune=args.selector if args.prune else "",
+            resume=args.resume,
+            dry_run=dry_run,
+            allow_empty=args.allow_empty,
+            allow_broken=args.allow_broken,
+            force_live=args.force_live,
+        )
+
+    @property
+    def own_namespace(self) -> str:
+        return self.namespace or self.session.namespace_on_disk
 
 
 def run(args: argparse.Namespace) -> int:
@@ -158,13 +212,13 @@ def run(args: argparse.Namespace) -> int:
     Raises UsageError for flags that contradict each other, InputError for manifests that cannot be
     read, Conflict for what is refused, Stopped where a step fails.
     """
-    _check_flags(args)
-    with connected(args, force_conflicts=args.force_conflicts) as cluster:
-        if args.resume is not None:
-            return _resume(args, cluster)
-        live, plan = _plan(args, cluster)
-        paint = Paint(use_color(args.color, sys.stdout))
-        emit(_shown(args, plan, paint))
+    asked, options = RolloutOptions.of(args), ApplyOptions.of(args)
+    output, given = Output.of(args), Given.of(args)
+    with connected(asked.session, options, force_conflicts=args.force_conflicts) as cluster:
+        if asked.resume is not None:
+            return _resume(asked, options, cluster, asked.resume)
+        live, plan = _plan(asked, cluster)
+        emit(_shown(output, plan))
         if plan.refusals:
             first, *more = plan.refusals
             others = f", and {len(more)} more, all listed in the plan" if more else ""
@@ -173,18 +227,18 @@ def run(args: argparse.Namespace) -> int:
         done = 3 if plan.gaps else 0
         if not changes:
             return done
-        if not args.force_live:
+        if not asked.force_live:
             refuse_owned(changes)
         cluster.rehearse(changes)
-        if args.dry_run != "none":
-            if args.output != "json":
-                say(how_to_apply(args))
+        if asked.dry_run:
+            if output.format != "json":
+                say(how_to_apply(given))
             return 1
-        agree(args, f"Make {len(changes.steps)} changes?")
-        told = say if args.output != "json" else _say_aside
+        agree(f"Make {len(changes.steps)} changes?", yes=options.yes)
+        told = say if output.format != "json" else _say_aside
         cures = cures_of(live, changes)
-        found = cluster.apply(changes, journal_of(args), told, RESUME, cures, args.command)
-    told(how_to_undo(args, found))
+        found = cluster.apply(changes, options.journal, told, RESUME, cures, given.command)
+    told(how_to_undo(given, found))
     remind(changes, told)
     return done
 
@@ -193,117 +247,59 @@ def _say_aside(text: str) -> None:
     print(safe(text), file=sys.stderr, flush=True)
 
 
-def _check_flags(args: argparse.Namespace) -> None:
-    wanted = bool(filenames_of(args) or args.remove_subset)
-    if args.resume is not None and (wanted or args.dry_run != "none"):
-        raise UsageError("--resume goes on with what was planned: leave out the rest")
-    if args.resume is None and not wanted:
-        raise UsageError("name manifests with -f, or a --remove-subset")
-    if args.delete and (args.prune or args.remove_subset):
-        raise UsageError("--delete deletes the objects of the manifests: leave out the rest")
-    if args.prune and not ((args.selector or "").strip() and filenames_of(args)):
-        raise UsageError("--prune needs -f, and -l to say which objects are concerned")
-    if args.selector and not args.prune:
-        raise UsageError("-l is for --prune")
-
-
-def _resume(args: argparse.Namespace, cluster: Cluster) -> int:
-    journal, found = going_on(args, cluster, args.resume)
+def _resume(asked: RolloutOptions, options: ApplyOptions, cluster: Cluster, name: str) -> int:
+    journal = options.journal
+    found = going_on(journal, cluster, name)
     if found.goes_on != RESUME:
         raise UsageError(f"kubectl mesh {found.goes_on} {found.id} goes on with that one")
-    check_consequences(args, found, back=False)
-    agree_to(args, found.left, "Go on with it?")
+    check_consequences(asked.session, found, back=False, allow_broken=asked.allow_broken)
+    agree_to(found.left, "Go on with it?", yes=options.yes)
     cluster.go_on(found, journal, say)
     return 0
 
 
-def _plan(args: argparse.Namespace, cluster: Cluster) -> tuple[Snapshot, Plan]:
-    from kubectl_mesh.rollout.desired import Desired
-    from kubectl_mesh.rollout.plan import plan
+def _plan(asked: RolloutOptions, cluster: Cluster) -> tuple[Snapshot, Plan]:
+    """The mesh as it is, and what is done to it. Raises Forbidden where nothing can be seen."""
+    from kubectl_mesh.rollout.desired import planned
 
-    resources = _manifests(args)
-    desired = Desired(cluster)
+    resources = _manifests(asked)
     with collector_paused():
-        live = _live(args)
-        if args.delete:
-            wanted, unwanted = [], list(desired.unwanted(resources))
-        else:
-            wanted = desired.wanted(resources)
-            unwanted = list(desired.pruned(resources, args.selector)) if args.prune else []
-            namespace = args.namespace or namespace_on_disk(cluster_options(args))
-            lost = desired.without_subsets(live, args.remove_subset or (), namespace)
-            known = {each.path for each in wanted}
-            for each in lost:
-                if each.path in known:
-                    raise UsageError(f"{each.resource} stands in the manifests: change it there")
-            wanted += lost
-        return live, plan(
+        live = whole_mesh(asked.session)
+        name_limits(live)
+        return live, planned(
+            cluster,
             live,
-            wanted,
-            unwanted,
-            desired,
-            allow_empty=args.allow_empty,
-            allow_broken=args.allow_broken,
+            resources,
+            delete=asked.delete,
+            prune=asked.prune,
+            remove_subsets=asked.remove_subsets,
+            namespace=asked.own_namespace,
+            allow_empty=asked.allow_empty,
+            allow_broken=asked.allow_broken,
         )
 
 
-def _live(args: argparse.Namespace) -> Snapshot:
-    """The whole mesh as it is. Raises Forbidden and Conflict where not all routes can be seen."""
-    from kubectl_mesh.rollout.breakage import unseen
-
-    live = whole_mesh(args)
-    name_limits(live)
-    if reason := unseen(live):
-        raise Conflict(f"{reason}: it is not known which subsets are in use; nothing is changed")
-    return live
-
-
-def _manifests(args: argparse.Namespace) -> list[Resource]:
+def _manifests(asked: RolloutOptions) -> list[Resource]:
     """The objects of the files. Raises InputError for what cannot be read, or has no kind."""
-    names = filenames_of(args)
-    if not names:
+    from kubectl_mesh.rollout.desired import check_manifests
+
+    if not asked.files.names:
         return []
-    found = read_manifests(args, names, nameless=True)
+    found = read_manifests(asked.files, asked.own_namespace, nameless=True)
     resources = found.only()
     for each in found.unreadable:
         where = place(each.position) if each.position else each.where
         raise InputError(f"{each.reason}; nothing is changed", where)
-    seen: set[object] = set()
-    for resource in resources:
-        key = (resource.api_version.rpartition("/")[0], resource.id)
-        if key in seen:
-            raise UsageError(f"{resource} stands twice in the manifests: leave one of them")
-        seen.add(key)
-        metadata = resource.raw.get("metadata")
-        if not isinstance(metadata, dict) or not isinstance(metadata.get("name"), str):
-            raise InputError(f"{resource.kind} without a name", _where(resource, "metadata"))
-        for field in ("name", "namespace"):
-            text = metadata.get(field)
-            if text is not None and not (isinstance(text, str) and _NAME.fullmatch(text)):
-                where = _where(resource, "metadata", field)
-                raise InputError(f"{resource.kind} {text!r}: no valid {field}", where)
-        if resource.faults and not args.delete:
-            fault = resource.faults[0]
-            told = (
-                f"{resource}: {dotted(fault.path)}: expected {fault.expected}, found {fault.found}"
-            )
-            raise InputError(told, _where(resource, *fault.path))
-    if not resources:
-        raise UsageError("there is nothing in the manifests")
+    check_manifests(resources, deleted=asked.delete)
     return resources
 
 
-def _where(resource: Resource, *path: str | int) -> str:
-    position = resource.origin.locate(path)
-    return place(position) if position else resource.origin.name
-
-
-def _shown(args: argparse.Namespace, plan: Plan, paint: Paint) -> str:
-    if args.output == "json":
+def _shown(output: Output, plan: Plan) -> str:
+    if output.format == "json":
         return json.dumps(_document(plan), indent=2) + "\n"
-    text = "\n\n".join(_told(plan, paint)) + "\n"
-    if args.output == "diff":
-        text = paint_diff(live_diff(plan.changes), paint) + "\n" + text
+    text = "\n\n".join(_told(plan, output.paint)) + "\n"
+    if output.format == "diff":
+        text = paint_diff(live_diff(plan.changes), output.paint) + "\n" + text
     return text
 
 

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,21 +17,17 @@ from kubectl_mesh.changes.journal import RESUME, Entry, Journal, Run, default_fo
 from kubectl_mesh.changes.owners import is_applied, owner_of
 from kubectl_mesh.changes.patch import Conflict, same
 from kubectl_mesh.changes.wait_for import DELAY, For
-from kubectl_mesh.commands.inputs import (
-    cluster_options,
-    filenames_of,
-    is_on_disk,
-    take_snapshot,
-)
+from kubectl_mesh.commands.inputs import Inputs, take_snapshot
+from kubectl_mesh.commands.output import Output
 from kubectl_mesh.errors import Forbidden, UsageError
-from kubectl_mesh.flags import CLUSTER, again, duration
+from kubectl_mesh.flags import CLUSTER, Given, duration
 from kubectl_mesh.mesh.resource import Resource
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.proof.scope import KINDS as ROUTING_KINDS
 from kubectl_mesh.report.changes import FORMATS, live_diff, paint_diff
-from kubectl_mesh.sources.files import STDIN
+from kubectl_mesh.sources.session import Session
 from kubectl_mesh.sources.yaml import collector_paused
-from kubectl_mesh.term import Paint, emit, safe
+from kubectl_mesh.term import emit, safe
 
 _FOR_UNDO = (CLUSTER, "journal", "wait_for", "istiod_url", "istio_namespace", "timeout")
 
@@ -97,23 +94,111 @@ def add_force_live_flag(group: argparse._ArgumentGroup) -> None:
     )
 
 
-def check_flags(args: argparse.Namespace) -> None:
-    """Raises UsageError for flags of add_change_flags that contradict each other."""
-    on_disk = is_on_disk(args)
-    if args.write and not on_disk:
-        raise UsageError("--write changes the files of -f: name them")
-    if args.apply and on_disk:
-        raise UsageError("--apply changes the cluster, not the files of -f: those are for --write")
-    if not args.apply and (args.dry_run != "none" or args.force_live or args.yes):
-        raise UsageError("--yes, --dry-run and --force-live are for --apply")
-    if args.apply and args.output != "diff":
-        raise UsageError("--apply shows a diff: leave out -o")
-    if args.with_cluster:
-        raise UsageError("--with-cluster is for the doctor: here it is -f, or the cluster")
+class WaitFor(NamedTuple):
+    """What to wait for between steps, and the seconds of the delay."""
+
+    what: For
+    delay: float = DELAY
+
+    def __str__(self) -> str:
+        return f"delay={self.delay:g}s" if self.what is For.DELAY else self.what.value
 
 
-def whole(args: argparse.Namespace, snapshot: Snapshot) -> Callable[[Resource], Mapping[str, Any]]:
-    """What gives an object with all its fields, of a cluster as it is now.
+def wait_for(text: str) -> WaitFor:
+    """What --wait-for says, and the seconds of the delay. Raises argparse.ArgumentTypeError."""
+    word, separator, length = text.partition("=")
+    if word == For.DELAY.value:
+        return WaitFor(For.DELAY, (duration(length) or 0.0) if separator else DELAY)
+    if text == For.PROXIES.value:
+        return WaitFor(For.PROXIES)
+    raise argparse.ArgumentTypeError(f"{text!r}: expected proxies, delay or delay=5s")
+
+
+@dataclass(frozen=True)
+class ApplyOptions:
+    """How a cluster is changed, as add_apply_flags have it. `timeout` is None for no limit."""
+
+    yes: bool
+    timeout: float | None
+    wait_for: WaitFor
+    istiod_url: str | None
+    istio_namespace: str
+    field_manager: str
+    journal_folder: str | None
+
+    @classmethod
+    def of(cls, args: argparse.Namespace) -> ApplyOptions:
+        return cls(
+            yes=args.yes,
+            timeout=args.timeout,
+            wait_for=args.wait_for,
+            istiod_url=args.istiod_url,
+            istio_namespace=args.istio_namespace,
+            field_manager=args.field_manager,
+            journal_folder=args.journal,
+        )
+
+    @property
+    def journal(self) -> Journal:
+        return Journal(Path(self.journal_folder) if self.journal_folder else default_folder())
+
+
+@dataclass(frozen=True)
+class ChangeOptions:
+    """What becomes of the changes that a command finds in `inputs`, as add_change_flags have it.
+
+    `given` is the command line: it is named with another flag.
+    """
+
+    inputs: Inputs
+    output: Output
+    given: Given
+    options: ApplyOptions
+    write: bool
+    apply: bool
+    dry_run: str
+    force_live: bool
+
+    @classmethod
+    def of(cls, args: argparse.Namespace) -> ChangeOptions:
+        """Raises UsageError for flags that contradict each other."""
+        found = cls(
+            Inputs.of(args),
+            Output.of(args),
+            Given.of(args),
+            ApplyOptions.of(args),
+            write=args.write,
+            apply=args.apply,
+            dry_run=args.dry_run,
+            force_live=args.force_live,
+        )
+        found._check()
+        return found
+
+    def _check(self) -> None:
+        on_disk = self.inputs.has_files
+        if self.write and not on_disk:
+            raise UsageError("--write changes the files of -f: name them")
+        if self.apply and on_disk:
+            raise UsageError(
+                "--apply changes the cluster, not the files of -f: those are for --write"
+            )
+        if not self.apply and (self.dry_run != "none" or self.force_live or self.options.yes):
+            raise UsageError("--yes, --dry-run and --force-live are for --apply")
+        if self.apply and self.output.format != "diff":
+            raise UsageError("--apply shows a diff: leave out -o")
+        if self.inputs.with_cluster:
+            raise UsageError("--with-cluster is for the doctor: here it is -f, or the cluster")
+
+    @property
+    def is_previewed(self) -> bool:
+        """Whether people see a preview of what a command line can make: not of standard input."""
+        for_people = self.output.format == "diff" and not self.output.no_headers
+        return for_people and not (self.write or self.apply or self.inputs.files.hold_stdin)
+
+
+def whole(session: Session, snapshot: Snapshot) -> Callable[[Resource], Mapping[str, Any]]:
+    """What gives an object with all its fields, of a cluster as it is now, and asks once for each.
 
     It raises Conflict for an object that is not what was looked at: what is done about it, and what
     was copied from it, is for what it was.
@@ -122,7 +207,7 @@ def whole(args: argparse.Namespace, snapshot: Snapshot) -> Callable[[Resource], 
         return lambda resource: resource.raw
     from kubectl_mesh.sources.cluster import as_listed, whole
 
-    of_cluster = whole(cluster_options(args))
+    of_cluster = whole(session.client)
 
     def now(resource: Resource) -> Mapping[str, Any]:
         found = of_cluster(resource)
@@ -136,31 +221,29 @@ def whole(args: argparse.Namespace, snapshot: Snapshot) -> Callable[[Resource], 
     return now
 
 
-def texts_of(args: argparse.Namespace, changes: ChangeSet) -> list[files.FileChange]:
+def texts_of(asked: ChangeOptions, changes: ChangeSet) -> list[files.FileChange]:
     """What a change set makes of the files of -f, if that is what is shown; else nothing.
 
     Raises NotEditable and InputError as files.file_changes does.
     """
-    return files.file_changes(changes) if is_on_disk(args) and args.output == "diff" else []
+    is_text = asked.inputs.has_files and asked.output.format == "diff"
+    return files.file_changes(changes) if is_text else []
 
 
 def show(
-    args: argparse.Namespace,
-    changes: ChangeSet,
-    texts: Sequence[files.FileChange] | None,
-    paint: Paint,
+    asked: ChangeOptions, changes: ChangeSet, texts: Sequence[files.FileChange] | None
 ) -> None:
     """Prints a change set as --output says.
 
     `texts` is what `texts_of` makes of it; None where the files cannot be edited, so that the
     objects are shown.
     """
-    if args.output != "diff":
-        emit(FORMATS[args.output](changes))
+    if asked.output.format != "diff":
+        emit(FORMATS[asked.output.format](changes))
     else:
-        is_text = is_on_disk(args) and texts is not None
+        is_text = asked.inputs.has_files and texts is not None
         lines = files.unified_diff(texts or ()) if is_text else live_diff(changes)
-        emit(paint_diff(lines, paint))
+        emit(paint_diff(lines, asked.output.paint))
 
 
 def write(changes: ChangeSet, texts: Sequence[files.FileChange]) -> None:
@@ -168,54 +251,49 @@ def write(changes: ChangeSet, texts: Sequence[files.FileChange]) -> None:
     files.write(texts or files.file_changes(changes))
 
 
-def tell(args: argparse.Namespace, changes: ChangeSet, parts: list[str]) -> None:
+def tell(output: Output, changes: ChangeSet, parts: list[str]) -> None:
     """Prints what is said of a change set: below its diff, or beside what a program reads.
 
     Below commands it is comments.
     """
     text = "\n\n".join(filter(None, parts))
-    if args.output == "diff" and not args.no_headers:
+    if output.format == "diff" and not output.no_headers:
         emit(text + "\n")
-    elif args.output == "kubectl" and changes:
+    elif output.format == "kubectl" and changes:
         emit("".join(f"# {line}".rstrip() + "\n" for line in text.splitlines()))
     elif text:
         print(text, file=sys.stderr)
 
 
-def is_previewed(args: argparse.Namespace) -> bool:
-    """Whether people see a preview of what a command line can make: not of standard input."""
-    for_people = args.output == "diff" and not args.no_headers
-    return for_people and not (args.write or args.apply or STDIN in filenames_of(args))
-
-
-def how_to_make(args: argparse.Namespace, changes: ChangeSet) -> str:
+def how_to_make(asked: ChangeOptions, changes: ChangeSet) -> str:
     """The command that makes what a preview shows; "" for nothing, and for no preview."""
-    if not changes or not is_previewed(args):
+    if not changes or not asked.is_previewed:
         return ""
-    flag = "--write" if is_on_disk(args) else "--apply"
-    return safe(f"To make these changes: {again(args, args.command, last=flag)}")
+    flag = "--write" if asked.inputs.has_files else "--apply"
+    return safe(f"To make these changes: {asked.given.again(asked.given.command, last=flag)}")
 
 
-def apply(args: argparse.Namespace, changes: ChangeSet, snapshot: Snapshot) -> None:
+def apply(asked: ChangeOptions, changes: ChangeSet, snapshot: Snapshot) -> None:
     """Makes a change set to a mesh, once the server has tried it and the user agrees."""
-    if not args.force_live:
+    if not asked.force_live:
         refuse_owned(changes)
-    if args.dry_run == "client":
+    if asked.dry_run == "client":
         print("Nothing is changed: the API server was not asked, either.")
-        print(how_to_apply(args))
+        print(how_to_apply(asked.given))
         return
-    with connected(args) as cluster:
+    with connected(asked.inputs.session, asked.options) as cluster:
         cluster.rehearse(changes)
-        if args.dry_run == "server":
+        if asked.dry_run == "server":
             print("The API server would accept every step; nothing is changed.")
-            print(how_to_apply(args))
+            print(how_to_apply(asked.given))
             return
         count = len(changes.steps)
-        agree(args, f"Make {count} changes?" if count > 1 else "Make the change?")
+        question = f"Make {count} changes?" if count > 1 else "Make the change?"
+        agree(question, yes=asked.options.yes)
         cures = cures_of(snapshot, changes)
-        command = f"{args.command} --apply"
-        run = cluster.apply(changes, journal_of(args), say, cures=cures, command=command)
-    print(how_to_undo(args, run))
+        command = f"{asked.given.command} --apply"
+        run = cluster.apply(changes, asked.options.journal, say, cures=cures, command=command)
+    print(how_to_undo(asked.given, run))
     remind(changes, say)
 
 
@@ -234,14 +312,14 @@ def remind(changes: ChangeSet, told: Callable[[str], None]) -> None:
         )
 
 
-def how_to_apply(args: argparse.Namespace) -> str:
+def how_to_apply(given: Given) -> str:
     """The command that applies what --dry-run has shown."""
-    return safe(f"To apply it: {again(args, args.command, without=('dry_run',))}")
+    return safe(f"To apply it: {given.again(given.command, without=('dry_run',))}")
 
 
-def how_to_undo(args: argparse.Namespace, run: Run) -> str:
+def how_to_undo(given: Given, run: Run) -> str:
     """The command that takes a run back."""
-    return safe(f"To undo: {again(args, 'undo', run.id, only=_FOR_UNDO)}")
+    return safe(f"To undo: {given.again('undo', run.id, only=_FOR_UNDO)}")
 
 
 def cures_of(snapshot: Snapshot, changes: ChangeSet) -> Sequence[str]:
@@ -274,47 +352,27 @@ def say(text: str) -> None:
     print(safe(text), flush=True)
 
 
-class WaitFor(NamedTuple):
-    """What to wait for between steps, and the seconds of the delay."""
-
-    what: For
-    delay: float = DELAY
-
-    def __str__(self) -> str:
-        return f"delay={self.delay:g}s" if self.what is For.DELAY else self.what.value
-
-
-def wait_for(text: str) -> WaitFor:
-    """What --wait-for says, and the seconds of the delay. Raises argparse.ArgumentTypeError."""
-    word, separator, length = text.partition("=")
-    if word == For.DELAY.value:
-        return WaitFor(For.DELAY, (duration(length) or 0.0) if separator else DELAY)
-    if text == For.PROXIES.value:
-        return WaitFor(For.PROXIES)
-    raise argparse.ArgumentTypeError(f"{text!r}: expected proxies, delay or delay=5s")
-
-
 @contextlib.contextmanager
-def connected(args: argparse.Namespace, *, force_conflicts: bool = False) -> Iterator[Cluster]:
-    """The cluster that the flags name, to be changed as Cluster has it. Raises ClusterError."""
+def connected(
+    session: Session, options: ApplyOptions, *, force_conflicts: bool = False
+) -> Iterator[Cluster]:
+    """The cluster of a session, to be changed as Cluster has it. Raises ClusterError."""
     from kubectl_mesh.changes.cluster import Cluster
     from kubectl_mesh.changes.waiting import Waiting
-    from kubectl_mesh.sources.cluster import client_of, istiods
+    from kubectl_mesh.sources.cluster import istiods
 
-    options = cluster_options(args)
-    client = client_of(options)
-    what, delay = args.wait_for
-    reach = partial(istiods, client, options, args.istio_namespace, args.istiod_url)
-    with Waiting(reach, what, delay, args.timeout) as waiting:
-        yield Cluster(client, waiting, args.field_manager, force_conflicts=force_conflicts)
+    client = session.client
+    what, delay = options.wait_for
+    reach = partial(istiods, session, options.istio_namespace, options.istiod_url)
+    with Waiting(reach, what, delay, options.timeout) as waiting:
+        yield Cluster(client, waiting, options.field_manager, force_conflicts=force_conflicts)
 
 
-def going_on(args: argparse.Namespace, cluster: Cluster, name: str) -> tuple[Journal, Run]:
-    """The run of a name, or the last of apply that is not over, with the journal of it.
+def going_on(journal: Journal, cluster: Cluster, name: str) -> Run:
+    """The run of a name, or the last of apply that is not over.
 
     Raises UsageError where there is none of this cluster, JournalError where it cannot be read.
     """
-    journal = journal_of(args)
     found = journal.run(name) if name else journal.last(_is_left_by_apply)
     if found is None:
         raise UsageError("there is nothing to go on with: see undo --list")
@@ -325,7 +383,7 @@ def going_on(args: argparse.Namespace, cluster: Cluster, name: str) -> tuple[Jou
         raise UsageError(
             f"{found.id} was taken back in part: kubectl mesh undo {found.id} goes on with that"
         )
-    return journal, found
+    return found
 
 
 def _is_left_by_apply(run: Run) -> bool:
@@ -340,14 +398,10 @@ def check_cluster(cluster: Cluster, found: Run) -> None:
         print(f"Warning: {safe(said)}", file=sys.stderr)
 
 
-def whole_mesh(args: argparse.Namespace) -> Snapshot:
+def whole_mesh(session: Session) -> Snapshot:
     """The live mesh, with all that decides on routes. Raises Forbidden if nothing can be listed."""
-    flags = {**vars(args), "filename": None, "kustomize": None, "all_namespaces": True}
-    flags |= {"recursive": False, "render": None, "strict": False, "mesh_config": None}
-    flags |= {"with_cluster": False, "namespace": None}
-    flags.setdefault("istio_version", None)
     try:
-        found, _ = take_snapshot(argparse.Namespace(**flags), {*ROUTING_KINDS, "Pod"})
+        found, _ = take_snapshot(Inputs(session, all_namespaces=True), {*ROUTING_KINDS, "Pod"})
     except Forbidden as error:
         raise Forbidden(
             f"{str(error).partition(': name one')[0]}, and all routes have to be seen, and what "
@@ -356,10 +410,10 @@ def whole_mesh(args: argparse.Namespace) -> Snapshot:
     return found
 
 
-def check_consequences(args: argparse.Namespace, found: Run, *, back: bool) -> None:
+def check_consequences(session: Session, found: Run, *, back: bool, allow_broken: bool) -> None:
     """Raises Conflict where the rest of a run, or its undoing, would break what works now.
 
-    And where that cannot be seen, Forbidden if nothing can. With --allow-broken it only says so.
+    And where that cannot be seen, Forbidden if nothing can. If `allow_broken` it only says so.
     """
     from kubectl_mesh.rollout import breakage, consequences
 
@@ -368,7 +422,7 @@ def check_consequences(args: argparse.Namespace, found: Run, *, back: bool) -> N
     done, again = ("undone", "undo it") if back else ("finished", "go on")
     try:
         with collector_paused():
-            live = whole_mesh(args)
+            live = whole_mesh(session)
             unseen = breakage.unseen(live)
             if unseen:
                 raise Conflict(f"{unseen}: what would fail is not known")
@@ -384,7 +438,7 @@ def check_consequences(args: argparse.Namespace, found: Run, *, back: bool) -> N
                     + ("; its journal does not say what failed before it" if before else "")
                 )
     except (Conflict, Forbidden) as error:
-        if args.allow_broken:
+        if allow_broken:
             print(f"Warning: {safe(str(error))}", file=sys.stderr)
             return
         instead = "" if back else f"; kubectl mesh undo {found.id} goes back"
@@ -393,20 +447,16 @@ def check_consequences(args: argparse.Namespace, found: Run, *, back: bool) -> N
         ) from error
 
 
-def journal_of(args: argparse.Namespace) -> Journal:
-    return Journal(Path(args.journal) if args.journal else default_folder())
-
-
-def agree_to(args: argparse.Namespace, entries: Iterable[Entry], question: str) -> None:
+def agree_to(entries: Iterable[Entry], question: str, *, yes: bool) -> None:
     """Shows steps of a journal, and asks. Raises UsageError as `agree` does."""
     for entry in entries:
         print(safe(f"{entry.target}: {'; '.join(entry.reasons)}"))
-    agree(args, question)
+    agree(question, yes=yes)
 
 
-def agree(args: argparse.Namespace, question: str) -> None:
-    """Asks the user. Raises UsageError where there is nobody to ask, and for a no."""
-    if args.yes:
+def agree(question: str, *, yes: bool) -> None:
+    """Asks the user, unless `yes`. Raises UsageError where there is nobody to ask, and for a no."""
+    if yes:
         return
     if sys.stdin is None or not sys.stdin.isatty():
         raise UsageError("there is no terminal to ask on: say --yes")

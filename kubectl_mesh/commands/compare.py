@@ -5,14 +5,16 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from kubectl_mesh.commands.inputs import (
+    Inputs,
     given_settings,
-    is_on_disk,
     name_limits,
     read_manifests,
     take_snapshot,
 )
+from kubectl_mesh.commands.output import Output
 from kubectl_mesh.errors import InputError, UsageError
 from kubectl_mesh.flags import (
     add_cluster_flags,
@@ -27,7 +29,7 @@ from kubectl_mesh.proof.compare import Comparison, compare
 from kubectl_mesh.proof.scope import KINDS
 from kubectl_mesh.report import Layout, comparison
 from kubectl_mesh.sources.yaml import collector_paused
-from kubectl_mesh.term import emit, safe, use_color, width
+from kubectl_mesh.term import emit, safe
 
 _RENDERERS: Mapping[str, Callable[[Comparison, Sequence[Unreadable], Layout], str]] = {
     "table": comparison.render,
@@ -54,6 +56,7 @@ exit status:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.epilog = _EPILOG.format(prog=parser.prog)
+    parser.set_defaults(with_cluster=True)  # what -f names is laid over it
     parser.add_argument(
         "states",
         nargs="*",
@@ -85,8 +88,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    inputs, output = Inputs.of(args), Output.of(args)
     with collector_paused():
-        before, after = _states(args)
+        before, after = _states(inputs, args.states)
         found = compare(before, after)
     passed_over = dict.fromkeys((*before.unreadable, *after.unreadable))
     unreadable = [each for each in passed_over if each.failed]
@@ -97,38 +101,36 @@ def run(args: argparse.Namespace) -> int:
     known = {*found.undecided, *map(str, unreadable)}
     found.undecided += [gap for gap in after.gaps if gap not in known]
     name_limits(before, after)
-    layout = Layout(width(), use_color(args.color, sys.stdout), args.no_headers)
-    emit(_RENDERERS[args.output](found, unreadable, layout))
+    emit(_RENDERERS[output.format](found, unreadable, output.layout))
     if found.differences:
         return 1
     return 3 if found.undecided else 0
 
 
-def _states(args: argparse.Namespace) -> tuple[Snapshot, Snapshot]:
-    """The two states that the command line names.
+def _states(inputs: Inputs, states: Sequence[str]) -> tuple[Snapshot, Snapshot]:
+    """The two states that are named, or a cluster and what it will be with the files over it.
 
     Raises UsageError where it does not name two, ClusterError where no cluster answers.
     """
-    if is_on_disk(args):
-        if args.states:
+    if inputs.has_files:
+        if states:
             raise UsageError("-f compares with the cluster: leave BEFORE and AFTER out, or -f")
-        args.with_cluster = True
-        after, _ = take_snapshot(args, KINDS)
+        after, _ = take_snapshot(inputs, KINDS)
         return after.before or after, after
-    if len(args.states) != 2:
+    if len(states) != 2:
         raise UsageError("name two states, BEFORE and AFTER, or -f AFTER to compare a cluster with")
-    if [name for state in args.states for name in comma_separated([state])].count("-") > 1:
+    if [name for state in states for name in comma_separated([state])].count("-") > 1:
         raise UsageError("standard input cannot be both states")
-    before, after = (_read(args, state) for state in args.states)
+    before, after = (_read(inputs, state) for state in states)
     return before, after
 
 
-def _read(args: argparse.Namespace, state: str) -> Snapshot:
+def _read(inputs: Inputs, state: str) -> Snapshot:
     filenames = comma_separated([state])
     if not filenames:
         raise UsageError(f"{state!r} names no file")
-    settings = given_settings(args)
-    found = read_manifests(args, filenames)
+    settings = given_settings(inputs)
+    found = read_manifests(replace(inputs.files, names=filenames), inputs.own_namespace)
     resources, unreadable = found.only(), found.unreadable
     if unreadable and not resources:
         raise InputError(f"nothing of {state} could be read: {unreadable[0].reason}", state)

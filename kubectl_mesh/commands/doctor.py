@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Collection
+from dataclasses import dataclass
 
-from kubectl_mesh.commands.inputs import filenames_of, take_meshes
+from kubectl_mesh.commands.inputs import Inputs, take_meshes
+from kubectl_mesh.commands.output import Output
 from kubectl_mesh.errors import UsageError
 from kubectl_mesh.flags import (
     CLUSTER,
     INPUT,
+    Given,
     add_cluster_flags,
     add_input_flags,
     add_output_flags,
-    again,
     comma_separated,
 )
 from kubectl_mesh.report import FORMATS, write
@@ -21,7 +24,6 @@ from kubectl_mesh.rules.examine import Report, examine_all
 from kubectl_mesh.rules.ignore import Ignores
 from kubectl_mesh.rules.named import chosen
 from kubectl_mesh.rules.rule import Rule, Severity
-from kubectl_mesh.sources.files import STDIN
 from kubectl_mesh.sources.yaml import collector_paused
 from kubectl_mesh.term import emit, safe
 
@@ -60,7 +62,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def add_rule_flags(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
-    """The flags that say which findings are meant, for `chosen_rules`."""
+    """The flags that say which findings are meant, for RulesMeant."""
     group = parser.add_argument_group(RULES_MEANT)
     group.add_argument(
         "--rule",
@@ -80,47 +82,59 @@ def add_rule_flags(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     return group
 
 
-def chosen_rules(args: argparse.Namespace) -> tuple[Rule, ...]:
-    """The rules that the flags name. Raises UsageError where they name none."""
-    if args.rule and not comma_separated(args.rule):
-        raise UsageError("--rule names no rule")
-    return chosen(comma_separated(args.rule), comma_separated(args.skip_rule))
+@dataclass(frozen=True)
+class RulesMeant:
+    """Which findings are meant: those of `rules`, but for what is ignored."""
+
+    rules: tuple[Rule, ...]
+    ignores: Ignores
+
+    @classmethod
+    def of(cls, args: argparse.Namespace) -> RulesMeant:
+        """Raises UsageError where the flags name no rule, or one that is none."""
+        if args.rule and not comma_separated(args.rule):
+            raise UsageError("--rule names no rule")
+        rules = chosen(comma_separated(args.rule), comma_separated(args.skip_rule))
+        return cls(rules, Ignores(comma_separated(args.ignore)))
+
+    @property
+    def kinds(self) -> Collection[str]:
+        """The kinds that the rules look at."""
+        return {kind for rule in self.rules for kind in (*rule.needs, *rule.uses)}
 
 
 def run(args: argparse.Namespace) -> int:
-    rules = chosen_rules(args)
-    if args.rule and all(rule.compares for rule in rules) and not args.with_cluster:
-        codes = ", ".join(rule.code for rule in rules)
+    meant, inputs, output = RulesMeant.of(args), Inputs.of(args), Output.of(args)
+    if args.rule and all(rule.compares for rule in meant.rules) and not inputs.with_cluster:
+        codes = ", ".join(rule.code for rule in meant.rules)
         raise UsageError(f"{codes} compares manifests with a cluster: add -f and --with-cluster")
-    ignores = Ignores(comma_separated(args.ignore))
-    kinds = {kind for rule in rules for kind in (*rule.needs, *rule.uses)}
     with collector_paused():
-        meshes, namespaces = take_meshes(args, kinds)
-        report = examine_all(meshes, rules, ignores, namespaces)
-    write(report, args.output, color=args.color, no_headers=args.no_headers)
-    if args.output in ("table", "wide") and not args.no_headers:
-        emit(_next(args, report))
+        meshes, namespaces = take_meshes(inputs, meant.kinds)
+        report = examine_all(meshes, meant.rules, meant.ignores, namespaces)
+    write(report, output.format, color=output.color, no_headers=output.no_headers)
+    if output.format in ("table", "wide") and not output.no_headers:
+        emit(_next(Given.of(args), inputs, report))
     if args.verbose:
         print(*report.crashes, sep="\n", end="", file=sys.stderr)
     return exit_status(report, args.fail_on)
 
 
-def _next(args: argparse.Namespace, report: Report) -> str:
+def _next(given: Given, inputs: Inputs, report: Report) -> str:
     """The command that comes next; "" for none, as `fix` and `route` look at no overlay."""
-    if args.with_cluster:
+    if inputs.with_cluster:
         return ""
     repairable = [finding for finding in report.findings if finding.repairs]
     if repairable:
-        line = again(args, "fix", only=(INPUT, RULES_MEANT, CLUSTER), without=("fail_on",))
-        if STDIN in filenames_of(args):
+        line = given.again("fix", only=(INPUT, RULES_MEANT, CLUSTER), without=("fail_on",))
+        if inputs.files.hold_stdin:
             line = f"... | {line} -o yaml"  # there is no file to show a diff of
         asked = sum(len(each.repairs) > 1 or bool(each.repairs[0].unsafe) for each in repairable)
         some = f" ({asked} only with a choice or a flag that it names)" if asked else ""
         which = _some_of(len(repairable), len(report.findings))
         return f"To preview repairs for {which}{some}: {safe(line)}\n"
     if report.resources and not report.findings and not any(each.failed for each in report.skipped):
-        line = again(args, "route", "http://HOST/PATH", only=(INPUT, CLUSTER))
-        if STDIN in filenames_of(args):
+        line = given.again("route", "http://HOST/PATH", only=(INPUT, CLUSTER))
+        if inputs.files.hold_stdin:
             line = f"... | {line}"
         return f"To see where one request goes: {safe(line)}\n"
     return ""

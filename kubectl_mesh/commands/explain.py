@@ -10,12 +10,13 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from kubectl_mesh.commands.output import Output
 from kubectl_mesh.flags import add_output_flags
 from kubectl_mesh.report import COLORS
 from kubectl_mesh.rules import RULES
 from kubectl_mesh.rules.named import beginning, find
 from kubectl_mesh.rules.rule import Rule
-from kubectl_mesh.term import Paint, emit, use_color, width
+from kubectl_mesh.term import Paint, emit, width
 
 FORMATS = ("text", "markdown", "json", "yaml")
 MAX_WIDTH = 100
@@ -40,25 +41,25 @@ def run(args: argparse.Namespace) -> int:
     Raises UsageError for a code that is none.
     """
     listed = beginning(args.code) if args.code else RULES
-    paint = Paint(use_color(args.color, sys.stdout))
-    emit(_render(listed or find(args.code), args.output, paint, listed=bool(listed)))
+    output = Output.of(args)
+    emit(_render(listed or find(args.code), output, listed=bool(listed)))
     return 0
 
 
-def _render(rules: Sequence[Rule], output: str, paint: Paint, listed: bool) -> str:
-    if output == "json":
+def _render(rules: Sequence[Rule], output: Output, *, listed: bool) -> str:
+    if output.format == "json":
         return json.dumps(_document(rules), indent=2) + "\n"
-    if output == "yaml":
+    if output.format == "yaml":
         from kubectl_mesh.report.yaml_ import dump
 
         return dump(_document(rules))
-    if output == "markdown":
+    if output.format == "markdown":
         from kubectl_mesh.report.rule_page import page
 
         return "\n".join(page(rule) for rule in rules)
     if listed:
-        return _table(rules, paint)
-    return "\n\n".join(_text(rule, paint) for rule in rules)
+        return _table(rules, output.paint)
+    return "\n\n".join(_text(rule, output.paint) for rule in rules)
 
 
 def _document(rules: Sequence[Rule]) -> Mapping[str, Any]:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 
-from kubectl_mesh.changes.change_set import ChangeSet, Step
+from kubectl_mesh.changes.change_set import Step
 from kubectl_mesh.changes.files import FileChange
 from kubectl_mesh.changes.text import NotEditable
 from kubectl_mesh.commands.changing import (
+    ChangeOptions,
     add_change_flags,
     apply,
-    check_flags,
     how_to_make,
-    is_previewed,
     owned_steps,
     show,
     tell,
@@ -24,21 +24,21 @@ from kubectl_mesh.commands.changing import (
     whole,
     write,
 )
-from kubectl_mesh.commands.doctor import RULES_MEANT, add_rule_flags, chosen_rules
+from kubectl_mesh.commands.doctor import RULES_MEANT, RulesMeant, add_rule_flags
 from kubectl_mesh.commands.inputs import name_limits, take_meshes
 from kubectl_mesh.errors import UsageError
 from kubectl_mesh.fixing.assumed_gateways import with_gateways
-from kubectl_mesh.fixing.cure import Choice, Cure, Wishes, cure
+from kubectl_mesh.fixing.cure import Choice, Cure, Wishes
+from kubectl_mesh.fixing.cures import Cures, cure_all
 from kubectl_mesh.flags import (
     CLUSTER,
     INPUT,
+    Given,
     add_cluster_flags,
     add_input_flags,
     add_output_flags,
-    again,
     comma_separated,
 )
-from kubectl_mesh.mesh.resource import ResourceId
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.proof.compare import compare
 from kubectl_mesh.proof.scope import KINDS as ROUTING_KINDS
@@ -47,11 +47,10 @@ from kubectl_mesh.report.changes import FORMATS
 from kubectl_mesh.report.comparison import render
 from kubectl_mesh.report.table import failures, place, unexamined, wrap
 from kubectl_mesh.rules.examine import Report, examine_all
-from kubectl_mesh.rules.ignore import Ignores, Selectors
-from kubectl_mesh.rules.repair import ACCEPT_MTLS_OFF, ALL_RULES, UNSAFE, Repair, Then
+from kubectl_mesh.rules.repair import ACCEPT_MTLS_OFF, ALL_RULES, Repair, Then
 from kubectl_mesh.rules.rule import Finding, listed
 from kubectl_mesh.sources.yaml import collector_paused
-from kubectl_mesh.term import Paint, safe, use_color, width
+from kubectl_mesh.term import Paint, safe, width
 
 _EPILOG = """\
 examples:
@@ -114,164 +113,147 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_cluster_flags(parser)
 
 
+@dataclass(frozen=True)
+class FixOptions:
+    """Which findings are repaired, and how; `names` are those of repairs that are chosen."""
+
+    findings: Sequence[str]
+    names: Sequence[str]
+    wishes: Wishes
+    meant: RulesMeant
+    changes: ChangeOptions
+
+    @classmethod
+    def of(cls, args: argparse.Namespace) -> FixOptions:
+        """Raises UsageError for flags that contradict each other, and for what is no rule."""
+        changes, meant = ChangeOptions.of(args), RulesMeant.of(args)
+        names = comma_separated(args.choose)
+        wishes = Wishes.of(
+            args.finding,
+            names,
+            unsafe=args.unsafe,
+            all_rules=args.all_rules,
+            accept_mtls_off=args.accept_mtls_off,
+        )
+        return cls(args.finding, names, wishes, meant, changes)
+
+
 def run(args: argparse.Namespace) -> int:
     """Previews repairs, or makes them.
 
     Raises UsageError for flags that contradict each other, NotEditable for a text that cannot be
     changed in place, Conflict for an object that is not what was looked at or belongs to somebody.
     """
-    check_flags(args)
-    rules = chosen_rules(args)
-    kinds = {kind for rule in rules for kind in (*rule.needs, *rule.uses)} | set(ROUTING_KINDS)
-    ignores = Ignores(comma_separated(args.ignore))
-    meant = Selectors(args.finding or ("*",), "")
-    accepted = {
-        flag
-        for flag, given in (
-            (UNSAFE, args.unsafe),
-            (ALL_RULES, args.all_rules),
-            (ACCEPT_MTLS_OFF, args.accept_mtls_off),
-        )
-        if given
-    }
-    names = comma_separated(args.choose)
-    wishes = Wishes(meant.meant, names, accepted)
+    asked = FixOptions.of(args)
+    how = asked.changes
     with collector_paused():
-        meshes, namespaces = take_meshes(args, kinds)
-        if sum(len(each) > 0 for each in meshes.values()) > 1 and args.output != "diff":
+        meshes, namespaces = take_meshes(how.inputs, {*asked.meant.kinds, *ROUTING_KINDS})
+        if sum(len(each) > 0 for each in meshes.values()) > 1 and how.output.format != "diff":
             raise UsageError("-o writes patches for one mesh: choose one with -k, or leave it out")
-
-        def look(root: str, state: Snapshot) -> Report:
-            return examine_all({root: state}, rules, ignores, namespaces)
-
-        reports = {root: look(root, snapshot) for root, snapshot in meshes.items()}
-        if len(reports) == 1:
-            (report,) = reports.values()
-        else:
-            report = examine_all(meshes, rules, ignores, namespaces)
-        cures, texts = _cured(args, meshes, reports, look, wishes)
-        report = _without_mended(report, cures.values())
+        cures, report = _cured(asked, meshes, namespaces)
     name_limits(*meshes.values())
-    known = {name for found in cures.values() for name in found.known}
-    for name in names:
-        if known and name not in known:
-            there = ", ".join(sorted(known))
+    for name in asked.names:
+        if cures.known and name not in cures.known:
+            there = ", ".join(sorted(cures.known))
             raise UsageError(f"--choose {name}: no repair has that name; there are: {there}")
-    paint = Paint(use_color(args.color, sys.stdout))
-    changes = _all_changes(cures)
-    show(args, changes, texts, paint)
-    if args.write:
-        write(changes, texts)
-    unread = any(skip.failed for skip in report.skipped)
-    told: list[str] = []
-    if not args.no_headers:
-        for root, found in cures.items():
-            parts = list(filter(None, _told(args, found, paint)))
-            heading = [paint(safe(f"IN {root}"), "bold")] if root and parts else []
-            told += [*heading, *parts]
-    is_empty = not (told or unread)
-    told += [failures(report, width(), paint), unexamined(report, width(), paint)]
-    if not args.no_headers:
-        told += _ending(args, changes, texts, paint, is_empty=is_empty)
-        if is_previewed(args):
-            told += ["\n".join(_next(args, list(cures.values()))), how_to_make(args, changes)]
-    tell(args, changes, told)
-    if changes and args.apply:
-        apply(args, changes, meshes[""])
-    is_made = args.write or args.apply
-    if any(found.deferred for found in cures.values()) or (changes and not is_made):
+    changes = cures.changes
+    show(how, changes, cures.texts)
+    if how.write:
+        write(changes, cures.texts)
+    tell(how.output, changes, list(_report(asked, cures, report)))
+    if changes and how.apply:
+        apply(how, changes, meshes[""])
+    is_made = how.write or how.apply
+    if any(found.deferred for found in cures.all) or (changes and not is_made):
         return 1
-    return 3 if unread else 0
+    return 3 if any(skip.failed for skip in report.skipped) else 0
 
 
-def _without_mended(report: Report, cures: Iterable[Cure]) -> Report:
-    """Leaves out what could not be examined before the changes, and can be after them."""
-    before, after = (
-        {(each.code, each.reason) for _, found in states for each in found.skipped}
-        for states in zip(*((each.before, each.after) for each in cures), strict=True)
-    )
-    mended = before - after
-    skipped = tuple(each for each in report.skipped if (each.code, each.reason) not in mended)
-    return replace(report, skipped=skipped)
+def _cured(
+    asked: FixOptions, meshes: Mapping[str, Snapshot], namespaces: Collection[str] | None
+) -> tuple[Cures, Report]:
+    """What is repaired in each mesh, and what the doctor says of all of them then.
+
+    What would change a file that cannot be edited in place is not repaired; it says which that is.
+    """
+    how, meant = asked.changes, asked.meant
+
+    def look(root: str, state: Snapshot) -> Report:
+        return examine_all({root: state}, meant.rules, meant.ignores, namespaces)
+
+    def warn(error: NotEditable) -> None:
+        print(f"Warning: {safe(str(error))}", file=sys.stderr)
+
+    states = {root: (snapshot, look(root, snapshot)) for root, snapshot in meshes.items()}
+    if len(states) == 1:
+        ((_, report),) = states.values()
+    else:
+        report = examine_all(meshes, meant.rules, meant.ignores, namespaces)
+    of_object = whole(how.inputs.session, meshes[""])
+    cures = cure_all(states, look, asked.wishes, of_object, partial(texts_of, how), warn)
+    return cures, cures.without_mended(report)
 
 
-def _all_changes(cures: Mapping[str, Cure]) -> ChangeSet:
-    return ChangeSet(tuple(step for found in cures.values() for step in found.changes.steps))
+def _report(asked: FixOptions, cures: Cures, report: Report) -> Iterator[str]:
+    """What is said below the diff, part by part."""
+    how, paint = asked.changes, asked.changes.output.paint
+    is_empty = not any(skip.failed for skip in report.skipped)
+    if not how.output.no_headers:
+        for root, found in cures.by_root.items():
+            parts = list(filter(None, _told(how, found)))
+            if root and parts:
+                yield paint(safe(f"IN {root}"), "bold")
+            yield from parts
+            is_empty = is_empty and not parts
+    yield failures(report, width(), paint)
+    yield unexamined(report, width(), paint)
+    if not how.output.no_headers:
+        yield _shared(cures.texts, paint)
+        if is_empty:
+            named = "None of these findings is there: nothing" if asked.findings else "Nothing"
+            yield paint(f"{named} to repair.", "bold", "green")
+        if how.is_previewed:
+            yield "\n".join(_next(how.given, cures.all))
+            yield how_to_make(how, cures.changes)
 
 
-def _ending(
-    args: argparse.Namespace,
-    changes: ChangeSet,
-    texts: Sequence[FileChange],
-    paint: Paint,
-    *,
-    is_empty: bool,
-) -> Iterator[str]:
+def _shared(texts: Sequence[FileChange], paint: Paint) -> str:
+    """The files that kustomizations share."""
     shared = [
         f"{each.file} is part of {', '.join(listed(each.roots))}; whatever else includes it "
         "changes, too"
         for each in texts
         if each.roots
     ]
-    yield _listed(paint("FILES OF KUSTOMIZATIONS", "bold"), shared, width())
-    if is_empty:
-        named = "None of these findings is there: nothing" if args.finding else "Nothing"
-        yield paint(f"{named} to repair.", "bold", "green")
+    return _listed(paint("FILES OF KUSTOMIZATIONS", "bold"), shared, width())
 
 
-def _next(args: argparse.Namespace, cures: Sequence[Cure]) -> Iterator[str]:
+def _next(given: Given, cures: Sequence[Cure]) -> Iterator[str]:
     """The commands for what a preview leaves: other repairs, or another look at it."""
     flags = {each.repair.flag: None for found in cures for each in found.unsafe}
     for flag in flags:
-        line = again(args, args.command, last=flag)
+        line = given.again(given.command, last=flag)
         yield safe(f"To preview what takes {flag}, too: {line}")
     choices = [finding for found in cures for finding in found.open]
     for finding in choices[:1]:
         repair, target = finding.repairs[0], finding.resource.id
         parts = filter(None, (target.kind, target.namespace, target.name))
-        words = (f"{finding.rule.code}={'/'.join(parts)}", *" ".join(_flags(repair)).split())
-        given = ("finding", "choose", repair.flag.strip("-").replace("-", "_"))
-        line = again(args, args.command, *words, without=given)
+        words = (f"{finding.rule.code}={'/'.join(parts)}", *_words(repair))
+        chosen = ("finding", "choose", repair.flag.strip("-").replace("-", "_"))
+        line = given.again(given.command, *words, without=chosen)
         yield safe(f"To preview a choice, such as {repair.name}: {line}")
     if not (flags or choices) and any(found.manual for found in cures):
-        line = again(args, "doctor", only=(INPUT, RULES_MEANT, CLUSTER))
+        line = given.again("doctor", only=(INPUT, RULES_MEANT, CLUSTER))
         yield safe(f"To look again after changes by hand: {line}")
 
 
-def _cured(
-    args: argparse.Namespace,
-    meshes: Mapping[str, Snapshot],
-    reports: Mapping[str, Report],
-    look: Callable[[str, Snapshot], Report],
-    wishes: Wishes,
-) -> tuple[Mapping[str, Cure], list[FileChange]]:
-    """What is repaired in each mesh, with the texts of the files then.
-
-    What would change a file that cannot be edited in place is not repaired; it says which that is.
-    """
-    untouchable: set[ResourceId] = set()
-    while True:
-        allowed = replace(wishes, untouchable=untouchable)
-        cures = {
-            root: cure(snapshot, reports[root], partial(look, root), allowed, whole(args, snapshot))
-            for root, snapshot in meshes.items()
-        }
-        try:
-            return cures, texts_of(args, _all_changes(cures))
-        except NotEditable as error:
-            if error.resource is None or error.resource in untouchable:
-                raise
-            print(f"Warning: {safe(str(error))}", file=sys.stderr)
-            untouchable.add(error.resource)
-
-
-def _told(args: argparse.Namespace, found: Cure, paint: Paint) -> Iterator[str]:
-    room = width()
+def _told(asked: ChangeOptions, found: Cure) -> Iterator[str]:
+    room, paint = width(), asked.output.paint
     changes = found.changes
     revealed = found.revealed
-    done = "REPAIRED" if args.write else "TO BE REPAIRED"
+    done = "REPAIRED" if asked.write else "TO BE REPAIRED"
     yield _listed(paint(done, "bold", "green"), _repaired(found.made), room)
-    waits = list(filter(None, map(_wait, changes.steps))) if args.apply else []
+    waits = list(filter(None, map(_wait, changes.steps))) if asked.apply else []
     yield _listed(paint("WAITS", "bold"), waits, room)
     yield _listed(paint("CHOOSE", "bold", "yellow"), _ways(found), room)
     for flag in dict.fromkeys(each.repair.flag for each in found.unsafe):
@@ -337,7 +319,7 @@ def _repaired(chosen: Sequence[Choice]) -> list[str]:
 
 def _ways(found: Cure) -> list[str]:
     return [
-        f"{_name(found.as_read(finding))}: {' '.join(_flags(repair))} to {repair.title}"
+        f"{_name(found.as_read(finding))}: {shlex.join(_words(repair))} to {repair.title}"
         for finding in found.open
         for repair in finding.repairs
     ]
@@ -350,7 +332,6 @@ def _name(finding: Finding) -> str:
     return f"{finding.rule.code} {finding.resource}{where}"
 
 
-def _flags(repair: Repair) -> Iterator[str]:
-    yield f"--choose {repair.name}"
-    if repair.unsafe:
-        yield repair.flag
+def _words(repair: Repair) -> list[str]:
+    """The words of a command line that choose a repair."""
+    return ["--choose", repair.name, *([repair.flag] if repair.unsafe else [])]

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 
-from kubectl_mesh.changes.after import mesh_after
-from kubectl_mesh.changes.change_set import ChangeSet, change_set
 from kubectl_mesh.changes.files import FileChange
 from kubectl_mesh.changes.text import NotEditable
 from kubectl_mesh.commands.changing import (
+    ChangeOptions,
     add_change_flags,
     apply,
-    check_flags,
     how_to_make,
     owned_steps,
     show,
@@ -22,32 +21,31 @@ from kubectl_mesh.commands.changing import (
     whole,
     write,
 )
-from kubectl_mesh.commands.inputs import is_on_disk, name_gaps, take_snapshot
-from kubectl_mesh.errors import MeshError, UsageError
+from kubectl_mesh.commands.inputs import name_gaps, take_snapshot
+from kubectl_mesh.errors import UsageError
 from kubectl_mesh.fixing.assumed_gateways import with_gateways
-from kubectl_mesh.fixing.moved_rules import gateways_not_seen
 from kubectl_mesh.flags import (
     CLUSTER,
     INPUT,
+    Given,
     add_cluster_flags,
     add_input_flags,
     add_output_flags,
-    again,
 )
-from kubectl_mesh.merging.candidates import Candidate, bypassing, candidates, concerning
+from kubectl_mesh.merging.candidates import Candidate, bypassing, candidates, concerning, named
 from kubectl_mesh.merging.meant import Judgement, judge
-from kubectl_mesh.merging.merge import Merge, Refusal, merge
+from kubectl_mesh.merging.merge import Merge
+from kubectl_mesh.merging.proposal import Proposal, Unmergeable, propose
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.mesh.virtual_services import VirtualService
-from kubectl_mesh.proof.compare import Comparison, compare
+from kubectl_mesh.proof.compare import Comparison
 from kubectl_mesh.proof.scope import KINDS as ROUTING_KINDS
 from kubectl_mesh.report import Layout
 from kubectl_mesh.report.changes import FORMATS
 from kubectl_mesh.report.comparison import render
 from kubectl_mesh.report.table import wrap
-from kubectl_mesh.sources.context import namespace_on_disk
 from kubectl_mesh.sources.yaml import collector_paused
-from kubectl_mesh.term import Paint, emit, safe, use_color, width
+from kubectl_mesh.term import Paint, emit, safe, width
 
 _KINDS = {*ROUTING_KINDS, "Rollout"}
 
@@ -70,12 +68,6 @@ exit status:
   2  the command line is at fault, or you did not agree
   3  it cannot be merged, or something could not be read or changed
 """
-
-
-class Unmergeable(MeshError):
-    """VirtualServices that are not merged, and why."""
-
-    exit_status = 3
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -103,182 +95,146 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_cluster_flags(parser)
 
 
+@dataclass(frozen=True)
+class MergeOptions:
+    """Which VirtualServices are merged: `names`, or those of a `host`; without both, none yet."""
+
+    names: Sequence[str]
+    host: str
+    share_routes: bool
+    allow_differences: bool
+    changes: ChangeOptions
+
+    @classmethod
+    def of(cls, args: argparse.Namespace) -> MergeOptions:
+        """Raises UsageError for flags that contradict each other."""
+        changes = ChangeOptions.of(args)
+        host = args.host or ""
+        if args.names and host:
+            raise UsageError("name VirtualServices, or a --host: not both")
+        found = cls(args.names, host, args.share_routes, args.allow_differences, changes)
+        if not found.is_chosen and (changes.write or changes.apply or args.output != "diff"):
+            raise UsageError("name the VirtualServices to be merged, or a --host")
+        return found
+
+    @property
+    def is_chosen(self) -> bool:
+        return bool(self.names or self.host)
+
+    @property
+    def namespace(self) -> str | None:
+        """The namespace that is asked about; None for all."""
+        inputs = self.changes.inputs
+        anywhere = inputs.all_namespaces or (inputs.has_files and not inputs.namespace)
+        return None if anywhere else inputs.own_namespace
+
+
 def run(args: argparse.Namespace) -> int:
     """Previews a merge, or makes it; without names, lists what could be merged.
 
     Raises UsageError for names that are not there, Unmergeable where something stands in the way,
     and what changing.show and changing.apply raise.
     """
-    check_flags(args)
-    if args.names and args.host:
-        raise UsageError("name VirtualServices, or a --host: not both")
-    chosen = bool(args.names or args.host)
-    if not chosen and (args.write or args.apply or args.output != "diff"):
-        raise UsageError("name the VirtualServices to be merged, or a --host")
-    paint = Paint(use_color(args.color, sys.stdout))
+    asked = MergeOptions.of(args)
+    inputs, namespace = asked.changes.inputs, asked.namespace
     with collector_paused():
-        taken, _ = take_snapshot(_everywhere(args), _KINDS)
+        # a proof needs all that could be treated differently
+        taken, _ = take_snapshot(replace(inputs, all_namespaces=True), _KINDS)
         nothing = 3 if name_gaps(taken) else 0
-        if chosen and (why := taken.missing("VirtualService")):
+        if asked.is_chosen and (why := taken.missing("VirtualService")):
             raise Unmergeable(f"{why}; nothing is changed")
         snapshot, assumed = with_gateways(taken)
-        where = _where(args)
-        if not chosen:
-            mergeable = candidates(snapshot, {where} if where else None)
-            emit(_listing(args, mergeable, snapshot, paint))
+        if not asked.is_chosen:
+            mergeable = candidates(snapshot, {namespace} if namespace else None)
+            emit(_listing(asked.changes.given, mergeable, snapshot, asked.changes.output.paint))
             return nothing
-    members = _named(args, snapshot) if args.names else concerning(snapshot, args.host, where)
-    if not members and args.names:
+    members, alone = _members(asked, snapshot)
+    if alone:
+        what = "Nothing to merge was found" if snapshot.gaps else "There is nothing to merge"
+        emit(safe(f"{what}: {alone}.") + "\n")
         return nothing
-    if len(members) < 2:
-        emit(safe(f"{_nothing(snapshot)}: {_told_alone(args, members)}.") + "\n")
-        return nothing
-    found = merge(snapshot, members, share_routes=args.share_routes)
-    if not isinstance(found, Merge):
-        raise Unmergeable(_refused(members, found))
-    changes, _ = change_set([found.repair], whole(args, snapshot))
-    comparison = compare(snapshot, mesh_after(snapshot, changes))
-    stopping = _stopping(snapshot, found, comparison)
+    found = propose(
+        snapshot, members, whole(inputs.session, snapshot), share_routes=asked.share_routes
+    )
+    texts = _show(asked, snapshot, found, assumed)
+    if found.obstacles and not asked.allow_differences:
+        raise Unmergeable(
+            f"{' and '.join(found.obstacles)}; nothing is changed: leave them apart (fix KM201 "
+            "copies the mesh's subset into a gateway's route), or merge all the same with "
+            "--allow-differences"
+        )
+    if asked.changes.write:
+        write(found.changes, texts)
+    elif asked.changes.apply:
+        apply(asked.changes, found.changes, snapshot)
+    else:
+        return 1
+    return nothing
+
+
+def _members(asked: MergeOptions, snapshot: Snapshot) -> tuple[Sequence[VirtualService], str]:
+    """The VirtualServices that are meant, and why there is nothing to merge; "" if there is."""
+    if not asked.names:
+        members = concerning(snapshot, asked.host, asked.namespace)
+        if members[1:]:
+            return members, ""
+        alone = f"{members[0].resource} concerns {asked.host} alone" if members else ""
+        return members, alone or f"no VirtualService concerns {asked.host}"
+    inputs = asked.changes.inputs
+    own = inputs.own_namespace if inputs.namespace or snapshot.coverage.live else None
+    members, missing = named(snapshot, asked.names, own)
+    if missing:
+        return members, f"{'; '.join(missing)}, and {members[0].resource} stands alone"
+    return members, "" if members[1:] else f"{members[0].resource} is the only one"
+
+
+def _show(
+    asked: MergeOptions, snapshot: Snapshot, found: Proposal, assumed: Collection[str]
+) -> Sequence[FileChange]:
+    """Prints a merge and its proof; returns the texts of the files, where they can be edited.
+
+    `assumed` are Gateways that are not in the input. Raises NotEditable as `texts_of` does, where
+    the files are to be written.
+    """
     texts: Sequence[FileChange] | None = None
     try:
-        texts = texts_of(args, changes)
+        texts = texts_of(asked.changes, found.changes)
     except NotEditable as error:
-        if args.write:
+        if asked.changes.write:
             raise
         print(f"Warning: {safe(str(error))}", file=sys.stderr)
-    show(args, changes, texts, paint)
-    named = sorted(assumed & set().union(*(vs.gateways for vs in found.members)))
-    notes = [f"Gateway {name} is not in the input: taken to serve every host" for name in named]
-    told = list(_told(args, snapshot, found, changes, comparison, notes, paint))
-    if texts is not None and (not stopping or args.allow_differences):
-        told.append(how_to_make(args, changes))
-    tell(args, changes, told)
-    if stopping and not args.allow_differences:
-        raise Unmergeable(
-            f"{stopping}; nothing is changed: leave them apart (fix KM201 copies the mesh's subset "
-            "into a gateway's route), or merge all the same with --allow-differences"
-        )
-    if args.write:
-        write(changes, texts or ())
-        return nothing
-    if args.apply:
-        apply(args, changes, snapshot)
-        return nothing
-    return 1
-
-
-def _everywhere(args: argparse.Namespace) -> argparse.Namespace:
-    """The flags, but for the whole mesh: a proof needs all that could be treated differently."""
-    return argparse.Namespace(**{**vars(args), "all_namespaces": True})
-
-
-def _named(args: argparse.Namespace, snapshot: Snapshot) -> list[VirtualService]:
-    """The VirtualServices of the command line, the oldest first where that is known.
-
-    None where a single one of them is there, and the others are merged into it already, or were
-    never there: it says so.
-    """
-    known = snapshot.virtual_services.by_name
-    found: list[VirtualService] = []
-    missing: list[str] = []
-    for name in dict.fromkeys(args.names):
-        namespace, _, short = name.rpartition("/")
-        if namespace:
-            matching = [vs for vs in (known.get((namespace, short)),) if vs]
-        elif args.namespace or snapshot.coverage.live:
-            matching = [vs for vs in (known.get((_namespace(args), short)),) if vs]
-        else:
-            matching = [vs for (_, each), vs in known.items() if each == short]
-        if not matching:
-            place = namespace or args.namespace or (snapshot.coverage.live and _namespace(args))
-            where = f"in namespace {place}" if place else "in the manifests"
-            missing.append(f"there is no VirtualService {short} {where}")
-        if matching[1:]:
-            listed = ", ".join(str(vs.resource.id) for vs in matching)
-            raise UsageError(f"{name} may be {listed}: say NAMESPACE/NAME")
-        found += matching
-    if missing and len(found) == 1 and len(args.names) > 1:
-        alone = f"{found[0].resource} stands alone"
-        emit(safe(f"{_nothing(snapshot)}: {'; '.join(missing)}, and {alone}.") + "\n")
-        return []
-    if missing:
-        raise UsageError("; ".join(missing))
-    if all(vs.resource.metadata.get("creationTimestamp") for vs in found):
-        found.sort(key=lambda vs: vs.resource.age_key)
-    return found
-
-
-def _where(args: argparse.Namespace) -> str | None:
-    """The namespace that is asked about; None for all."""
-    anywhere = args.all_namespaces or (is_on_disk(args) and not args.namespace)
-    return None if anywhere else _namespace(args)
-
-
-def _namespace(args: argparse.Namespace) -> str:
-    from kubectl_mesh.commands.inputs import cluster_options
-
-    return args.namespace or namespace_on_disk(cluster_options(args))
-
-
-def _nothing(snapshot: Snapshot) -> str:
-    return "Nothing to merge was found" if snapshot.gaps else "There is nothing to merge"
-
-
-def _told_alone(args: argparse.Namespace, members: Sequence[VirtualService]) -> str:
-    if not members:
-        return f"no VirtualService concerns {args.host}"
-    what = f"concerns {args.host} alone" if args.host else "is the only one"
-    return f"{members[0].resource} {what}"
-
-
-def _refused(members: Sequence[VirtualService], refusals: Sequence[Refusal]) -> str:
-    names = " and ".join(str(vs.resource) for vs in members)
-    return f"{names} cannot be merged: " + "; ".join(map(str, refusals))
-
-
-def _stopping(snapshot: Snapshot, found: Merge, comparison: Comparison) -> str:
-    """What is in the way of a merge that could be made."""
-    other = sum(judge(found, each) is Judgement.OTHER for each in comparison.differences)
-    parts = []
-    if other:
-        what = "a class of requests is" if other == 1 else f"{other} classes of requests are"
-        parts.append(f"{what} treated differently, which is not intended")
-    if comparison.undecided or snapshot.gaps:
-        parts.append("not all requests could be compared")
-    unseen = sorted(set().union(*(gateways_not_seen(snapshot, vs) for vs in found.members)))
-    if unseen:
-        parts.append(
-            f"Gateway {', '.join(unseen)} is not in the input, so that requests cannot be compared"
-        )
-    if other:
-        parts += found.unbound
-    return " and ".join(parts)
+    show(asked.changes, found.changes, texts)
+    needed = sorted(set().union(*(vs.gateways for vs in found.merge.members)) & {*assumed})
+    notes = [f"Gateway {name} is not in the input: taken to serve every host" for name in needed]
+    told = list(_told(asked, snapshot, found, notes))
+    if texts is not None and (not found.obstacles or asked.allow_differences):
+        told.append(how_to_make(asked.changes, found.changes))
+    tell(asked.changes.output, found.changes, told)
+    return texts or ()
 
 
 def _told(
-    args: argparse.Namespace,
+    asked: MergeOptions,
     snapshot: Snapshot,
-    found: Merge,
-    changes: ChangeSet,
-    comparison: Comparison,
+    found: Proposal,
     assumptions: Sequence[str],
-    paint: Paint,
 ) -> Iterator[str]:
-    room = width()
+    room, paint = width(), asked.changes.output.paint
+    merge, comparison = found.merge, found.comparison
     lines = [
-        found.repair.title,
+        merge.repair.title,
         *assumptions,
-        *found.notes,
-        *_missed(args, snapshot, found),
-        *_exposed(found, comparison),
-        *(f"{step.target} belongs to {owner}" for step, owner in owned_steps(changes)),
+        *merge.notes,
+        *([] if asked.share_routes else _missed(snapshot, merge)),
+        *_exposed(merge, comparison),
+        *(f"{step.target} belongs to {owner}" for step, owner in owned_steps(found.changes)),
     ]
-    if not snapshot.coverage.live and len({vs.resource.age_key[0] for vs in found.members}) == 1:
+    if not snapshot.coverage.live and len({vs.resource.age_key[0] for vs in merge.members}) == 1:
         lines.append(
             "manifests do not say which is the oldest: in a cluster the oldest survives, and its "
             "rules come first"
         )
-    heading = paint("MERGED" if args.write else "TO BE MERGED", "bold", "green")
+    heading = paint("MERGED" if asked.changes.write else "TO BE MERGED", "bold", "green")
     yield heading + "\n" + "\n".join(wrap(safe(line), room, "  ", "    ") for line in lines)
     failing = [
         f"{each.example} from {each.places[0].name}, port {each.places[0].port}: "
@@ -290,15 +246,15 @@ def _told(
         heading = paint("REQUESTS THAT WILL FAIL", "bold", "red")
         yield heading + "\n" + "\n".join(wrap(safe(line), room, "  ", "    ") for line in failing)
     layout = Layout(room, paint.enabled)
-    proof = render(comparison, (), layout, lambda each: judge(found, each).text)
+    proof = render(comparison, (), layout, lambda each: judge(merge, each).text)
     yield paint("HOW REQUESTS WILL BE ROUTED", "bold") + "\n" + proof.rstrip()
 
 
-def _missed(args: argparse.Namespace, snapshot: Snapshot, found: Merge) -> Iterator[str]:
+def _missed(snapshot: Snapshot, found: Merge) -> Iterator[str]:
     """Routes of gateways that still miss the subsets of the mesh's rules."""
     members = {vs.resource.id for vs in found.members}
     missing = [each for each in bypassing(snapshot) if {each.resource.id, *each.related} <= members]
-    if missing and not args.share_routes:
+    if missing:
         yield (
             "requests that come in through gateways do not meet the subsets of the mesh's rules "
             f"({', '.join(dict.fromkeys(each.rule.code for each in missing))}), and the doctor "
@@ -330,9 +286,7 @@ def _exposed(found: Merge, comparison: Comparison) -> Iterator[str]:
             )
 
 
-def _listing(
-    args: argparse.Namespace, found: Sequence[Candidate], snapshot: Snapshot, paint: Paint
-) -> str:
+def _listing(given: Given, found: Sequence[Candidate], snapshot: Snapshot, paint: Paint) -> str:
     """What could be merged, what each merge would change, and what stands in the way."""
     if not found and snapshot.gaps:
         return "Nothing to merge was found in what could be read.\n"
@@ -347,7 +301,7 @@ def _listing(
         if not each.obstacles:
             words = [f"{vs.namespace}/{vs.resource.name}" for vs in each.members]
             words += ["--share-routes"] if each.has_routes_to_share else []
-            command = again(args, "merge-vs", *words, only=(INPUT, CLUSTER))
+            command = given.again("merge-vs", *words, only=(INPUT, CLUSTER))
         told = "\n".join(wrap(safe(line), room, "  ", "    ") for line in lines)
         told += f"\n  next: {safe(command)}" if command else ""
         parts.append(paint(safe(names), "bold") + "\n" + told)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from kubectl_mesh.commands.inputs import cluster_options, name_limits, take_snapshot
+from kubectl_mesh.commands.inputs import Inputs, name_limits, take_snapshot
+from kubectl_mesh.commands.output import Output
 from kubectl_mesh.errors import InputError, UsageError
 from kubectl_mesh.flags import (
     add_cluster_flags,
@@ -17,9 +18,7 @@ from kubectl_mesh.flags import (
     add_output_flags,
     comma_separated,
 )
-from kubectl_mesh.mesh.gateways import Gateway
 from kubectl_mesh.mesh.snapshot import Snapshot
-from kubectl_mesh.mesh.unread import REASON
 from kubectl_mesh.mesh.versions import (
     NEWEST,
     OLDEST,
@@ -28,26 +27,16 @@ from kubectl_mesh.mesh.versions import (
     older_releases,
     written,
 )
-from kubectl_mesh.mesh.workloads import WORKLOAD_KINDS, Workload
-from kubectl_mesh.report import Layout
 from kubectl_mesh.report.route_json import FIELDS, answer, document
+from kubectl_mesh.routing.callers import Caller, Callers
 from kubectl_mesh.routing.connection import Connection, connection_for, is_connection
 from kubectl_mesh.routing.expected import Case, Source, mismatches, read_cases
-from kubectl_mesh.routing.proxies import (
-    NamedProxy,
-    gateway_named,
-    gateways_serving,
-    of_client,
-    of_gateway,
-    of_workload,
-)
 from kubectl_mesh.routing.request import Request, request_for
 from kubectl_mesh.routing.router import router_of
 from kubectl_mesh.routing.trace import Trace, Tracer
-from kubectl_mesh.sources.context import namespace_on_disk
 from kubectl_mesh.sources.files import STDIN, read_text
 from kubectl_mesh.sources.yaml import collector_paused
-from kubectl_mesh.term import emit, safe, use_color, width
+from kubectl_mesh.term import emit, safe
 
 FORMATS = ("text", "json", "yaml", "junit")
 KINDS = (
@@ -61,17 +50,6 @@ KINDS = (
     "Pod",
 )
 """What routing needs of a cluster, where pods tell of themselves."""
-_KIND_NAMES: Mapping[str, str] = {
-    **{kind.lower(): kind for kind in WORKLOAD_KINDS},
-    **{f"{kind.lower()}s": kind for kind in WORKLOAD_KINDS},
-    "po": "Pod",
-    "deploy": "Deployment",
-    "sts": "StatefulSet",
-    "ds": "DaemonSet",
-    "rs": "ReplicaSet",
-    "rc": "ReplicationController",
-    "cj": "CronJob",
-}
 _EPILOG = """\
 examples:
   {prog} http://myapp.com/hello --gateway myapp-gateway
@@ -142,66 +120,73 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_cluster_flags(parser)
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What is asked, of which mesh: one `request`, or those of a `file`."""
+
+    request: Request | Connection | None
+    file: str
+    caller: Caller
+    inputs: Inputs
+    output: Output
+
+    @classmethod
+    def of(cls, args: argparse.Namespace) -> Asked:
+        """Raises UsageError for flags that contradict each other, and for what is no URL."""
+        many = args.requests is not None
+        if many == (args.url is not None):
+            raise UsageError("name one URL, or a file of them with --requests")
+        if many and (args.request or args.header or args.server_name):
+            raise UsageError("with --requests, method, headers and server name stand in the file")
+        if args.output == "junit" and not many:
+            raise UsageError("-o junit is for --requests")
+        inputs = Inputs.of(args)
+        if many and args.requests == STDIN and inputs.files.hold_stdin:
+            raise UsageError("standard input cannot be both manifests and requests")
+        request = None
+        if not many:
+            request = _request(args.url, args.request, args.header or (), args.server_name)
+        caller = _caller(args.gateway, args.workload, args.from_namespace, args.from_labels)
+        return cls(request, args.requests or "", caller, inputs, Output.of(args))
+
+
 def run(args: argparse.Namespace) -> int:
     """Answers one request, or those of --requests.
 
     Raises UsageError for what contradicts itself or names what is not there, InputError for a file
     of requests that cannot be read, ClusterError where no cluster answers.
     """
-    _check(args)
+    asked = Asked.of(args)
     with collector_paused():
-        return _run_many(args) if args.requests is not None else _run_one(args)
+        return _run_one(asked, asked.request) if asked.request else _run_many(asked)
 
 
-def _check(args: argparse.Namespace) -> None:
-    many = args.requests is not None
-    if many == (args.url is not None):
-        raise UsageError("name one URL, or a file of them with --requests")
-    if many and (args.request or args.header or args.server_name):
-        raise UsageError("with --requests, method, headers and server name stand in the file")
-    if args.output == "junit" and not many:
-        raise UsageError("-o junit is for --requests")
-    if many and args.requests == STDIN and STDIN in comma_separated(args.filename):
-        raise UsageError("standard input cannot be both manifests and requests")
-    given = [
-        flag
-        for flag, value in (
-            ("--gateway", args.gateway),
-            ("--from", args.workload),
-            ("--from-namespace or --from-labels", args.from_namespace or args.from_labels),
-        )
-        if value is not None
-    ]
-    if len(given) > 1:
-        raise UsageError(f"{given[0]} and {given[1]} contradict each other")
-
-
-def _run_one(args: argparse.Namespace) -> int:
-    request = _asked(args)
-    mesh = _mesh(args, [], [request])
-    vantage = mesh.default(request)
-    trace = Tracer(mesh.router).follow(vantage.proxy, request)
-    notes = (*vantage.notes, *mesh.snapshot.config.notes, *_on_older_istio(mesh, request, trace))
-    vantage = replace(vantage, notes=notes)
-    unknown = (*mesh.unknown, *mesh.ways_in_unread(request))
-    if args.output == "text":
+def _run_one(asked: Asked, request: Request | Connection) -> int:
+    snapshot, callers = _mesh(asked, [], [request])
+    source = callers.default(request)
+    trace = Tracer(callers.router).follow(source.proxy, request)
+    notes = (*source.notes, *snapshot.config.notes, *_on_older_istio(callers, request, trace))
+    source = replace(source, notes=notes)
+    unknown = (*snapshot.gaps, *callers.ways_in_unread(request))
+    if asked.output.format == "text":
         from kubectl_mesh.report.route_text import render
 
-        layout = Layout(width(), use_color(args.color, sys.stdout))
-        emit(render(trace, vantage, mesh.snapshot, unknown, layout))
+        emit(render(trace, source, snapshot, unknown, asked.output.layout))
     else:
-        _emit_document(document(trace, vantage, mesh.snapshot, unknown), args.output)
+        _emit_document(document(trace, source, snapshot, unknown), asked.output.format)
     return 3 if unknown or trace.effect.outcome == "undecided" else 0
 
 
-def _on_older_istio(mesh: _Mesh, request: Request | Connection, found: Trace) -> Iterator[str]:
+def _on_older_istio(callers: Callers, request: Request | Connection, found: Trace) -> Iterator[str]:
     """Says so where the release was assumed, and an older one treats the request otherwise."""
-    if mesh.snapshot.config.istio.origin:
+    snapshot = callers.router.snapshot
+    if snapshot.config.istio.origin:
         return
 
     def is_same(release: Release) -> bool:
-        other = replace(mesh, snapshot=mesh.snapshot.run_by(Istio(release)))
-        trace = Tracer(other.router).follow(other.default(request).proxy, request)
+        router = router_of(snapshot.run_by(Istio(release)))
+        other = Callers(router, callers.caller, callers.namespace)
+        trace = Tracer(router).follow(other.default(request).proxy, request)
         return answer(trace) == answer(found)
 
     if not is_same(OLDEST):
@@ -212,14 +197,37 @@ def _on_older_istio(mesh: _Mesh, request: Request | Connection, found: Trace) ->
         )
 
 
-def _asked(args: argparse.Namespace) -> Request | Connection:
+def _caller(
+    gateway: str | None,
+    workload: str | None,
+    namespace: str | None,
+    labels: Sequence[str] | None,
+) -> Caller:
+    """Raises UsageError for flags that contradict each other, and for what is no label."""
+    given = [
+        flag
+        for flag, value in (
+            ("--gateway", gateway),
+            ("--from", workload),
+            ("--from-namespace or --from-labels", namespace or labels),
+        )
+        if value is not None
+    ]
+    if len(given) > 1:
+        raise UsageError(f"{given[0]} and {given[1]} contradict each other")
+    known = None if labels is None else _labels(comma_separated(labels))
+    return Caller(gateway, workload, namespace, known)
+
+
+def _request(
+    url: str, method: str | None, headers: Sequence[str], server_name: str | None
+) -> Request | Connection:
     """Raises UsageError for what is no URL, and for flags that are not for it."""
-    if is_connection(args.url):
-        if args.request is not None or args.header:
+    if is_connection(url):
+        if method is not None or headers:
             raise UsageError("a connection has no method and no headers: leave out -X and -H")
-        return connection_for(args.url, args.server_name)
-    headers = _headers(args.header or ())
-    return request_for(args.url, args.request or "GET", headers, args.server_name)
+        return connection_for(url, server_name)
+    return request_for(url, method or "GET", _headers(headers), server_name)
 
 
 def _emit_document(value: Mapping[str, Any], output: str) -> None:
@@ -246,29 +254,29 @@ def _headers(given: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def _run_many(args: argparse.Namespace) -> int:
-    file = "<stdin>" if args.requests == STDIN else args.requests
-    lines = list(read_cases(read_text(args.requests), file, FIELDS))
+def _run_many(asked: Asked) -> int:
+    file = "<stdin>" if asked.file == STDIN else asked.file
+    lines = list(read_cases(read_text(asked.file), file, FIELDS))
     cases = [line for line in lines if isinstance(line, Case)]
     sources = {case.source for case in cases if case.source}
-    mesh = _mesh(args, sources, [case.request for case in cases])
-    tracer = Tracer(mesh.router)
+    snapshot, callers = _mesh(asked, sources, [case.request for case in cases])
+    tracer = Tracer(callers.router)
     results = [
-        _Result(line) if isinstance(line, InputError) else _answered(line, file, tracer, mesh)
+        _Result(line) if isinstance(line, InputError) else _answered(line, file, tracer, callers)
         for line in lines
     ]
-    if args.output == "junit":
+    if asked.output.format == "junit":
         from kubectl_mesh.report.route_junit import render
 
-        emit(render(file, [(each.line, each.failures) for each in results], mesh.unknown))
-    elif args.output == "yaml":
+        emit(render(file, [(each.line, each.failures) for each in results], snapshot.gaps))
+    elif asked.output.format == "yaml":
         from kubectl_mesh.report.yaml_ import dump
 
         emit("".join(f"---\n{dump(each.value)}" for each in results))
     else:
         encode = json.JSONEncoder().encode
         emit("".join(f"{encode(each.value)}\n" for each in results))
-    return _status(file, results, mesh.unknown)
+    return _status(file, results, snapshot.gaps)
 
 
 @dataclass(frozen=True)
@@ -284,12 +292,12 @@ class _Result:
             object.__setattr__(self, "value", {"error": str(self.line)})
 
 
-def _answered(case: Case, file: str, tracer: Tracer, mesh: _Mesh) -> _Result:
+def _answered(case: Case, file: str, tracer: Tracer, callers: Callers) -> _Result:
     try:
-        vantage = mesh.of(case.source) if case.source else mesh.default(case.request)
+        source = callers.of(case.source) if case.source else callers.default(case.request)
     except UsageError as error:
         return _Result(InputError(str(error), file, case.line))
-    found = answer(tracer.follow(vantage.proxy, case.request, tried=False))
+    found = answer(tracer.follow(source.proxy, case.request, tried=False))
     if case.expect is None:
         return _Result(case, found)
     failures = list(mismatches(case.expect, found))
@@ -319,99 +327,6 @@ def _status(file: str, results: Iterable[_Result], unknown: Collection[str]) -> 
     return 3 if bad or unknown else 0
 
 
-@dataclass
-class _Mesh:
-    """The mesh that the flags name, and its proxies by the names that the user gives them."""
-
-    args: argparse.Namespace
-    snapshot: Snapshot
-    namespace: str
-    unknown: tuple[str, ...]
-    _known: dict[Source, NamedProxy] = field(init=False, default_factory=dict)
-    _serving: dict[tuple[str, str | None, str], list[Gateway]] = field(
-        init=False, default_factory=dict
-    )
-    _default: NamedProxy | None = field(init=False, default=None)
-
-    def __post_init__(self) -> None:
-        self.router = router_of(self.snapshot)
-
-    def of(self, source: Source) -> NamedProxy:
-        """Raises UsageError where there is no such Gateway, or pods are of another revision."""
-        if source not in self._known:
-            namespace = source.namespace or self.namespace
-            if not source.gateway and namespace in self.snapshot.config.other_revisions:
-                revision = self.snapshot.config.other_revisions[namespace]
-                raise UsageError(
-                    f"namespace {namespace} selects revision {revision} of Istio, and the answers "
-                    f"are for revision {self.snapshot.config.revision}: ask from it in another run"
-                )
-            if source.gateway:
-                self._known[source] = self._of_gateway(source.gateway)
-            else:
-                self._known[source] = of_client(namespace, dict(source.labels))
-        return self._known[source]
-
-    def default(self, request: Request | Connection) -> NamedProxy:
-        """Where the flags say that requests come from, or who calls where they say nothing.
-
-        Raises UsageError where that is not to be had, or must be chosen.
-        """
-        if self._default is None:
-            self._default = self._of_flags()
-        if self._default is not None:
-            return self._default
-        key = (request.host, getattr(request, "server_name", ""), getattr(request, "dialled", ""))
-        if key not in self._serving:
-            self._serving[key] = gateways_serving(self.router, request)
-        serving = self._serving[key]
-        if serving:
-            named = ", ".join(f"--gateway {gateway.id}" for gateway in serving)
-            raise UsageError(
-                f"{request.host} is served by a Gateway: say where the request comes from, with "
-                f"{named}, or with --from POD or --from-namespace {self.namespace} for a caller "
-                "in the mesh"
-            )
-        return self.of(Source(None, self.namespace))
-
-    def ways_in_unread(self, request: Request | Connection) -> Iterator[str]:
-        """By which ways that are not followed a request may come in, if the flags name none."""
-        if self._of_flags() is None:
-            for ruled in self.router.bearing.ways_in(request.host):
-                yield (
-                    f"{ruled} takes {request.host} at a Kubernetes Gateway, and {REASON}; this is "
-                    "the answer for callers in the mesh"
-                )
-
-    def _of_flags(self) -> NamedProxy | None:
-        args = self.args
-        if args.gateway is not None:
-            return self._of_gateway(args.gateway)
-        if args.workload is not None:
-            return of_workload(self.snapshot, self._workload(args.workload))
-        if args.from_namespace is not None or args.from_labels is not None:
-            labels = _labels(comma_separated(args.from_labels))
-            return of_client(args.from_namespace or self.namespace, labels)
-        return None
-
-    def _of_gateway(self, name: str) -> NamedProxy:
-        return of_gateway(self.snapshot, gateway_named(self.snapshot, name, self.namespace))
-
-    def _workload(self, text: str) -> Workload:
-        namespace, kind, name = _named_workload(text, self.namespace)
-        found = [
-            workload
-            for workload in self.snapshot.workloads.by_namespace.get(namespace, ())
-            if workload.resource.name == name and kind in (None, workload.resource.kind)
-        ]
-        if found:
-            return min(found, key=lambda workload: workload.resource.kind != "Pod")
-        reason = self.snapshot.missing(kind or "Pod", namespace)
-        if not reason:
-            reason = "for the pods of a Deployment write deploy/NAME"
-        raise UsageError(f"no {kind or 'pod'} {name} in namespace {namespace}: {reason}")
-
-
 def _labels(given: Iterable[str]) -> dict[str, str]:
     found = {}
     for text in given:
@@ -422,42 +337,21 @@ def _labels(given: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def _named_workload(text: str, namespace: str) -> tuple[str, str | None, str]:
-    """Namespace, kind (None: not named) and name of --from. Raises UsageError."""
-    parts = text.split("/")
-    if all(parts) and len(parts) == 1:
-        return namespace, None, parts[0]
-    if all(parts) and len(parts) == 2:
-        kind = _KIND_NAMES.get(parts[0].lower())
-        return (namespace, kind, parts[1]) if kind else (parts[0], None, parts[1])
-    if all(parts) and len(parts) == 3 and parts[1].lower() in _KIND_NAMES:
-        return parts[0], _KIND_NAMES[parts[1].lower()], parts[2]
-    raise UsageError(f"--from {text!r} names no pod: write [NAMESPACE/][KIND/]NAME")
-
-
 def _mesh(
-    args: argparse.Namespace, sources: Iterable[Source], requests: Iterable[Request | Connection]
-) -> _Mesh:
+    asked: Asked, sources: Iterable[Source], requests: Iterable[Request | Connection]
+) -> tuple[Snapshot, Callers]:
     """What the flags name, of a cluster only what bears on these requests."""
-    own = args.namespace or namespace_on_disk(cluster_options(args))
-    kinds = list(KINDS)
+    own = asked.inputs.own_namespace
     namespaces = {
         source.gateway.partition("/")[0] if source.gateway else source.namespace or own
         for source in sources
     }
-    if args.gateway is not None:
-        namespaces.add(args.gateway.rpartition("/")[0] or own)
-    elif args.workload is not None:
-        namespace, kind, _ = _named_workload(args.workload, own)
+    namespace, kind = asked.caller.where(own)
+    if namespace is not None:
         namespaces.add(namespace)
-        if kind:
-            kinds.append(kind)
-    elif args.from_namespace is not None:
-        namespaces.add(args.from_namespace)
-    elif not namespaces:
-        namespaces.add(own)
     hosts = {request.host for request in requests}
     hosts |= {each.dialled_host for each in requests if isinstance(each, Request)}
-    snapshot, _ = take_snapshot(args, kinds, namespaces, hosts)
+    kinds = [*KINDS, *filter(None, (kind,))]
+    snapshot, _ = take_snapshot(asked.inputs, kinds, namespaces or {own}, hosts)
     name_limits(snapshot)
-    return _Mesh(args, snapshot, own, snapshot.gaps)
+    return snapshot, Callers(router_of(snapshot), asked.caller, own)

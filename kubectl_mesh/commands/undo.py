@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kubectl_mesh.changes.journal import FINISH, Journal, JournalError, Run, told_runs
 from kubectl_mesh.commands.changing import (
+    ApplyOptions,
     add_apply_flags,
     agree_to,
     check_cluster,
     check_consequences,
     connected,
-    journal_of,
     say,
 )
+from kubectl_mesh.commands.inputs import session_of
 from kubectl_mesh.errors import UsageError
 from kubectl_mesh.flags import add_cluster_flags
+from kubectl_mesh.sources.session import Session
 from kubectl_mesh.term import emit, safe
 
 if TYPE_CHECKING:
@@ -60,43 +63,70 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_cluster_flags(parser)
 
 
+@dataclass(frozen=True)
+class UndoOptions:
+    """Which way a run goes, and over what."""
+
+    session: Session
+    options: ApplyOptions
+    finish: bool
+    force: bool
+    allow_broken: bool
+
+    @classmethod
+    def of(cls, args: argparse.Namespace) -> UndoOptions:
+        return cls(
+            session_of(vars(args)),
+            ApplyOptions.of(args),
+            finish=args.finish,
+            force=args.force,
+            allow_broken=args.allow_broken,
+        )
+
+
 def run(args: argparse.Namespace) -> int:
     """Raises Conflict, Stopped, ClusterError and JournalError as the parts that it calls do."""
-    journal = journal_of(args)
+    asked = UndoOptions.of(args)
+    journal = asked.options.journal
     if args.list:
-        if args.id or args.finish:
+        if args.id or asked.finish:
             raise UsageError("--list lists everything")
-        listed = list(journal.runs())
-        rows = told_runs(each for each in listed if isinstance(each, Run))
-        text = "".join(safe("  ".join(row)) + "\n" for row in rows)
-        errors = [each for each in listed if isinstance(each, JournalError)]
-        for error in errors:
-            print(f"error: {safe(str(error))}", file=sys.stderr)
-        if text or not errors:
-            emit(text or f"Nothing was applied, as far as {journal.folder} knows.\n")
-        return JournalError.exit_status if errors else 0
+        return _list(journal)
     found = journal.run(args.id) if args.id else journal.last(lambda each: each.made)
     if found is None:
         raise UsageError("there is nothing to take back: see --list")
-    with connected(args) as cluster:
+    with connected(asked.session, asked.options) as cluster:
         check_cluster(cluster, found)
-        _go(args, cluster, found, journal)
+        _go(asked, cluster, found, journal)
     return 0
 
 
-def _go(args: argparse.Namespace, cluster: Cluster, found: Run, journal: Journal) -> None:
-    concerned = found.left if args.finish else found.made
-    if args.finish and found.is_going_back:
+def _list(journal: Journal) -> int:
+    listed = list(journal.runs())
+    rows = told_runs(each for each in listed if isinstance(each, Run))
+    text = "".join(safe("  ".join(row)) + "\n" for row in rows)
+    errors = [each for each in listed if isinstance(each, JournalError)]
+    for error in errors:
+        print(f"error: {safe(str(error))}", file=sys.stderr)
+    if text or not errors:
+        emit(text or f"Nothing was applied, as far as {journal.folder} knows.\n")
+    return JournalError.exit_status if errors else 0
+
+
+def _go(asked: UndoOptions, cluster: Cluster, found: Run, journal: Journal) -> None:
+    concerned = found.left if asked.finish else found.made
+    if asked.finish and found.is_going_back:
         raise UsageError(f"{found.id} was taken back: run fix again instead")
-    if args.finish and found.goes_on != FINISH:
+    if asked.finish and found.goes_on != FINISH:
         raise UsageError(f"kubectl mesh {found.goes_on} {found.id} goes on with that one")
     if not concerned:
         raise UsageError(f"there is nothing left to do of {found.id}")
-    if not args.finish:
-        cluster.check_undo(found, journal, force=args.force)
-    check_consequences(args, found, back=not args.finish)
-    agree_to(args, concerned, "Go on with it?" if args.finish else "Take it back?")
-    if args.finish:
+    if not asked.finish:
+        cluster.check_undo(found, journal, force=asked.force)
+    check_consequences(asked.session, found, back=not asked.finish, allow_broken=asked.allow_broken)
+    question = "Go on with it?" if asked.finish else "Take it back?"
+    agree_to(concerned, question, yes=asked.options.yes)
+    if asked.finish:
         cluster.go_on(found, journal, say)
     else:
-        cluster.undo(found, journal, say, force=args.force)
+        cluster.undo(found, journal, say, force=asked.force)

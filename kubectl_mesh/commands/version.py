@@ -40,11 +40,11 @@ def run(args: argparse.Namespace) -> int:
     """Prints the versions. Raises nothing: what cannot be reached is told."""
     found, problem = None, ""
     if not args.client:
-        from kubectl_mesh.commands.inputs import cluster_options
+        from kubectl_mesh.commands.inputs import session_of
         from kubectl_mesh.sources.versions import versions
 
         try:
-            found = versions(cluster_options(args))
+            found = versions(session_of(vars(args)))
         except ClusterError as error:
             problem = str(error)
     if args.output == "json":

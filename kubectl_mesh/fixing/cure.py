@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,7 +15,8 @@ from kubectl_mesh.fixing.moved_rules import unproven
 from kubectl_mesh.mesh.resource import Resource, ResourceId
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.rules.examine import Report
-from kubectl_mesh.rules.repair import Edit, Repair
+from kubectl_mesh.rules.ignore import Selectors
+from kubectl_mesh.rules.repair import ACCEPT_MTLS_OFF, ALL_RULES, UNSAFE, Edit, Repair
 from kubectl_mesh.rules.rule import Finding
 
 MAX_ROUNDS = 100
@@ -35,6 +36,24 @@ class Wishes:
     names: Collection[str] = ()
     flags: Collection[str] = ()
     untouchable: Collection[ResourceId] = ()
+
+    @classmethod
+    def of(
+        cls,
+        findings: Sequence[str],
+        names: Collection[str],
+        *,
+        unsafe: bool,
+        all_rules: bool,
+        accept_mtls_off: bool,
+    ) -> Wishes:
+        """What the arguments and flags of `kubectl mesh fix` say; without findings all are meant.
+
+        Raises UsageError for a finding of no rule.
+        """
+        flags = {UNSAFE: unsafe, ALL_RULES: all_rules, ACCEPT_MTLS_OFF: accept_mtls_off}
+        accepted = {flag for flag, given in flags.items() if given}
+        return cls(Selectors(findings or ("*",), "").meant, names, accepted)
 
 
 @dataclass(frozen=True)

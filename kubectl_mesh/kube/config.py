@@ -21,7 +21,7 @@ import urllib3
 
 from kubectl_mesh import __version__
 from kubectl_mesh.errors import ClusterError
-from kubectl_mesh.kube.kubeconfig import ClusterOptions, Target, target
+from kubectl_mesh.kube.kubeconfig import Target
 
 POOL_SIZE = 8
 """Connections at a time: as many as there are workers."""
@@ -78,22 +78,19 @@ class Connection:
         return urllib3.Timeout(connect=connect, read=self.timeout)
 
 
-def connect(options: ClusterOptions) -> Connection:
-    """The API server that the options name; nothing is asked of it yet.
+def connect(chosen: Target, timeout: float | None) -> Connection:
+    """The API server of a target; nothing is asked of it yet. `timeout` is in seconds.
 
-    Runs the exec credential plugin if there is one. Raises ClusterError: no kubeconfig, no such
-    context, unreadable certificate or key, a plugin that fails.
+    Runs the exec credential plugin if there is one. Raises ClusterError: unreadable certificate or
+    key, a plugin that fails.
     """
-    chosen = target(options)
     credentials = _Credentials(chosen)
     credentials.load()
     host = urlsplit(chosen.server).hostname or ""
     headers = {"User-Agent": f"kubectl-mesh/{__version__}", "Accept": "application/json"}
     if not _is_loopback(host):
         headers["Accept-Encoding"] = "gzip"
-    return Connection(
-        chosen, _pool(chosen, credentials), options.request_timeout, credentials, headers
-    )
+    return Connection(chosen, _pool(chosen, credentials), timeout, credentials, headers)
 
 
 class _Credentials:

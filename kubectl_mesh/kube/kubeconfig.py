@@ -110,58 +110,6 @@ class Target:
         return str(self.cluster["server"]).rstrip("/")
 
 
-def namespace_of_context(options: ClusterOptions) -> str:
-    """The namespace that commands work in by default. Raises ClusterError as `target` does."""
-    return _namespace(_Kubeconfig(options.kubeconfig).context(options)[1])
-
-
-def names(options: ClusterOptions, kind: str) -> list[str]:
-    """Each `cluster`, `user` or `context` of the kubeconfig. Raises ClusterError as `target`."""
-    return _Kubeconfig(options.kubeconfig).names(kind)
-
-
-def target(options: ClusterOptions) -> Target:
-    """What the options name.
-
-    Raises ClusterError where there is no kubeconfig, where it cannot be read, where it does not
-    hold the context, cluster or user that is asked for, and where a field of these is of a type
-    that client-go would refuse.
-    """
-    config = _Kubeconfig(options.kubeconfig)
-    name, context = config.context(options)
-    cluster = dict(config.entry("cluster", options.cluster or context.get("cluster")))
-    user_name = options.user or context.get("user") or ""
-    user = dict(config.entry("user", user_name))
-    if not cluster and not user and not config.files and not options.server:
-        if not _in_cluster():
-            raise ClusterError(config.nothing_found)
-        name, user_name = IN_CLUSTER, "the pod's service account"
-        host, port = os.environ["KUBERNETES_SERVICE_HOST"], os.environ["KUBERNETES_SERVICE_PORT"]
-        host = f"[{host}]" if ":" in host else host
-        cluster = {
-            "server": f"https://{host}:{port}",
-            "certificate-authority": os.path.join(SERVICE_ACCOUNT, "ca.crt"),
-        }
-        user = {"tokenFile": os.path.join(SERVICE_ACCOUNT, "token")}
-    _apply(options, cluster, user)
-    if not isinstance(cluster.get("server"), str) or not cluster["server"]:
-        raise ClusterError(
-            f"{config.described}: no API server is named: choose a context (there are: "
-            f"{', '.join(config.names('context')) or 'none'}) with --context, or use --server"
-        )
-    if "://" not in cluster["server"]:
-        cluster["server"] = f"http://{cluster['server']}"
-    if not _is_url(cluster["server"]):
-        raise ClusterError(f"{cluster['server']!r} is no address of an API server: https://HOST")
-    return Target(
-        name or cluster["server"],
-        _namespace(context),
-        cluster,
-        user,
-        user_name,
-    )
-
-
 def _is_url(address: str) -> bool:
     try:
         parts = urlsplit(address)
@@ -193,10 +141,15 @@ def _apply(options: ClusterOptions, cluster: dict[str, Any], user: dict[str, Any
         raise ClusterError("--as-group and --as-uid need --as: whom to impersonate")
 
 
-class _Kubeconfig:
-    """The kubeconfig files, merged."""
+class Kubeconfig:
+    """The kubeconfig files, merged, and what the options mean by them.
 
-    def __init__(self, explicit: str | None) -> None:
+    Raises ClusterError where a file cannot be read.
+    """
+
+    def __init__(self, options: ClusterOptions) -> None:
+        self._options = options
+        explicit = options.kubeconfig
         listed = os.environ.get("KUBECONFIG")
         if explicit:
             paths = [explicit]
@@ -228,14 +181,57 @@ class _Kubeconfig:
         return f"kubeconfig {', '.join(self.files)}" if self.files else "no kubeconfig"
 
     def names(self, kind: str) -> list[str]:
+        """Each `cluster`, `user` or `context`."""
         return list(self._entries[kind])
 
-    def context(self, options: ClusterOptions) -> tuple[str, Mapping[str, Any]]:
-        """The name and content of the context; neither where none is chosen."""
-        name = options.context or self.current
-        return (name, self.entry("context", name)) if name else ("", {})
+    @property
+    def namespace(self) -> str:
+        """The namespace that commands work in by default. Raises ClusterError as `target` does."""
+        return _namespace(self._context()[1])
 
-    def entry(self, kind: str, name: str | None) -> Mapping[str, Any]:
+    def target(self) -> Target:
+        """The API server and the user that the options name.
+
+        Raises ClusterError where there is no kubeconfig, where it does not hold the context,
+        cluster or user that is asked for, and where a field of these is of a type that client-go
+        would refuse.
+        """
+        options = self._options
+        name, context = self._context()
+        cluster = dict(self._entry("cluster", options.cluster or context.get("cluster")))
+        user_name = options.user or context.get("user") or ""
+        user = dict(self._entry("user", user_name))
+        if not cluster and not user and not self.files and not options.server:
+            if not _in_cluster():
+                raise ClusterError(self.nothing_found)
+            name, user_name = IN_CLUSTER, "the pod's service account"
+            cluster, user = _of_the_pod()
+        _apply(options, cluster, user)
+        if not isinstance(cluster.get("server"), str) or not cluster["server"]:
+            raise ClusterError(
+                f"{self.described}: no API server is named: choose a context (there are: "
+                f"{', '.join(self.names('context')) or 'none'}) with --context, or use --server"
+            )
+        if "://" not in cluster["server"]:
+            cluster["server"] = f"http://{cluster['server']}"
+        if not _is_url(cluster["server"]):
+            raise ClusterError(
+                f"{cluster['server']!r} is no address of an API server: https://HOST"
+            )
+        return Target(
+            name or cluster["server"],
+            _namespace(context),
+            cluster,
+            user,
+            user_name,
+        )
+
+    def _context(self) -> tuple[str, Mapping[str, Any]]:
+        """The name and content of the context; neither where none is chosen."""
+        name = self._options.context or self.current
+        return (name, self._entry("context", name)) if name else ("", {})
+
+    def _entry(self, kind: str, name: str | None) -> Mapping[str, Any]:
         """The cluster, user or context of that name; empty for no name.
 
         Raises ClusterError where there is none, and where a field of it is of a wrong type.
@@ -375,6 +371,17 @@ def _absolute(content: dict[str, Any], folder: str) -> dict[str, Any]:
     if isinstance(plugin, dict) and isinstance(command, str) and os.path.dirname(command):
         resolved["exec"] = {**plugin, "command": os.path.join(folder, command)}
     return resolved
+
+
+def _of_the_pod() -> tuple[dict[str, Any], dict[str, Any]]:
+    """The cluster that a pod runs in, and its service account as a user."""
+    host, port = os.environ["KUBERNETES_SERVICE_HOST"], os.environ["KUBERNETES_SERVICE_PORT"]
+    host = f"[{host}]" if ":" in host else host
+    cluster = {
+        "server": f"https://{host}:{port}",
+        "certificate-authority": os.path.join(SERVICE_ACCOUNT, "ca.crt"),
+    }
+    return cluster, {"tokenFile": os.path.join(SERVICE_ACCOUNT, "token")}
 
 
 def _in_cluster() -> bool:

@@ -42,6 +42,38 @@ class Candidate:
     obstacles: list[str] = field(default_factory=list)
 
 
+def named(
+    snapshot: Snapshot, names: Collection[str], namespace: str | None
+) -> tuple[list[VirtualService], list[str]]:
+    """The VirtualServices of some names, the oldest first where that is known.
+
+    A name is [NAMESPACE/]NAME, without one of `namespace`, or of any if that is None. Besides it
+    gives why the others are not there, if just one of several is: they may be merged into it
+    already. Raises UsageError where others are not there, and for a name that several have.
+    """
+    known = snapshot.virtual_services.by_name
+    found: list[VirtualService] = []
+    missing: list[str] = []
+    for name in dict.fromkeys(names):
+        where, _, short = name.rpartition("/")
+        where = where or namespace or ""
+        matching = [
+            vs for (place, each), vs in known.items() if each == short and where in ("", place)
+        ]
+        if not matching:
+            place = f"in namespace {where}" if where else "in the manifests"
+            missing.append(f"there is no VirtualService {short} {place}")
+        if matching[1:]:
+            listed = ", ".join(str(vs.resource.id) for vs in matching)
+            raise UsageError(f"{name} may be {listed}: say NAMESPACE/NAME")
+        found += matching
+    if missing and not (len(found) == 1 and len(names) > 1):
+        raise UsageError("; ".join(missing))
+    if all(vs.resource.metadata.get("creationTimestamp") for vs in found):
+        found.sort(key=lambda vs: vs.resource.age_key)
+    return found, missing
+
+
 def concerning(snapshot: Snapshot, host: str, namespace: str | None) -> list[VirtualService]:
     """The VirtualServices of a host, and those that route requests of gateways to one of the mesh.
 

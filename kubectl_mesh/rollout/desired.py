@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -12,17 +13,92 @@ from kubectl_mesh.changes.change_set import Ready
 from kubectl_mesh.changes.cluster import Cluster
 from kubectl_mesh.changes.deletion import is_terminating
 from kubectl_mesh.changes.owners import is_applied
-from kubectl_mesh.changes.patch import Target, content
+from kubectl_mesh.changes.patch import Conflict, Target, content
 from kubectl_mesh.changes.waiting import has_ready_pod
-from kubectl_mesh.errors import NotInstalled, UsageError
-from kubectl_mesh.kube.discovery import Kinds
+from kubectl_mesh.errors import InputError, NotInstalled, UsageError
+from kubectl_mesh.kube.kubeconfig import DEFAULT_NAMESPACE
 from kubectl_mesh.kube.workers import in_parallel
 from kubectl_mesh.mesh.objects import as_resource
-from kubectl_mesh.mesh.resource import Resource, ResourceId
+from kubectl_mesh.mesh.resource import Resource, ResourceId, dotted
 from kubectl_mesh.mesh.snapshot import Snapshot
-from kubectl_mesh.rollout.plan import Unwanted, Wanted
+from kubectl_mesh.rollout.breakage import unseen
+from kubectl_mesh.rollout.plan import Plan, Unwanted, Wanted, plan
 
 _WORKERS = 8
+_NAME = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9._:]*[A-Za-z0-9])?")
+_NAMESPACES = "/api/v1/namespaces/"
+
+
+def check_manifests(resources: Sequence[Resource], *, deleted: bool = False) -> None:
+    """Raises InputError for an object of manifests that no server would take, or have by that name.
+
+    One that is to be `deleted` only needs its name. Raises UsageError for one that stands twice,
+    and where there is none.
+    """
+    seen: set[object] = set()
+    for resource in resources:
+        key = (resource.api_version.rpartition("/")[0], resource.id)
+        if key in seen:
+            raise UsageError(f"{resource} stands twice in the manifests: leave one of them")
+        seen.add(key)
+        metadata = resource.raw.get("metadata")
+        if not isinstance(metadata, dict) or not isinstance(metadata.get("name"), str):
+            raise _fault(resource, f"{resource.kind} without a name", "metadata")
+        for field in ("name", "namespace"):
+            text = metadata.get(field)
+            if text is not None and not (isinstance(text, str) and _NAME.fullmatch(text)):
+                told = f"{resource.kind} {text!r}: no valid {field}"
+                raise _fault(resource, told, "metadata", field)
+        if resource.faults and not deleted:
+            fault = resource.faults[0]
+            what = f"expected {fault.expected}, found {fault.found}"
+            raise _fault(resource, f"{resource}: {dotted(fault.path)}: {what}", *fault.path)
+    if not resources:
+        raise UsageError("there is nothing in the manifests")
+
+
+def _fault(resource: Resource, told: str, *path: str | int) -> InputError:
+    return InputError(told, str(resource.origin.locate(path) or resource.origin.name))
+
+
+def planned(
+    cluster: Cluster,
+    live: Snapshot,
+    resources: Sequence[Resource],
+    *,
+    delete: bool = False,
+    prune: str = "",
+    remove_subsets: Iterable[str] = (),
+    namespace: str = DEFAULT_NAMESPACE,
+    allow_empty: bool = False,
+    allow_broken: bool = False,
+) -> Plan:
+    """How the objects of manifests are brought into a cluster, or with `delete` out of it.
+
+    `live` is the whole mesh as it is. With `prune`, labels, what else has these goes, too (see
+    Desired.pruned); so do the subsets of `remove_subsets`, as [NAMESPACE/]NAME/SUBSET, where
+    `namespace` is that of those that name none. New subsets may be without a ready pod with
+    `allow_empty`, routes may fail with `allow_broken`.
+
+    Raises Conflict where not all routes can be seen, and for fields that somebody else has;
+    UsageError for a subset that is not there, or stands in the manifests; ClusterError.
+    """
+    if reason := unseen(live):
+        raise Conflict(f"{reason}: it is not known which subsets are in use; nothing is changed")
+    desired = Desired(cluster)
+    wanted: list[Wanted] = []
+    if delete:
+        unwanted = list(desired.unwanted(resources))
+    else:
+        wanted = desired.wanted(resources)
+        unwanted = list(desired.pruned(resources, prune)) if prune else []
+        known = {each.path for each in wanted}
+        lost = desired.without_subsets(live, remove_subsets, namespace)
+        for each in lost:
+            if each.path in known:
+                raise UsageError(f"{each.resource} stands in the manifests: change it there")
+        wanted += lost
+    return plan(live, wanted, unwanted, desired, allow_empty=allow_empty, allow_broken=allow_broken)
 
 
 class Desired:
@@ -31,7 +107,7 @@ class Desired:
     def __init__(self, cluster: Cluster) -> None:
         self._client = cluster.client
         self._cluster = cluster
-        self._kinds = Kinds(cluster.client)
+        self._kinds = cluster.kinds
 
     def wanted(self, resources: Iterable[Resource]) -> list[Wanted]:
         """The objects of manifests. Raises Conflict for one whose fields somebody else has."""
@@ -41,17 +117,19 @@ class Desired:
             _, kind, _, name = twice[0]
             raise UsageError(f"{kind} {name} stands twice in the manifests: leave one of them")
         named = {each.name for each in resources if each.kind == "Namespace"}
-        coming = {name for name in named if self._live(f"/api/v1/namespaces/{name}") is None}
-        return in_parallel([partial(self._wanted, each, coming) for each in resources], _WORKERS)
+        known = {f"{_NAMESPACES}{name}": self._live(f"{_NAMESPACES}{name}") for name in named}
+        return in_parallel([partial(self._wanted, each, known) for each in resources], _WORKERS)
 
-    def _wanted(self, resource: Resource, coming: Collection[str]) -> Wanted:
+    def _wanted(self, resource: Resource, known: Mapping[str, Mapping[str, Any] | None]) -> Wanted:
+        """`known` are the namespaces of the manifests by path; None for one yet to be made."""
         path, namespace = self._path(resource), resource.namespace
-        live = self._live(path)
+        live = known[path] if path in known else self._live(path)
         metadata = {**resource.raw["metadata"], **({"namespace": namespace} if namespace else {})}
         applied = content({**resource.raw, "metadata": metadata})
         after: Mapping[str, Any] = applied
-        if not is_terminating(live) and (live is not None or namespace not in coming):
-            after = self._cluster.would_be(_target(resource, namespace), path, applied, live)
+        is_coming = known.get(f"{_NAMESPACES}{namespace}", applied) is None
+        if not is_terminating(live) and (live is not None or not is_coming):
+            after = self._cluster.would_be(_target(resource, namespace), path, applied, live, live)
         return Wanted(resource, path, applied, live, after)
 
     def is_there(self, need: Ready) -> bool:
@@ -61,7 +139,8 @@ class Desired:
     def would_be(self, wanted: Wanted, applied: Mapping[str, Any]) -> Mapping[str, Any]:
         """What would become of an object, if another configuration were applied."""
         target = _target(wanted.resource, str(applied["metadata"].get("namespace") or ""))
-        return self._cluster.would_be(target, wanted.path, applied, wanted.live)
+        current = self._live(wanted.path)
+        return self._cluster.would_be(target, wanted.path, applied, wanted.live, current)
 
     def unwanted(self, resources: Iterable[Resource]) -> Iterator[Unwanted]:
         """Those of the objects that are there."""

@@ -25,15 +25,14 @@ import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from typing import Any
 
 from kubectl_mesh.errors import ClusterError, Forbidden, NotInstalled, UsageError
-from kubectl_mesh.kube.config import POOL_SIZE, connect
+from kubectl_mesh.kube.config import POOL_SIZE
 from kubectl_mesh.kube.discovery import base_of
 from kubectl_mesh.kube.http import ApiError, Client
 from kubectl_mesh.kube.istiod import Istiod, forwarded
-from kubectl_mesh.kube.kubeconfig import ClusterOptions, namespace_of_context
 from kubectl_mesh.kube.managed_fields import LAST_APPLIED
 from kubectl_mesh.kube.workers import in_parallel
 from kubectl_mesh.mesh import unread
@@ -62,19 +61,8 @@ from kubectl_mesh.sources.references import (
     is_namespace,
     references,
 )
+from kubectl_mesh.sources.session import Session
 from kubectl_mesh.sources.yaml import collector_paused
-
-__all__ = [
-    "ClusterOptions",
-    "ClusterOrigin",
-    "ClusterState",
-    "as_listed",
-    "client_of",
-    "load",
-    "namespace_of_context",
-    "path_of",
-    "whole",
-]
 
 MAX_ROUNDS = 8
 MAX_NAMESPACES = 100
@@ -121,7 +109,7 @@ class ClusterState:
 
 
 def load(
-    options: ClusterOptions,
+    session: Session,
     kinds: Collection[str],
     namespaces: Collection[str] | None,
     *,
@@ -147,7 +135,7 @@ def load(
     for name in namespaces or ():
         if not is_namespace(name):
             raise UsageError(f"no namespace can be called {name!r}")
-    client = Client(connect(options))
+    client = session.client
     with collector_paused(), ThreadPoolExecutor(1) as beside:
         reader = _Reader(client, progress)
         chosen = [KINDS[name] for name in KINDS if name in kinds]
@@ -612,10 +600,10 @@ def _full_name(kind: Kind) -> str:
     return f"{kind.plural}.{kind.group}" if "." in kind.group else kind.plural
 
 
-def whole(options: ClusterOptions) -> Callable[[Resource], Mapping[str, Any]]:
-    """What asks a cluster for an object with all its fields. Raises ClusterError."""
-    client = client_of(options)
-    return lambda resource: client.get(path_of(resource))
+def whole(client: Client) -> Callable[[Resource], Mapping[str, Any]]:
+    """What asks a cluster once for each object, with all its fields. Raises ClusterError."""
+    get = cache(client.get)
+    return lambda resource: get(path_of(resource))
 
 
 def as_listed(resource: Resource, document: Mapping[str, Any]) -> Resource:
@@ -624,15 +612,8 @@ def as_listed(resource: Resource, document: Mapping[str, Any]) -> Resource:
     return as_resource(value, resource.origin, resource.namespace)
 
 
-def client_of(options: ClusterOptions) -> Client:
-    """What talks to the cluster that the options name. Raises ClusterError."""
-    return Client(connect(options))
-
-
 @contextlib.contextmanager
-def istiods(
-    client: Client, options: ClusterOptions, namespace: str, url: str | None
-) -> Iterator[Sequence[Istiod]]:
+def istiods(session: Session, namespace: str, url: str | None) -> Iterator[Sequence[Istiod]]:
     """The istiods of a cluster while it is entered: at a URL, or those that run in a namespace.
 
     Raises istiod.Unreachable.
@@ -640,7 +621,7 @@ def istiods(
     if url:
         yield [Istiod(url)]
     else:
-        with forwarded(client, options, namespace) as found:
+        with forwarded(session.client, session.options, namespace) as found:
             yield found
 
 

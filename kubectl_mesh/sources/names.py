@@ -5,29 +5,20 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from kubectl_mesh.errors import NotInstalled
-from kubectl_mesh.kube import kubeconfig
 from kubectl_mesh.kube.discovery import base_of
 from kubectl_mesh.kube.http import Client
 from kubectl_mesh.mesh.schema import KINDS
-from kubectl_mesh.sources.cluster import client_of
-from kubectl_mesh.sources.context import ClusterOptions
+from kubectl_mesh.sources.session import Session
 
 _METADATA = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
 
 
-def of_kubeconfig(options: ClusterOptions, kind: str) -> list[str]:
-    """The names of each `context`, `cluster` or `user`. Raises ClusterError."""
-    return kubeconfig.names(options, kind)
-
-
-def of_objects(
-    options: ClusterOptions, kind: str, namespace: str | None
-) -> Collection[tuple[str, str]]:
+def of_objects(session: Session, kind: str, namespace: str | None) -> Collection[tuple[str, str]]:
     """Namespace and name of all objects of a kind, as schema.KINDS has it; namespace None: of all.
 
     Raises ClusterError.
     """
-    client = Client(client_of(options).connection.accepting(_METADATA))
+    client = Client(session.client.connection.accepting(_METADATA))
     known = KINDS[kind]
     where = f"/namespaces/{namespace}" if namespace else ""
     for version in known.versions:

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 from kubectl_mesh.errors import ClusterError
 from kubectl_mesh.mesh.control_planes import ControlPlane
-from kubectl_mesh.sources.cluster import client_of
-from kubectl_mesh.sources.context import ClusterOptions
 from kubectl_mesh.sources.istiods import read_control_planes
+from kubectl_mesh.sources.session import Session
 
 
 @dataclass(frozen=True)
@@ -21,9 +20,9 @@ class Versions:
     unknown: str = ""
 
 
-def versions(options: ClusterOptions) -> Versions:
+def versions(session: Session) -> Versions:
     """Asks the cluster. Raises ClusterError where it cannot be reached."""
-    client = client_of(options)
+    client = session.client
     found = client.get("/version").get("gitVersion")
     kubernetes = found if isinstance(found, str) and found else "of no known version"
     try:

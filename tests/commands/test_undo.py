@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import io
 from collections.abc import Sequence
 from pathlib import Path
@@ -73,20 +72,19 @@ def test_the_user_is_asked(
     agreed: bool,
 ) -> None:
     monkeypatch.setattr("sys.stdin", Terminal(answer))
-    args = argparse.Namespace(yes=False)
     if agreed:
-        changing.agree(args, "Sure?")
+        changing.agree("Sure?", yes=False)
     else:
         with pytest.raises(UsageError, match="nothing is changed"):
-            changing.agree(args, "Sure?")
+            changing.agree("Sure?", yes=False)
     assert capsys.readouterr().out == "Sure? [y/N] "
 
 
 def test_where_nobody_can_be_asked_nothing_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
     with pytest.raises(UsageError, match="say --yes"):
-        changing.agree(argparse.Namespace(yes=False), "Sure?")
-    changing.agree(argparse.Namespace(yes=True), "Sure?")
+        changing.agree("Sure?", yes=False)
+    changing.agree("Sure?", yes=True)
 
 
 def undone(

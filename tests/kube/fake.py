@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import itertools
 import json
 import re
 import socket
@@ -15,6 +16,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
+
+import jsonpatch
 
 PATH = re.compile(
     r"/(?:api|apis/(?P<group>[^/]+))/(?P<version>v[^/]+)"
@@ -48,11 +51,13 @@ class FakeApiServer:
 
     `answers` go first: by plural name, what to say to the next requests for it. `forbidden` holds
     (plural, namespace) pairs, the namespace "" for a list of all, `absent` plurals that are not
-    served, `versions` what is served of each group. `requests` is what was asked.
+    served, `versions` what is served of each group. `requests` is what was asked, writes left out.
     """
 
     def __init__(self, objects: Iterable[dict[str, Any]] = ()) -> None:
         self.objects = list(objects)
+        self._versions = itertools.count(1000)
+        self._writing = threading.Lock()
         self.answers: dict[str, list[Answer]] = defaultdict(list)
         self.forbidden: set[tuple[str, str]] = set()
         self.absent: set[str] = set()
@@ -135,6 +140,35 @@ class FakeApiServer:
             return Answer(body=named[0]) if named else _status(404, "not found")
         return self._list(self._find(kind, namespace, request.query), request)
 
+    def write(self, method: str, request: Request, body: Any) -> Answer:
+        """Makes a change, if it is no dry run; what is applied takes the place of whole fields."""
+        with self._writing:
+            folder, _, name = request.path.rpartition("/")
+            if method == "POST":
+                folder, name = request.path, body["metadata"]["name"]
+            match = PATH.match(f"{folder}/{name}")
+            assert match
+            kind = _kind(match["group"] or "", match["plural"])
+            namespace = match["namespace"] or ""
+            there = self._find(kind, namespace, {"fieldSelector": f"metadata.name={name}"})
+            found = there[0] if there else {}
+            if method == "DELETE":
+                self.objects = [each for each in self.objects if each is not found]
+                return _status(200, "deleted") if found else _status(404, "not found")
+            if isinstance(body, list):
+                try:
+                    after = jsonpatch.apply_patch(found, body)
+                except jsonpatch.JsonPatchException as error:
+                    return _status(422, str(error))
+            else:
+                after = {**found, **body}
+                metadata = {"uid": f"uid-{name}", **found.get("metadata", {}), **body["metadata"]}
+                after["metadata"] = metadata
+            after["metadata"]["resourceVersion"] = str(next(self._versions))
+            if "dryRun" not in request.query:
+                self.objects = [each for each in self.objects if each is not found] + [after]
+            return Answer(body=after)
+
     def _resources(self, path: str) -> list[dict[str, Any]]:
         """What is served of a group's version."""
         from kubectl_mesh.mesh.schema import KINDS
@@ -189,12 +223,15 @@ class FakeApiServer:
                 with contextlib.suppress(OSError):  # whoever asked may have gone
                     self._say(request, answer)
 
-            def do_PATCH(self) -> None:
-                """What is applied on the server is taken as it is, and nothing is kept of it."""
+            def _write(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                body["metadata"]["resourceVersion"] = "1"
                 parts = urlsplit(self.path)
-                self._say(Request(parts.path, {}, list(self.headers.items())), Answer(body=body))
+                request = Request(
+                    parts.path, dict(parse_qsl(parts.query)), list(self.headers.items())
+                )
+                self._say(request, fake.write(self.command, request, body))
+
+            do_PATCH = do_POST = do_DELETE = _write
 
             def _say(self, request: Request, answer: Answer) -> None:
                 body = answer.body

@@ -13,10 +13,13 @@ import pytest
 
 from kubectl_mesh import __version__
 from kubectl_mesh.errors import ClusterError
-from kubectl_mesh.kube.config import connect
-from kubectl_mesh.kube.http import Client
-from kubectl_mesh.kube.kubeconfig import ClusterOptions
+from kubectl_mesh.kube.config import Connection
+from kubectl_mesh.sources.session import ClusterOptions, Session
 from tests.kube.fake import Answer, FakeApiServer
+
+
+def connect(options: ClusterOptions) -> Connection:
+    return Session(options).client.connection
 
 
 def plugin(tmp_path: Path, code: str, **more: Any) -> dict[str, Any]:
@@ -53,7 +56,7 @@ print(json.dumps({
 
 
 def headers_of(fake: FakeApiServer, options: ClusterOptions) -> Any:
-    Client(connect(options)).get("/api/v1/pods")
+    Session(options).client.get("/api/v1/pods")
     return fake.requests[-1]
 
 
@@ -117,7 +120,7 @@ def test_exec_plugin_runs_again_when_its_token_is_about_to_expire(
 def test_token_file_is_read_again_when_it_is_refused(fake: FakeApiServer, tmp_path: Path) -> None:
     (tmp_path / "token").write_text("old")
     file = fake.kubeconfig(tmp_path, tokenFile="token")
-    client = Client(connect(ClusterOptions(kubeconfig=file)))
+    client = Session(ClusterOptions(kubeconfig=file)).client
     (tmp_path / "token").write_text("new\n")
     fake.answers["pods"] = [Answer(401)]
     client.get("/api/v1/pods")
@@ -159,7 +162,7 @@ def test_a_token_that_cannot_be_sent_is_not_shown(
 ) -> None:
     file = fake.kubeconfig(tmp_path, token=token)
     with pytest.raises(ClusterError, match=r"characters that HTTP does not allow$") as caught:
-        Client(connect(ClusterOptions(kubeconfig=file))).get("/api/v1/pods")
+        Session(ClusterOptions(kubeconfig=file)).client.get("/api/v1/pods")
     assert "cret" not in str(caught.value)
 
 
@@ -212,7 +215,7 @@ def test_proxy(fake: FakeApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     file = fake.kubeconfig(tmp_path)
     monkeypatch.setenv("HTTP_PROXY", fake.url)
     options = ClusterOptions(kubeconfig=file, server="http://192.0.2.1:8080")
-    answer = Client(connect(options)).get("/api/v1/pods")
+    answer = Session(options).client.get("/api/v1/pods")
     assert len(answer["items"]) == 1
     assert fake.requests[-1].header("Host") == ["192.0.2.1:8080"]
     monkeypatch.setenv("NO_PROXY", "192.0.2.0,192.0.2.1")

@@ -18,9 +18,8 @@ import pytest
 
 from kubectl_mesh.errors import ClusterError, Forbidden, NotInstalled
 from kubectl_mesh.kube import http
-from kubectl_mesh.kube.config import connect
 from kubectl_mesh.kube.http import MAX_TRIES, MAX_WAIT, PAGE, ApiError, Client
-from kubectl_mesh.kube.kubeconfig import ClusterOptions
+from kubectl_mesh.sources.session import ClusterOptions, Session
 from tests.kube.fake import Answer, FakeApiServer
 
 PODS = "/api/v1/pods"
@@ -35,7 +34,7 @@ class Setup:
 
     def new(self, **options: Any) -> Client:
         chosen = ClusterOptions(kubeconfig=self.file, **options)
-        return Client(connect(chosen), sleep=self.waits.append)
+        return Client(Session(chosen).client.connection, sleep=self.waits.append)
 
     def pods(self) -> list[str]:
         return self.client.items(PODS, lambda item: item["metadata"]["name"])
@@ -295,7 +294,7 @@ def test_nobody_listens(tmp_path: Path, fake: FakeApiServer) -> None:
         url = f"http://127.0.0.1:{unused.getsockname()[1]}"
         options = ClusterOptions(kubeconfig=fake.kubeconfig(tmp_path), server=url)
         with pytest.raises(ClusterError) as caught:
-            Client(connect(options)).get(PODS)
+            Session(options).client.get(PODS)
     assert str(caught.value) == (
         f"the API server {url} (context here) cannot be reached: Connection refused: is it "
         "running, and is the server address in the kubeconfig right?"
@@ -335,9 +334,9 @@ def test_ctrl_c_waits_for_no_answer(setup: Setup) -> None:
     setup.fake.answer = answer  # type: ignore[method-assign]
     code = (
         "import sys\n"
-        "from kubectl_mesh.kube.kubeconfig import ClusterOptions\n"
+        "from kubectl_mesh.sources.session import ClusterOptions, Session\n"
         "from kubectl_mesh.sources.cluster import load\n"
-        "try: load(ClusterOptions(kubeconfig=sys.argv[1]), ['Pod'], None)\n"
+        "try: load(Session(ClusterOptions(kubeconfig=sys.argv[1])), ['Pod'], None)\n"
         "except KeyboardInterrupt: sys.exit(130)\n"
     )
     process = subprocess.Popen([sys.executable, "-c", code, setup.file], cwd=os.getcwd())

@@ -15,9 +15,13 @@ import pytest
 from kubectl_mesh.errors import ClusterError
 from kubectl_mesh.flags import duration
 from kubectl_mesh.kube import kubeconfig
-from kubectl_mesh.kube.kubeconfig import ClusterOptions, namespace_of_context, target
+from kubectl_mesh.kube.kubeconfig import ClusterOptions, Kubeconfig, Target
 
 SERVER = "https://prod.example:6443"
+
+
+def target(options: ClusterOptions) -> Target:
+    return Kubeconfig(options).target()
 
 
 def write(path: Path, context: str | None = "prod", **parts: list[dict[str, Any]]) -> str:
@@ -122,9 +126,9 @@ def test_namespace_of_context(tmp_path: Path) -> None:
     parts = prod()
     parts["contexts"].append({"name": "bare", "context": {"cluster": "prod", "user": "bob"}})
     file = write(tmp_path / "config", **parts)
-    assert namespace_of_context(ClusterOptions(kubeconfig=file)) == "shop"
-    assert namespace_of_context(ClusterOptions(kubeconfig=file, context="bare")) == "default"
-    assert namespace_of_context(ClusterOptions()) == "default"
+    assert Kubeconfig(ClusterOptions(kubeconfig=file)).namespace == "shop"
+    assert Kubeconfig(ClusterOptions(kubeconfig=file, context="bare")).namespace == "default"
+    assert Kubeconfig(ClusterOptions()).namespace == "default"
 
 
 def test_the_configuration_of_an_auth_provider_may_hold_anything(tmp_path: Path) -> None:
@@ -260,9 +264,10 @@ def test_a_context_of_wrong_types(tmp_path: Path, field: str) -> None:
     parts = prod()
     parts["contexts"][0]["context"][field] = ["a"]
     path = write(tmp_path / "config", **parts)
-    for read in (target, namespace_of_context):
+    config = Kubeconfig(ClusterOptions(kubeconfig=path))
+    for read in (config.target, lambda: config.namespace):
         with pytest.raises(ClusterError, match=f"context 'prod': {field} must be a string"):
-            read(ClusterOptions(kubeconfig=path))
+            read()
 
 
 @pytest.mark.parametrize("text", ["99999999999", "9" * 400, "25h", "\xb2", "\u0663s", "x", ""])

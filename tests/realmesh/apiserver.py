@@ -43,9 +43,9 @@ from typing import Any, cast
 
 import yaml
 
-from kubectl_mesh.kube.config import Connection, connect
-from kubectl_mesh.kube.kubeconfig import ClusterOptions
+from kubectl_mesh.kube.config import Connection
 from kubectl_mesh.kube.workers import in_parallel
+from kubectl_mesh.sources.session import ClusterOptions, Session
 
 from . import agent, build
 from .network import Host
@@ -296,7 +296,7 @@ class ApiServer:
 
     @functools.cached_property
     def _connection(self) -> Connection:
-        return connect(ClusterOptions(kubeconfig=str(self.kubeconfig)))
+        return Session(ClusterOptions(kubeconfig=str(self.kubeconfig))).client.connection
 
     def stop(self) -> None:
         """Stops the API server as its operator would; its data stay."""

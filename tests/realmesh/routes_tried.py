@@ -18,7 +18,7 @@ from kubectl_mesh.routing.request import Request, request_for
 from kubectl_mesh.routing.router import Router
 from kubectl_mesh.routing.table import Table
 from kubectl_mesh.sources import cluster
-from kubectl_mesh.sources.context import ClusterOptions
+from kubectl_mesh.sources.session import ClusterOptions, Session
 
 from .client import Answer, Connection
 from .envoy import Proxy
@@ -123,8 +123,8 @@ class Tried:
 
 def snapshot_of(mesh: Mesh) -> Snapshot:
     """A mesh as it is, with the Istio that the tests run."""
-    options = ClusterOptions(kubeconfig=str(mesh.server.kubeconfig))
-    state = cluster.load(options, set(_KINDS), None)
+    session = Session(ClusterOptions(kubeconfig=str(mesh.server.kubeconfig)))
+    state = cluster.load(session, set(_KINDS), None)
     assert not state.unreadable
     config = replace(state.config, istio=istio())
     return Snapshot(state.resources, config, state.coverage)

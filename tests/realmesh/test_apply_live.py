@@ -30,7 +30,8 @@ from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.rules import BY_CODE
 from kubectl_mesh.rules.examine import examine
 from kubectl_mesh.rules.repair import Then
-from kubectl_mesh.sources.cluster import ClusterOptions, ClusterOrigin, client_of, load, whole
+from kubectl_mesh.sources.cluster import ClusterOrigin, load, whole
+from kubectl_mesh.sources.session import ClusterOptions, Session
 
 from .apiserver import ApiServer
 from .rollouts import rolled_out
@@ -57,7 +58,7 @@ class Shop:
     def __init__(self, server: ApiServer, namespace: str, journal: Path) -> None:
         self.server = server
         self.namespace = namespace
-        self.options = ClusterOptions(kubeconfig=str(server.kubeconfig))
+        self.session = Session(ClusterOptions(kubeconfig=str(server.kubeconfig)))
         self.journal = Journal(journal)
         server.create(manifest(name, namespace) for name in NAMES)
         self.before = self.specs()
@@ -72,18 +73,16 @@ class Shop:
 
     def changes(self) -> ChangeSet:
         rule = BY_CODE["KM605"]
-        state = load(self.options, rule.needs, {self.namespace})
+        state = load(self.session, rule.needs, {self.namespace})
         report = examine(Snapshot(state.resources, state.config, state.coverage), [rule])
         repairs = [finding.repairs[0] for finding in report.findings]
-        found, _ = change_set(repairs, whole(self.options))
+        found, _ = change_set(repairs, whole(self.session.client))
         assert len(found.steps) == len(NAMES)
         return found
 
-    def cluster(
-        self, timeout: float | None = None, options: ClusterOptions | None = None
-    ) -> Cluster:
+    def cluster(self, timeout: float | None = None, session: Session | None = None) -> Cluster:
         """Without an istiod, as no step waits for the proxies."""
-        return Cluster(client_of(options or self.options), Waiting(nowhere, timeout=timeout))
+        return Cluster((session or self.session).client, Waiting(nowhere, timeout=timeout))
 
     def patched(self) -> list[str]:
         """The names of those that are not as they were."""
@@ -658,7 +657,7 @@ def test_a_user_who_may_not_patch(shop: Shop) -> None:
         *("create", "rolebinding", "bob", "-n", shop.namespace, "--role=reader", "--user=bob")
     )
     changes = shop.changes()
-    bob = shop.cluster(options=ClusterOptions(kubeconfig=str(shop.server.user("bob"))))
+    bob = shop.cluster(session=Session(ClusterOptions(kubeconfig=str(shop.server.user("bob")))))
     with pytest.raises(MeshError, match='User "bob" cannot patch resource'):
         bob.rehearse(changes)
     with pytest.raises(Stopped, match="nothing is changed"):

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from kubectl_mesh.errors import ClusterError, Forbidden
-from kubectl_mesh.kube.kubeconfig import ClusterOptions
 from kubectl_mesh.mesh.schema import KINDS
 from kubectl_mesh.sources.cluster import ClusterState, load
+from kubectl_mesh.sources.session import ClusterOptions, Session
 
 from .apiserver import ADMIN, ApiServer
 
@@ -19,8 +19,8 @@ ALL = tuple(KINDS)
 MANY = 1500
 
 
-def options(server: ApiServer, user: str = ADMIN, **more: Any) -> ClusterOptions:
-    return ClusterOptions(kubeconfig=str(server.user(user)), **more)
+def session(server: ApiServer, user: str = ADMIN, **more: Any) -> Session:
+    return Session(ClusterOptions(kubeconfig=str(server.user(user)), **more))
 
 
 def virtual_service(name: str, namespace: str, host: str = "web") -> dict[str, Any]:
@@ -63,10 +63,10 @@ def test_many_pages(apiserver: ApiServer, namespace: str) -> None:
         if kind == "VirtualService":
             seen.append(count)
 
-    state = load(options(apiserver), ["VirtualService"], {namespace}, progress=progress)
+    state = load(session(apiserver), ["VirtualService"], {namespace}, progress=progress)
     wanted = [f"v-{number:04}" for number in range(MANY)]
     assert names(state, "VirtualService", namespace) == wanted
-    assert names(load(options(apiserver), ALL, None), "VirtualService", namespace) == wanted
+    assert names(load(session(apiserver), ALL, None), "VirtualService", namespace) == wanted
     assert seen[:3] == [500, 1000, 1500]
 
 
@@ -88,7 +88,7 @@ spec:
     spec: {{containers: [{{name: web, image: nginx, ports: [{{name: web, containerPort: 80}}]}}]}}
 """
     )
-    state = load(options(apiserver), ALL, {namespace})
+    state = load(session(apiserver), ALL, {namespace})
     assert state.context == "test"
     assert state.coverage.missing == {}
     assert state.unreadable == ()
@@ -106,7 +106,7 @@ spec:
 def test_a_user_of_one_namespace(apiserver: ApiServer, namespace: str) -> None:
     create_virtual_services(apiserver, namespace, 1)
     grant(apiserver, "bob", namespace)
-    state = load(options(apiserver, "bob"), ALL, {namespace})
+    state = load(session(apiserver, "bob"), ALL, {namespace})
     assert names(state, "VirtualService", namespace) == ["v-0000"]
     missing = {kind for kind, where in state.coverage.missing if where in (None, namespace)}
     assert missing <= {"GatewayClass"}, "which is in no namespace"
@@ -119,22 +119,22 @@ def test_a_user_of_one_namespace(apiserver: ApiServer, namespace: str) -> None:
     kinds = "virtualservices, destinationrules, gateways, serviceentries"
     assert re.search(rf"{kinds},? .*may not be listed in all namespaces", reasons)
     with pytest.raises(Forbidden, match=r'^nothing may be listed for user "bob" in all namespaces'):
-        load(options(apiserver, "bob"), ALL, None)
+        load(session(apiserver, "bob"), ALL, None)
 
 
 def test_a_user_who_may_read_nothing(apiserver: ApiServer, namespace: str) -> None:
     with pytest.raises(Forbidden, match=f'for user "nobody" in namespace {namespace}$'):
-        load(options(apiserver, "nobody"), ALL, {namespace})
+        load(session(apiserver, "nobody"), ALL, {namespace})
 
 
 def test_impersonation(apiserver: ApiServer, namespace: str) -> None:
     grant(apiserver, "eve", namespace)
-    state = load(options(apiserver, as_user="eve"), ["Pod"], {namespace})
+    state = load(session(apiserver, as_user="eve"), ["Pod"], {namespace})
     assert 'for user "eve"' in state.coverage.missing["Pod", "istio-system"]
-    server_group = options(apiserver, as_user="root", as_groups=("system:masters",))
+    server_group = session(apiserver, as_user="root", as_groups=("system:masters",))
     assert load(server_group, ["Pod"], None).coverage.missing == {}
     with pytest.raises(ClusterError, match=r"does not allow --as: .*cannot impersonate"):
-        load(options(apiserver, "alice", as_user="eve"), ["Pod"], {namespace})
+        load(session(apiserver, "alice", as_user="eve"), ["Pod"], {namespace})
 
 
 def test_a_kind_that_is_not_installed(new_apiserver: Callable[..., ApiServer]) -> None:
@@ -146,11 +146,11 @@ def test_a_kind_that_is_not_installed(new_apiserver: Callable[..., ApiServer]) -
         for kind in (KINDS["VirtualService"], KINDS["DestinationRule"])
     }
     for namespaces in (None, {"default"}):
-        assert load(options(server), routing, namespaces).coverage.missing == absent
+        assert load(session(server), routing, namespaces).coverage.missing == absent
     server.install_crds(without={"destinationrules"})
     del absent["VirtualService", None]
     for namespaces in (None, {"default"}):
-        state = load(options(server), [*routing, "Rollout", "MeshPolicy"], namespaces)
+        state = load(session(server), [*routing, "Rollout", "MeshPolicy"], namespaces)
         assert state.coverage.missing == absent
 
 
@@ -165,26 +165,26 @@ def test_an_api_server_that_dies_in_mid_listing(new_apiserver: Callable[..., Api
             server.kill()
 
     with pytest.raises(ClusterError, match=f"the API server {server.url} .*context test"):
-        load(options(server), ["VirtualService"], None, progress=kill)
+        load(session(server), ["VirtualService"], None, progress=kill)
     assert seen == [500]
     server.start()
-    state = load(options(server), ["VirtualService"], None)
+    state = load(session(server), ["VirtualService"], None)
     assert len(names(state, "VirtualService", "default")) == 501
 
 
 def test_an_unknown_token(apiserver: ApiServer) -> None:
     with pytest.raises(ClusterError, match="does not accept the credentials of user 'admin'"):
-        load(options(apiserver, token="expired"), ["Pod"], None)
+        load(session(apiserver, token="expired"), ["Pod"], None)
 
 
 def test_a_certificate_of_nobody_we_trust(apiserver: ApiServer) -> None:
-    bare = ClusterOptions(kubeconfig="/dev/null", server=apiserver.url, token="x")
+    bare = Session(ClusterOptions(kubeconfig="/dev/null", server=apiserver.url, token="x"))
     with pytest.raises(ClusterError, match=r"certificate is not accepted: .*certificate-authority"):
         load(bare, ["Pod"], None)
 
 
 def test_a_certificate_of_another_host(apiserver: ApiServer) -> None:
     with pytest.raises(ClusterError, match=r"certificate is not accepted: .*--tls-server-name"):
-        load(options(apiserver, tls_server_name="other.example"), ["Pod"], None)
-    unchecked = options(apiserver, insecure_skip_tls_verify=True)
+        load(session(apiserver, tls_server_name="other.example"), ["Pod"], None)
+    unchecked = session(apiserver, insecure_skip_tls_verify=True)
     assert load(unchecked, ["Pod"], None).coverage.missing == {}

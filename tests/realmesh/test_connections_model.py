@@ -33,7 +33,7 @@ from kubectl_mesh.routing.matching import Conditions
 from kubectl_mesh.routing.router import Router
 from kubectl_mesh.routing.trace import Trace, Tracer
 from kubectl_mesh.sources import cluster
-from kubectl_mesh.sources.context import ClusterOptions
+from kubectl_mesh.sources.session import ClusterOptions, Session
 from tests.proof.random_meshes import resource
 
 from . import istiod
@@ -112,8 +112,8 @@ class Tried:
 
     def snapshot(self) -> Snapshot:
         """The mesh as it is."""
-        options = ClusterOptions(kubeconfig=str(self._mesh.server.kubeconfig))
-        state = cluster.load(options, set(_KINDS), None)
+        session = Session(ClusterOptions(kubeconfig=str(self._mesh.server.kubeconfig)))
+        state = cluster.load(session, set(_KINDS), None)
         assert not state.unreadable
         config = replace(state.config, istio=istiod.istio())
         return Snapshot(state.resources, config, state.coverage)

@@ -20,7 +20,7 @@ import yaml
 
 from kubectl_mesh.mesh.destination_rules import DestinationRules
 from kubectl_mesh.sources import cluster
-from kubectl_mesh.sources.context import ClusterOptions
+from kubectl_mesh.sources.session import ClusterOptions, Session
 
 from .envoy import Proxy
 from .istiod import istio
@@ -150,8 +150,8 @@ def test_the_model_agrees_with_istio(
         for item in (item for each in made.values() for item in each):
             rng.choice(waves).append(item)
         with applied(mesh, [service(number) for number in numbers], waves):
-            options = ClusterOptions(kubeconfig=str(mesh.server.kubeconfig))
-            state = cluster.load(options, {"DestinationRule"}, None)
+            session = Session(ClusterOptions(kubeconfig=str(mesh.server.kubeconfig)))
+            state = cluster.load(session, {"DestinationRule"}, None)
             assert not state.unreadable
             live = [each for each in state.resources if each.kind == "DestinationRule"]
             found = DestinationRules(live, state.config.run_by(istio()))

@@ -24,7 +24,8 @@ from kubectl_mesh.errors import MeshError
 from kubectl_mesh.kube.http import Client
 from kubectl_mesh.kube.managed_fields import FIELD_MANAGER
 from kubectl_mesh.mesh.resource import Resource, ResourceId
-from kubectl_mesh.sources.cluster import ClusterOptions, ClusterOrigin, client_of
+from kubectl_mesh.sources.cluster import ClusterOrigin
+from kubectl_mesh.sources.session import ClusterOptions, Session
 
 from .apiserver import ApiServer
 from .test_apply_live import nowhere, quiet
@@ -131,8 +132,8 @@ class Shop:
         )
 
     def cluster(self) -> Cluster:
-        options = ClusterOptions(kubeconfig=str(self.server.kubeconfig))
-        return Cluster(client_of(options), Waiting(nowhere))
+        session = Session(ClusterOptions(kubeconfig=str(self.server.kubeconfig)))
+        return Cluster(session.client, Waiting(nowhere))
 
     def journal(self) -> Journal:
         return Journal(self.folder / "journal")

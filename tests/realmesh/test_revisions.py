@@ -18,7 +18,8 @@ from typing import Any
 import pytest
 
 from kubectl_mesh.cli import main
-from kubectl_mesh.sources.cluster import ClusterOptions, load
+from kubectl_mesh.sources.cluster import load
+from kubectl_mesh.sources.session import ClusterOptions, Session
 
 from .apiserver import ApiServer
 from .client import PATIENCE
@@ -125,9 +126,9 @@ def test_a_revision_tag_of_a_webhook(apiserver: ApiServer, namespace: str) -> No
     path = f"/api/v1/namespaces/{namespace}"
     change = {"metadata": {"labels": named}}
     apiserver.request("PATCH", path, change, content_type="application/merge-patch+json")
-    options = ClusterOptions(kubeconfig=str(apiserver.kubeconfig))
+    session = Session(ClusterOptions(kubeconfig=str(apiserver.kubeconfig)))
     try:
-        config = load(options, ["Namespace"], [namespace]).config
+        config = load(session, ["Namespace"], [namespace]).config
     finally:
         for each in made:
             apiserver.delete(each)

@@ -14,7 +14,7 @@ from kubectl_mesh.routing.request import Request, request_for
 from kubectl_mesh.routing.router import Router
 from kubectl_mesh.routing.trace import Tracer
 from kubectl_mesh.sources import cluster
-from kubectl_mesh.sources.context import ClusterOptions
+from kubectl_mesh.sources.session import ClusterOptions, Session
 
 from .client import PATIENCE
 from .envoy import Proxy
@@ -59,8 +59,8 @@ PATHS = ("/", "/x", "/X", "/x/", "/x/y", "/X/Y", "/X/y/z", "/xy", "/x//y", "/x/y
 
 
 def seen(mesh: Mesh) -> Snapshot:
-    options = ClusterOptions(kubeconfig=str(mesh.server.kubeconfig))
-    state = cluster.load(options, set(KINDS), None)
+    session = Session(ClusterOptions(kubeconfig=str(mesh.server.kubeconfig)))
+    state = cluster.load(session, set(KINDS), None)
     return Snapshot(state.resources, state.config, state.coverage)
 
 

@@ -181,6 +181,20 @@ def test_imports_go_one_way(file: Path) -> None:
             assert place.as_posix() == importer
 
 
+def test_flags_are_turned_into_values_at_once() -> None:
+    """Only what runs a command, and `of` of the values, is given all that argparse has found."""
+    takers = {
+        node.name
+        for file in PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef)
+        for argument in ast.walk(node.args)
+        if isinstance(argument, ast.arg) and argument.annotation
+        if ast.unparse(argument.annotation) == "argparse.Namespace"
+    }
+    assert takers == {"run", "_run", "of"}
+
+
 @pytest.mark.parametrize("file", sorted(PACKAGE.rglob("*.py")), ids=lambda file: file.stem)
 def test_no_rule_takes_anything_from_another(file: Path) -> None:
     """What rules share is in rules/shared/."""

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kubectl_mesh.kube.kubeconfig import ClusterOptions
 from kubectl_mesh.merging.candidates import candidates
 from kubectl_mesh.merging.merge import Merge, merge
 from kubectl_mesh.mesh.objects import as_resource
@@ -23,6 +22,7 @@ from kubectl_mesh.sources import cluster
 from kubectl_mesh.sources.config import find_mesh_config
 from kubectl_mesh.sources.files import load
 from kubectl_mesh.sources.overlay import lay_over
+from kubectl_mesh.sources.session import ClusterOptions, Session
 from tests.kube.fake import FakeApiServer
 from tests.rules import stored
 
@@ -171,8 +171,8 @@ def serving_all_kinds() -> Iterator[FakeApiServer]:
 
 def read(server: FakeApiServer, folder: Path) -> Sequence[Resource]:
     """What the source of clusters makes of what a server has."""
-    options = ClusterOptions(kubeconfig=server.kubeconfig(folder, token="t"))
-    return cluster.load(options, KINDS, None).resources
+    session = Session(ClusterOptions(kubeconfig=server.kubeconfig(folder, token="t")))
+    return cluster.load(session, KINDS, None).resources
 
 
 def assert_found_the_same(written: Sequence[Resource], given: Sequence[Resource]) -> None:

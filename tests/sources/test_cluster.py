@@ -11,7 +11,6 @@ import pytest
 
 from kubectl_mesh.errors import ClusterError, Forbidden, UsageError
 from kubectl_mesh.kube import http
-from kubectl_mesh.kube.kubeconfig import ClusterOptions
 from kubectl_mesh.kube.managed_fields import LAST_APPLIED
 from kubectl_mesh.mesh import unread
 from kubectl_mesh.mesh.config import MeshConfig
@@ -19,6 +18,7 @@ from kubectl_mesh.mesh.resource import ReadInPart
 from kubectl_mesh.mesh.schema import KINDS, KUBERNETES_GATEWAY
 from kubectl_mesh.sources import cluster, files
 from kubectl_mesh.sources.cluster import ClusterState
+from kubectl_mesh.sources.session import ClusterOptions, Session
 from tests.kube.fake import Answer, FakeApiServer
 from tests.sources.test_references import vs
 
@@ -58,7 +58,7 @@ class Cluster:
     def load(
         self, kinds: Collection[str], namespaces: Collection[str] | None = None, **more: Any
     ) -> ClusterState:
-        return cluster.load(self.options, kinds, namespaces, **more)
+        return cluster.load(Session(self.options), kinds, namespaces, **more)
 
 
 @pytest.fixture
