@@ -6,7 +6,7 @@ with UH.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from kubectl_mesh.mesh.added_labels import adders
@@ -26,7 +26,8 @@ class Upstream:
     `rules` are the DestinationRules that the look-up gives, `lost` those that it would give but for
     the exportTo or workloadSelector of others. `pods` are the workloads behind it;
     None where they are not known, and then `why` says so. `flag` is Envoy's where no request gets
-    through: "NC" for no such cluster, "UH" for no endpoint; `why` says what is missing.
+    through: "NC" for no such cluster, "UH" for no endpoint; `why` says what is missing. Without a
+    flag, it says what keeps requests from the port on which the pods listen.
     """
 
     target: Target
@@ -111,7 +112,7 @@ def upstream(
     bearing = {pod: pod.bear(wanted) for pod in awake}
     pods = tuple(pod for pod, bears in bearing.items() if bears)
     if pods:
-        return found(None, "", pods)
+        return found(None, "" if gateway else _unheeded(service, target, pods), pods)
     if None in bearing.values():
         return found(None, f"the pods behind it are not known: {adders(wanted)}")
     if snapshot.elsewhere:
@@ -138,6 +139,23 @@ def _provider(
     if not router.providers.lead_to(client, host, target.port):
         return None
     return router.providers.for_sidecar(client, host, target.port)
+
+
+def _unheeded(service: Service, target: Target, pods: Sequence[Workload]) -> str:
+    """That a sidecar does not heed the targetPort of a headless Service, where it is another one.
+
+    Its cluster is of type ORIGINAL_DST; that of a gateway has the pods as endpoints.
+    """
+    port = service.port(target.port)
+    if not service.is_headless or port is None:
+        return ""
+    numbers = {pod.target_port(port.target) for pod in pods} - {None, port.number}
+    if not numbers:
+        return ""
+    return (
+        f"{service.resource} is headless, and a sidecar connects to the address and port that the "
+        f"client dials: to port {port.number}, not to targetPort {port.target}"
+    )
 
 
 def _port(service: Service, target: Target) -> str:

@@ -11,6 +11,10 @@ from typing import Any
 
 import pytest
 
+from kubectl_mesh.routing.router import Router
+from kubectl_mesh.routing.table import Target
+from kubectl_mesh.routing.upstreams import upstream
+
 from .client import PATIENCE
 from .envoy import Proxy
 from .manifests import (
@@ -26,6 +30,7 @@ from .manifests import (
     virtual_service,
 )
 from .mesh import Mesh
+from .routes_tried import snapshot_of
 from .test_doctor_live import doctor
 
 RULED = says("ruled")
@@ -478,6 +483,46 @@ def test_a_port_that_the_host_does_not_have(mesh: Mesh) -> None:
     mesh.apply(virtual_service("web", "web", to("web", port=80)))
     mesh.settled()
     assert said_port(client, "web") == 9080
+
+
+def test_a_sidecar_does_not_heed_the_target_port_of_a_headless_service(mesh: Mesh) -> None:
+    """It connects to what the client dials, which nothing redirects here; a gateway to the pods."""
+    mesh.service("db", ports={"http": 5000}, target_ports={"http": 6000}, pods={"v1": 1})
+    port = {"name": "http", "port": 5000, "targetPort": 6000}
+    headless = service("db", port)
+    headless["spec"]["clusterIP"] = "None"
+    mesh.server.delete(headless)
+    client, ingress = mesh.sidecar(), mesh.gateway(INGRESS, {80: 8080})
+    mesh.apply(
+        headless,
+        gateway("public", server("db.com")),
+        virtual_service("db", "db.com", to("db"), gateways=["public"]),
+    )
+    mesh.settled()
+    name = "outbound|5000||db.default.svc.cluster.local"
+    assert cluster_type(client, name) == "ORIGINAL_DST"
+    assert said_port(ingress, "db.com") == 6000
+
+    router = Router(snapshot_of(mesh))
+    ups = [
+        upstream(
+            router, Target(name.rpartition("|")[2], 5000, None, 0), "default", {}, gateway=each
+        )
+        for each in (False, True)
+    ]
+    assert [len(up.pods or ()) for up in ups] == [1, 1]
+    assert [up.why.rpartition(": ")[2] for up in ups] == [
+        "to port 5000, not to targetPort 6000",
+        "",
+    ]
+
+
+def cluster_type(proxy: Proxy, name: str) -> str:
+    """How a proxy finds the endpoints of a cluster."""
+    dump = proxy.admin("/config_dump?resource=dynamic_active_clusters")
+    (found,) = [each["cluster"] for each in dump["configs"] if each["cluster"]["name"] == name]
+    kind: str = found["type"]
+    return kind
 
 
 def said_port(proxy: Proxy, host: str) -> Any:
