@@ -350,7 +350,7 @@ def whole_mesh(args: argparse.Namespace) -> Snapshot:
         found, _ = take_snapshot(argparse.Namespace(**flags), {*ROUTING_KINDS, "Pod"})
     except Forbidden as error:
         raise Forbidden(
-            f"{str(error).partition(': name one')[0]}, and all routes have to be seen, and what "
+            f"{error.message}, and all routes have to be seen, and what "
             "they lead to: `list` on what doctor -A reads"
         ) from error
     return found
