@@ -55,7 +55,6 @@ Outcome = Literal[
 ]
 Proxy = Client | GatewayProxy
 _MAX_NAMES = 10
-_NOTHING = "the sidecar has nothing for it"
 
 _CONNECTION_SETTINGS = (
     "the MeshConfig's defaultConfig.connectionSettings may change its path or refuse it, and they "
@@ -309,11 +308,8 @@ class Tracer:
         if chain is None:
             if listener.unread:
                 raise Undecidable(listener.unread)
-            effect = _no_chain(listener, connection)
-            reason = self._without_chain(connection, proxy)
-            if reason:
-                effect = replace(effect, why=effect.why.replace(_NOTHING, reason))
-            return effect, None
+            reason = self._without_chain(connection, proxy) or "the sidecar has nothing for it"
+            return _no_chain(listener, connection, reason), None
         if chain.server:
             if connection.server_name is None or chain.server[1].is_plain_http:
                 what = "plain HTTP" if chain.server[1].is_plain_http else "TLS"
@@ -493,14 +489,17 @@ def _sent_to(ups: tuple[Upstream, ...], status: int | None) -> Effect:
     return Effect("upstream", None, None, "; ".join(dict.fromkeys(told)), ups)
 
 
-def _no_chain(listener: Listener, connection: Connection) -> Effect:
-    """What becomes of connections that no filter chain takes."""
+def _no_chain(listener: Listener, connection: Connection, reason: str) -> Effect:
+    """What becomes of connections that no filter chain takes.
+
+    `reason` is why, where no chain asks for a server name.
+    """
     if listener.rest == "closed":
         if not listener.chains:
             why = "no tcp or tls rule is bound to it, so nothing listens: the connection is refused"
             return Effect("refused", None, None, why)
         return Effect("refused", None, None, f"{_in_vain(listener, connection)}: closed")
-    why = _in_vain(listener, connection) if listener.server_names else _NOTHING
+    why = _in_vain(listener, connection) if listener.server_names else reason
     if listener.rest == "blackhole":
         why = f"{why}, and its outboundTrafficPolicy is REGISTRY_ONLY: closed"
         return Effect("blackhole", None, None, why)
