@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 
-from kubectl_mesh.routing.router import Router
+from kubectl_mesh.routing.request import request_for
+from kubectl_mesh.routing.router import Client, Router
 from kubectl_mesh.routing.table import Target
+from kubectl_mesh.routing.trace import Tracer
 from kubectl_mesh.routing.upstreams import upstream
 
 from .client import PATIENCE
@@ -145,6 +147,30 @@ def test_a_port_without_protocol_takes_both(mesh: Mesh) -> None:
     found = findings(mesh, "KM301")
     assert len(found) == 3
     assert all("http rules apply where they are plain HTTP" in each["traffic"] for each in found)
+
+
+def test_a_port_without_protocol_takes_any_host(mesh: Mesh) -> None:
+    """It has a listener of its own; those for HTTP share one, which asks the Host header."""
+    mesh.service("bare", ports={"": 5000}, pods={"v1": 1})
+    mesh.service("web", ports={"http": 5001}, pods={"v1": 1})
+    mesh.service("other", ports={"http": 5001}, pods={"v1": 1})
+    client = mesh.sidecar()
+    mesh.settled()
+    snapshot = snapshot_of(mesh)
+    tracer = Tracer(Router(snapshot))
+    for dialled, host, reached in (
+        ("bare:5000", "any.test", "bare-v1-0"),
+        ("bare:5000", "other:5001", "bare-v1-0"),
+        ("web:5001", "other:5001", "other-v1-0"),
+        ("web:5001", "any.test", None),
+    ):
+        with contextlib.closing(client.connect(dialled)) as connection:
+            assert connection.ask("GET", host, "/").pod == reached
+        request = request_for(f"http://{dialled}/", headers={"Host": host})
+        told = tracer.follow(Client("default"), request).effect
+        assert [pod.resource.name for up in told.upstreams for pod in up.pods or ()] == (
+            [reached] if reached else []
+        )
 
 
 def test_app_protocol_beats_the_ports_name(mesh: Mesh) -> None:
