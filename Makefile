@@ -12,7 +12,7 @@ test: $(VENV)/installed-for-tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(BIN)/python $(if $(COVERAGE),-m slipcover --source kubectl_mesh --skip-covered) -m pytest
 
 archive: $(VENV)/installed
 	$(BIN)/python -m krew.build

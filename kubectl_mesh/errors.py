@@ -50,7 +50,11 @@ class ClusterError(MeshError):
 
 
 class Forbidden(ClusterError):
-    """The API server refuses this user the request."""
+    """The API server refuses this user the request; `cure` is what to ask for instead."""
+
+    def __init__(self, message: str, cure: str = "") -> None:
+        super().__init__(f"{message}: {cure}" if cure else message)
+        self.message = message
 
 
 class NotInstalled(ClusterError):

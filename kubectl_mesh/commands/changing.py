@@ -404,7 +404,7 @@ def whole_mesh(session: Session) -> Snapshot:
         found, _ = take_snapshot(Inputs(session, all_namespaces=True), {*ROUTING_KINDS, "Pod"})
     except Forbidden as error:
         raise Forbidden(
-            f"{str(error).partition(': name one')[0]}, and all routes have to be seen, and what "
+            f"{error.message}, and all routes have to be seen, and what "
             "they lead to: `list` on what doctor -A reads"
         ) from error
     return found

@@ -52,7 +52,7 @@ class MeshConfig:
     of here, as texts. `several_clusters` says which setting is for a mesh of several clusters; ""
     if none is. `istio` is the Istio that has these settings, and `revision` the label of its
     istiod; "" where that is not known; `other_revisions` are the namespaces that select another,
-    with it. `notes` say why these settings were taken, and no others;
+    with it. `chosen` says why these settings were taken, and no others;
     `fault` says why they could not be read, where these are Istio's defaults for that.
     """
 
@@ -72,7 +72,7 @@ class MeshConfig:
     istio: Istio = field(default=Istio())
     revision: str = ""
     other_revisions: Mapping[str, str] = field(default_factory=dict, compare=False)
-    notes: tuple[str, ...] = field(default=(), compare=False)
+    chosen: tuple[str, ...] = field(default=(), compare=False)
     fault: str = field(default="", compare=False)
 
     @classmethod
@@ -106,10 +106,10 @@ class MeshConfig:
             else "",
         )
 
-    def run_by(self, istio: Istio) -> MeshConfig:
-        """The same settings of that Istio; `notes` say so where it is none that is known here."""
-        kept = tuple(note for note in self.notes if note != self.istio.doubt)
-        return replace(self, istio=istio, notes=(*kept, *filter(None, (istio.doubt,))))
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Why these settings were taken, and that the Istio is none that is known here."""
+        return (*self.chosen, *filter(None, (self.istio.doubt,)))
 
     @property
     def has_connection_settings(self) -> bool:

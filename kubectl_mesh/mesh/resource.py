@@ -157,11 +157,15 @@ class Resource:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """A field whose type is not the one that the API demands."""
+    """A field whose type is not the one that the API demands.
+
+    `lacks_quotes` where it is a number or a boolean and would be a string in quotes.
+    """
 
     path: Path
     expected: str
     found: str
+    lacks_quotes: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -468,7 +468,8 @@ def _empty(shape: Shape) -> Any:
 
 def _fault(expected: str, value: Any, path: Path, faults: list[Fault]) -> Any:
     if len(faults) < MAX_FAULTS:
-        faults.append(Fault(path, expected, _found(value)))
+        lacks_quotes = expected == _TYPE_NAMES[str] and isinstance(value, (bool, int, float))
+        faults.append(Fault(path, expected, _found(value), lacks_quotes))
     return _DROPPED
 
 
@@ -484,11 +485,18 @@ def _found(value: Any) -> str:
     return "null" if value is None else f"the string {value[:40]!r}"
 
 
+_TYPE_NAMES: Mapping[object, str] = {
+    str: "a string",
+    int: "a whole number",
+    bool: "true or false",
+    float: "a number",
+}
+
+
 def _type_name(shape: Shape) -> str:
-    names = {str: "a string", int: "a whole number", bool: "true or false", float: "a number"}
     if isinstance(shape, tuple):
-        return " or ".join(names[item] for item in shape)
-    return names[shape]
+        return " or ".join(_TYPE_NAMES[item] for item in shape)
+    return _TYPE_NAMES[shape]
 
 
 def project(value: Any, shape: Shape) -> tuple[Any, tuple[Fault, ...]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -130,7 +130,7 @@ class Snapshot:
         """The same resources in a mesh of that Istio."""
         return Snapshot(
             self.everything(),
-            self.config.run_by(istio),
+            replace(self.config, istio=istio),
             self.coverage,
             self.unreadable,
             self.before,

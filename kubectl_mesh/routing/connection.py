@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from kubectl_mesh.errors import UsageError
 from kubectl_mesh.routing.request import (
     DNS_NAME,
+    BadServerName,
     Request,
     ascii_host,
     refuse_server_name,
@@ -79,7 +80,7 @@ def connection_for(url: str, server_name: str | None = None) -> Connection:
     _check_host(host, wanted)
     if parts.scheme == "tcp":
         if server_name is not None:
-            raise UsageError("a server name is for tls, not for tcp")
+            raise BadServerName("a server name is for tls, not for tcp")
         return Connection(host, port)
     named = ascii_host(server_name if server_name is not None else host).lower().removesuffix(".")
     refuse_server_name(named, server_name)

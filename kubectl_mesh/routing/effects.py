@@ -101,8 +101,9 @@ def sent_to(ups: tuple[Upstream, ...], status: int | None) -> Effect:
         why = "; ".join(up.why for up in ups)
         return Effect("no-cluster", status, None, why, ups)
     fate = f"get {status}" if status else "are closed"
-    why = "; ".join(f"{share(up.target, ups)} of them {fate}: {up.why}" for up in broken)
-    return Effect("upstream", None, None, why, ups)
+    told = [f"{share(up.target, ups)} of them {fate}: {up.why}" for up in broken]
+    told += (up.why for up in ups if up.pods and not up.flag and up.why)
+    return Effect("upstream", None, None, "; ".join(dict.fromkeys(told)), ups)
 
 
 def without_chain(listener: Listener, connection: Connection, nothing: str = "") -> Effect:

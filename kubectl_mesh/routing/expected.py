@@ -10,7 +10,7 @@ from typing import Any
 
 from kubectl_mesh.errors import InputError, UsageError
 from kubectl_mesh.routing.connection import Connection, connection_for, is_connection
-from kubectl_mesh.routing.request import Request, request_for
+from kubectl_mesh.routing.request import BadServerName, Request, request_for
 
 _FIELDS: Mapping[str, type] = {
     "name": str,
@@ -115,7 +115,7 @@ def _case(line: str, number: int, answers: Collection[str]) -> Case:
         else:
             request = request_for(url, method, data.get("headers"), data.get("serverName"))
     except UsageError as error:
-        about = "serverName" if "server name" in str(error) else "url"
+        about = "serverName" if isinstance(error, BadServerName) else "url"
         raise bad(about, str(error)) from None
     try:
         source = _source(data)

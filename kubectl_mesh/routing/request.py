@@ -78,10 +78,14 @@ def refuse_unsendable(url: str) -> None:
         raise UsageError(f"{url!r} is no URL: spaces and control characters are written as %20")
 
 
+class BadServerName(UsageError):
+    """A server name that no client can name in TLS, or that is given without TLS."""
+
+
 def refuse_server_name(name: str, given: str | None) -> None:
-    """Raises UsageError for what no client can name in TLS; `given` is how it was written."""
+    """Raises BadServerName for what no client can name; `given` is how it was written."""
     if not DNS_NAME.fullmatch(name):
-        raise UsageError(f"no client can ask for the server name {given!r} by TLS")
+        raise BadServerName(f"no client can ask for the server name {given!r} by TLS")
 
 
 def request_for(
@@ -117,7 +121,7 @@ def request_for(
     if not _TOKEN.fullmatch(method):
         raise UsageError(f"{method!r} is no method")
     if server_name is not None and parts.scheme != "https":
-        raise UsageError("a server name is for https and tls")
+        raise BadServerName("a server name is for https and tls")
     dialled = ascii_host(server_name if server_name is not None else parts.hostname).lower()
     if server_name is not None:
         refuse_server_name(dialled, server_name)

@@ -192,22 +192,33 @@ def handed_over(
 
 
 def merge(root: Rule, delegate: Rule) -> Rule | None:
-    """A delegate's rule under a root's rule; None where their matches conflict."""
+    """A delegate's rule under a root's rule; None where it is dropped, as one match is outside."""
     matches: tuple[Match, ...] | None
+    if outside(root, delegate):
+        return None
     if root.matches is None or delegate.matches is None:
         matches = delegate.matches if root.matches is None else root.matches
     else:
-        found = []
-        for inner in delegate.matches:
-            within = [outer for outer in root.matches if not conflict(outer, inner)]
-            if not within:
-                return None
-            found += [_merge_match(outer, inner) for outer in within]
-        matches = tuple(found)
+        matches = tuple(
+            _merge_match(outer, inner)
+            for inner in delegate.matches
+            for outer in root.matches
+            if not conflict(outer, inner)
+        )
     data = {key: root.data[key] for key in _INHERITED if root.data.get(key) is not None}
     data |= {key: value for key, value in delegate.data.items() if value is not None}
     data["name"] = "-".join(filter(None, (root.name, delegate.name)))
     return replace(delegate, data=data, matches=matches)
+
+
+def outside(root: Rule, delegate: Rule) -> Match | None:
+    """The first match of a delegate's rule that is within no match of a root's; None if all are."""
+    if root.matches is None:
+        return None
+    for inner in delegate.matches or ():
+        if all(conflict(outer, inner) for outer in root.matches):
+            return inner
+    return None
 
 
 def _merge_match(root: Match, delegate: Match) -> Match:

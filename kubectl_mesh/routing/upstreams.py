@@ -31,7 +31,8 @@ class Upstream:
     `rules` are the DestinationRules that the look-up gives, `lost` those that it would give but for
     the exportTo or workloadSelector of others. `pods` are the workloads behind it;
     None where they are not known, and then `why` says so. `missing` is what is not there where no
-    request gets through, and `why` tells more of it.
+    request gets through, and `why` tells more of it; where there are pods, what keeps requests from
+    the port on which they listen.
     """
 
     target: Target
@@ -75,7 +76,7 @@ def upstream(router: Router, target: Target, proxy: Proxy) -> Upstream:
     if lacking:
         missing, why = lacking
         return replace(found, missing=missing, why=why)
-    return _with_pods(snapshot, found, service)
+    return _with_pods(snapshot, found, service, proxy)
 
 
 _Lack = tuple[Missing | None, str]
@@ -123,7 +124,7 @@ def _is_by_name(service: Service) -> bool:
     return bool(resolution == "DYNAMIC_DNS" and is_wildcard(service.host))
 
 
-def _with_pods(snapshot: Snapshot, found: Upstream, service: Service) -> Upstream:
+def _with_pods(snapshot: Snapshot, found: Upstream, service: Service, proxy: Proxy) -> Upstream:
     """A cluster with the pods behind it, or why they are not known."""
     if not service.selector:
         return replace(found, why=_without_selector(service, found.target))
@@ -132,7 +133,8 @@ def _with_pods(snapshot: Snapshot, found: Upstream, service: Service) -> Upstrea
     bearing = {pod: pod.bear(found.labels) for pod in awake}
     pods = tuple(pod for pod, bears in bearing.items() if bears)
     if pods and not reason:
-        return replace(found, pods=pods)
+        why = "" if proxy.is_gateway else _unheeded(service, found.target, pods)
+        return replace(found, pods=pods, why=why)
     if not reason and None in bearing.values():
         reason = adders(found.labels)
     if reason := reason or snapshot.elsewhere:
@@ -176,6 +178,23 @@ def _provider(router: Router, target: Target, proxy: Proxy) -> Service | None:
     if not router.providers.lead_to(proxy, host, target.port):
         return None
     return router.providers.for_sidecar(proxy, host, target.port)
+
+
+def _unheeded(service: Service, target: Target, pods: Sequence[Workload]) -> str:
+    """That a sidecar does not heed the targetPort of a headless Service, where it is another one.
+
+    Its cluster is of type ORIGINAL_DST; that of a gateway has the pods as endpoints.
+    """
+    port = service.port(target.port)
+    if not service.is_headless or port is None:
+        return ""
+    numbers = {pod.target_port(port.target) for pod in pods} - {None, port.number}
+    if not numbers:
+        return ""
+    return (
+        f"{service.resource} is headless, and a sidecar connects to the address and port that the "
+        f"client dials: to port {port.number}, not to targetPort {port.target}"
+    )
 
 
 def _port(service: Service, target: Target) -> str:

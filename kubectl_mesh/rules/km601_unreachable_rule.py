@@ -25,6 +25,7 @@ from kubectl_mesh.rules.shared.dead_rules import (
     for_connections,
     is_dropped,
     is_foreign,
+    left_out,
     lost_to,
     related,
     repair,
@@ -61,12 +62,12 @@ def _finding(rule: RuleReach) -> Finding:
     return RULE.finding(
         rule.owner.resource,
         rule.path,
-        f"no request can meet {where}{because(takers, rule.owner)}",
+        f"no request can meet {where}{because(takers, rule)}",
         traffic=lost_to(takers, fates),
         next=repair(fates, where, rule),
         severity=_severity(rule.owner, fates),
         evidence=evidence(rule.dead, rule),
-        related=related(takers, rule.owner),
+        related=related(takers, rule),
         repairs=tuple(_repairs(rule, fates)),
     )
 
@@ -80,6 +81,8 @@ def _repairs(rule: RuleReach, fates: list[Fate]) -> Iterator[Repair]:
         return
     if all(alike(fate.route, taker) for fate in fates for taker in fate.winners):
         yield Repair("remove", f"delete {where}", (Edit(resource, rule.path, ABSENT),), proof=True)
+        return
+    if left_out(takers, rule):
         return
     first = min((taker.path for taker in rules), key=lambda path: path[-1])
     yield Repair(

@@ -45,12 +45,12 @@ def _finding(rule: RuleReach, match: MatchReach) -> Finding:
     return RULE.finding(
         rule.owner.resource,
         path,
-        f"no request can meet {dotted(path)}{because(takers, rule.owner)}",
+        f"no request can meet {dotted(path)}{because(takers, rule)}",
         traffic=lost_to(takers, match.fates),
         next=repair(match.fates, dotted(path), rule),
         severity=Severity.INFO if same else Severity.WARNING,
         evidence=evidence([match], rule),
-        related=related(takers, rule.owner),
+        related=related(takers, rule),
     )
 
 

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from kubectl_mesh.mesh.resource import Path, dotted
 from kubectl_mesh.mesh.snapshot import Snapshot
 from kubectl_mesh.mesh.virtual_services import HttpRule, VirtualService, delegate_of
-from kubectl_mesh.routing.rules import Match, conflict, merge, own_rules
+from kubectl_mesh.routing.rules import Match, merge, outside, own_rules
 from kubectl_mesh.routing.rules import Rule as HeldRule
 from kubectl_mesh.rules.rule import Finding, Rule, Severity, Skip, listed
-from kubectl_mesh.rules.shared.dead_rules import demands
+from kubectl_mesh.rules.shared.dead_rules import LeftOut, demands
 
 
 def check(snapshot: Snapshot) -> Iterator[Finding | Skip]:
@@ -88,26 +88,25 @@ def _check_delegate(snapshot: Snapshot, delegate: VirtualService) -> Iterator[Fi
 
 
 def _conflict(delegate: VirtualService, inner: HeldRule, outer: list[HeldRule]) -> Finding:
-    match = next(
-        match
-        for match in inner.matches or ()
-        if all(conflict(each, match) for each in outer[0].matches or ())
-    )
+    match = outside(outer[0], inner)
+    assert match
+    lost = LeftOut(outer[0], inner, match)
     path = (*inner.path, "match", match.index)
     roots = list(dict.fromkeys(rule.owner for rule in outer))
-    where = f"{dotted(outer[0].path)} of {roots[0].resource}"
     return RULE.finding(
         delegate.resource,
         path,
-        f"{dotted(path)} is not within a match of {where}, which delegates to it",
+        f"{lost.where} is not within a match of {lost.under}, which delegates to it",
         traffic=f"Istio drops {dotted(inner.path)} with all its matches and tells nobody: its "
         "requests take a later rule, or get 404",
-        next=f"make it match less than {where} does, or leave out what that one matches already",
-        evidence=listed(_wants(each, path) for each in (match,))
-        + listed(
-            _wants(each, (*rule.path, "match", each.index)) + f" (of {rule.owner.resource})"
-            for rule in outer
-            for each in rule.matches or ()
+        next=lost.cure,
+        evidence=(
+            _wants(match, path),
+            *listed(
+                _wants(each, (*rule.path, "match", each.index)) + f" (of {rule.owner.resource})"
+                for rule in outer
+                for each in rule.matches or ()
+            ),
         ),
         related=tuple(root.resource.id for root in roots),
     )

@@ -14,7 +14,7 @@ def check(snapshot: Snapshot) -> Iterator[Finding | Skip]:
     for resource in snapshot.everything():
         for number, fault in enumerate(resource.faults, 1):
             hint = ", and there may be more of the kind" if number == MAX_FAULTS else ""
-            if fault.expected == "a string" and fault.found.startswith(("the number", "the bool")):
+            if fault.lacks_quotes:
                 hint = ": put it in quotes"
             yield RULE.finding(
                 resource,

@@ -341,7 +341,7 @@ class _Loading:
             else:
                 self._note(job, None, problem)
         self._read_settings_of_revisions()
-        self._check_something_read("in all namespaces: name one with -n")
+        self._check_something_read("in all namespaces", "name one with -n")
 
     def read_some(
         self, asked: frozenset[str], named: frozenset[str], manifests: Sequence[Resource]
@@ -545,12 +545,12 @@ class _Loading:
             namespace = None
         self._missing[job.kind, namespace] = _reason(job, problem)
 
-    def _check_something_read(self, where: str) -> None:
+    def _check_something_read(self, where: str, cure: str = "") -> None:
         if self._something_read or not self._refusals:
             return
         first = self._refusals[0]
         if isinstance(first, Forbidden):
-            raise Forbidden(f"nothing may be listed{_user(first)} {where}")
+            raise Forbidden(f"nothing may be listed{_user(first)} {where}", cure)
         raise first
 
     def _sum_up(self, asked: frozenset[str]) -> None:

@@ -139,8 +139,9 @@ def find_mesh_config(
             f"Istio's version is not known: {planes.unknown}; {istio.text} was assumed "
             "(--istio-version names another)"
         )
-    config = replace(
+    return replace(
         settings or (used.config if used else MeshConfig()),
+        istio=istio,
         revision=revision if planes.has(revision) else "",
         other_revisions={
             namespace: min(filter(planes.has, revisions))
@@ -149,9 +150,8 @@ def find_mesh_config(
             and revision not in revisions
             and any(map(planes.has, revisions))
         },
-        notes=tuple(notes),
+        chosen=tuple(notes),
     )
-    return config.run_by(istio)
 
 
 def _notes_of_istio(

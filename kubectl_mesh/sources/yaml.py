@@ -435,6 +435,10 @@ def _integer(text: str) -> int | float | str:
         return sign * float("inf")
 
 
+class _KeyTwice(ValueError):
+    """A key that stands twice in a JSON object."""
+
+
 def _read_json(text: str, file: str) -> tuple[list[Document], InputError | None]:
     """The JSON values of a text, one after the other, and what stopped the reading."""
     decoder = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse_constant)
@@ -457,7 +461,7 @@ def _read_json(text: str, file: str) -> tuple[list[Document], InputError | None]
     except RecursionError:
         reason = f"nested deeper than {MAX_DEPTH} levels"
     except ValueError as error:
-        reason = str(error) if str(error).startswith("the key") else f"not JSON: {error}"
+        reason = str(error) if isinstance(error, _KeyTwice) else f"not JSON: {error}"
     try:
         _Builder(file).build(text.replace("\t", " "), 1)
     except InputError as error:
@@ -471,7 +475,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(mapping) != len(pairs):
         keys = [key for key, _ in pairs]
         twice = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"the key `{twice}` stands twice in this mapping; keep one")
+        raise _KeyTwice(f"the key `{twice}` stands twice in this mapping; keep one")
     return mapping
 
 
@@ -480,7 +484,7 @@ def _refuse_constant(name: str) -> Any:
 
 
 def _check_depth(value: Any) -> None:
-    level = [value]
+    level = [value] if isinstance(value, (dict, list)) else []
     for _ in range(MAX_DEPTH + 1):
         level = [
             child

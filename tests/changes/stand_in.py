@@ -10,18 +10,20 @@ import copy
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from kubectl_mesh.changes.patch import Conflict, Target, patched
 from kubectl_mesh.changes.waiting import Changed, Waiting
-from kubectl_mesh.errors import NotInstalled
+from kubectl_mesh.errors import MeshError, NotInstalled
 from kubectl_mesh.kube.config import Connection
+from kubectl_mesh.kube.discovery import base_of
 from kubectl_mesh.kube.http import ApiError, Client
 from kubectl_mesh.mesh.objects import as_resource
 from kubectl_mesh.mesh.resource import Resource
 from kubectl_mesh.sources.cluster import ClusterOrigin, path_of
 
 Object = dict[str, Any]
+T = TypeVar("T")
 
 
 def resource_of(document: Mapping[str, Any]) -> Resource:
@@ -36,7 +38,8 @@ def where(document: Mapping[str, Any]) -> str:
 class StandIn(Client):
     """Holds objects by their paths. `then`, if set, hears of each request once it is answered.
 
-    It may change `objects` as others do, and raise what the user gets instead of the answer.
+    It may change `objects` as others do, and raise what the user gets instead of the answer. The
+    next write with one of the verbs of `refusals` is refused, tried or not.
     """
 
     def __init__(self, *objects: Object) -> None:
@@ -44,10 +47,35 @@ class StandIn(Client):
         super().__init__(cast(Connection, connection))
         self.objects: dict[str, Object] = {}
         self.then: Callable[[str, str, Any], object] = lambda *_: None
+        self.refusals: dict[str, MeshError] = {}
         self._numbers = itertools.count(1)
         system: Object = {"apiVersion": "v1", "kind": "Namespace"}
         for each in ({**system, "metadata": {"name": "kube-system"}}, *objects):
             self.put(each)
+
+    def serve(self, api_version: str, *, namespaced: bool = True, **kinds: str) -> None:
+        """Has discovery know kinds, by their plurals."""
+        base = self.objects.setdefault(base_of(api_version), {"resources": []})
+        base["resources"] += [
+            {"name": plural, "kind": kind, "namespaced": namespaced}
+            for plural, kind in kinds.items()
+        ]
+
+    def items(
+        self,
+        path: str,
+        keep: Callable[[dict[str, Any]], T],
+        query: Mapping[str, str] | None = None,
+        progress: Callable[[int], object] = lambda count: None,
+    ) -> list[T]:
+        """Those with one label of a selector, without what tells their kind, as lists have them."""
+        label, _, value = (query or {}).get("labelSelector", "").partition("=")
+        return [
+            keep({key: copy.deepcopy(found) for key, found in each.items() if key != "kind"})
+            for where, each in self.objects.items()
+            if where.rpartition("/")[0] == path
+            and (each["metadata"].get("labels") or {}).get(label) == value
+        ]
 
     def put(self, document: Object, path: str = "") -> Object:
         """Stores an object, as whoever writes it."""
@@ -74,6 +102,7 @@ class StandIn(Client):
     def patch(
         self, path: str, operations: Sequence[Mapping[str, Any]], query: Mapping[str, str]
     ) -> Object:
+        self._refuse("patch")
         try:
             document = patched(copy.deepcopy(self._found(path)), operations)
         except Conflict as error:
@@ -84,6 +113,7 @@ class StandIn(Client):
 
     def apply(self, path: str, value: Mapping[str, Any], query: Mapping[str, str]) -> Object:
         """Puts whole fields in the place of others, which is enough here."""
+        self._refuse("apply")
         uid, found = value["metadata"].get("uid"), self.objects.get(path)
         if uid and uid != ((found or {}).get("metadata") or {}).get("uid"):
             raise ApiError("uid mismatch: no existing object was found", 409, "uid mismatch")
@@ -93,6 +123,7 @@ class StandIn(Client):
         return self._answered("apply", path, document, query, value)
 
     def create(self, path: str, value: Mapping[str, Any], query: Mapping[str, str]) -> Object:
+        self._refuse("create")
         path = f"{path}/{value['metadata']['name']}"
         if path in self.objects:
             raise ApiError("exists", 409, "exists")
@@ -101,12 +132,17 @@ class StandIn(Client):
         return self._answered("create", path, document, query, value)
 
     def delete(self, path: str, version: Mapping[str, str], *, dry: bool = False) -> None:
+        self._refuse("delete")
         metadata = self._found(path)["metadata"]
         if any(metadata[key] != value for key, value in version.items()):
             raise ApiError("precondition", 409, "precondition")
         if not dry:
             del self.objects[path]
             self.then("delete", path, version)
+
+    def _refuse(self, verb: str) -> None:
+        if refusal := self.refusals.pop(verb, None):
+            raise refusal
 
     def _found(self, path: str) -> Object:
         if path not in self.objects:

@@ -24,7 +24,7 @@ def test_what_conforms_is_returned_as_it_is() -> None:
     [
         ({"port": True}, {}, [Fault(("port",), "a whole number", "the boolean true")]),
         ({"labels": {"v": 1, "w": "x"}}, {"labels": {"w": "x"}},
-         [Fault(("labels", "v"), "a string", "the number 1")]),
+         [Fault(("labels", "v"), "a string", "the number 1", lacks_quotes=True)]),
         ({"hosts": "a"}, {}, [Fault(("hosts",), "a list", "the string 'a'")]),
         ({"hosts": ["a", None, "b"]}, {"hosts": ["a", "", "b"]},
          [Fault(("hosts", 1), "a string", "null")]),

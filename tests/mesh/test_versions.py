@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -83,9 +84,9 @@ def test_a_release_that_is_not_known(release: tuple[int, int], doubt: str) -> No
     istio = Istio(release, "istiod")
     assert istio.doubt.startswith(doubt)
     assert bool(istio.doubt) is bool(doubt)
-    config = MeshConfig(notes=("other",)).run_by(istio)
+    config = MeshConfig(chosen=("other",), istio=istio)
     assert config.notes == ("other", *([istio.doubt] if doubt else []))
-    assert config.run_by(Istio()).notes == ("other",)
+    assert replace(config, istio=Istio()).notes == ("other",)
 
 
 def deployment(image: str, revision: str = "", **env: str) -> dict[str, Any]:

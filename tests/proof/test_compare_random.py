@@ -105,7 +105,7 @@ def agrees(decision: Decision, trace: Trace) -> None:
     assert (decision.chain and decision.chain.path) == (trace.chain and trace.chain.path), trace
     effect = trace.effect
     refused = effect.outcome in ("abort", "direct-response") and (effect.status or 0) >= 400
-    if effect.outcome in FAILING or refused or (effect.outcome == "upstream" and effect.why):
+    if effect.outcome in FAILING or refused or any(up.missing for up in effect.upstreams):
         assert decision.treatment.fails, trace
     copies = decision.treatment.aspects.get("mirrors") or ()
     if effect.outcome == "upstream":

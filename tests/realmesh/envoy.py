@@ -47,7 +47,8 @@ class Proxy:
 
     It runs without redirection of traffic (`INTERCEPTION_MODE: NONE`): a sidecar listens on its own
     loopback at the port of each Service; a gateway, at its address, at the target port of its own
-    Service, which `ports` gives for each port that clients address. `istiod` configures it.
+    Service, which `ports` gives for each port that clients address. `istiod` configures it, and
+    knows it by `token` where it asks for one.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Proxy:
         identity: Identity,
         ports: Mapping[int, int],
         istiod: Istiod,
+        token: str = "",
     ) -> None:
         self.host = host
         self.istiod = istiod
@@ -65,7 +67,7 @@ class Proxy:
         self._processes = processes
         self._ports = ports
         bootstrap = processes.folder / f"{host.name}.bootstrap.json"
-        bootstrap.write_text(json.dumps(_bootstrap(identity, istiod.xds)))
+        bootstrap.write_text(json.dumps(_bootstrap(identity, istiod.xds, token)))
         self._process = processes.start(
             host.name,
             *host.command(program, "--config-path", bootstrap),
@@ -180,7 +182,8 @@ def _port(authority: str, *, default: int) -> int:
     return int(port) if port.isdigit() else default
 
 
-def _bootstrap(identity: Identity, xds: tuple[str, int]) -> dict[str, Any]:
+def _bootstrap(identity: Identity, xds: tuple[str, int], token: str) -> dict[str, Any]:
+    known = {"initial_metadata": [{"key": "authorization", "value": f"Bearer {token}"}]}
     return {
         "node": {
             "id": identity.id,
@@ -201,7 +204,9 @@ def _bootstrap(identity: Identity, xds: tuple[str, int]) -> dict[str, Any]:
             "ads_config": {
                 "api_type": "GRPC",
                 "transport_api_version": "V3",
-                "grpc_services": [{"envoy_grpc": {"cluster_name": "xds-grpc"}}],
+                "grpc_services": [
+                    {"envoy_grpc": {"cluster_name": "xds-grpc"}, **(known if token else {})}
+                ],
             },
             "cds_config": {"ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": "0s"},
             "lds_config": {"ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": "0s"},

@@ -38,7 +38,8 @@ def istio() -> Istio:
 class Istiod:
     """istiod, reading the API server of `kubeconfig`. Starts when made; ends with `processes`.
 
-    Those of several revisions listen on ports of their own: `number` tells them apart.
+    Those of several revisions listen on ports of their own: `number` tells them apart. One that
+    `asks_identity` serves just the proxies that have a token of the API server.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Istiod:
         *,
         revision: str = DEFAULT,
         number: int = 0,
+        asks_identity: bool = False,
     ) -> None:
         self.revision = revision
         self.name = "istiod" if revision == DEFAULT else f"istiod-{revision}"
@@ -62,6 +64,7 @@ class Istiod:
         self._node = node
         self._kubeconfig = kubeconfig
         self._debounce = debounce
+        self._asks_identity = asks_identity
         self._program = program
         self._start()
 
@@ -78,6 +81,7 @@ class Istiod:
             "POD_NAMESPACE": "istio-system",
             "CLUSTER_ID": "Kubernetes",
             "PILOT_DEBOUNCE_AFTER": self._debounce,
+            "XDS_AUTH_PLAINTEXT": str(self._asks_identity).lower(),
             # These two need extensions of Istio's own build of Envoy.
             "PILOT_ENABLE_ALPN_FILTER": "false",
             "PILOT_ENABLE_METADATA_EXCHANGE": "false",

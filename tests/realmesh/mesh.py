@@ -20,7 +20,8 @@ gets its configuration from istiod and decides. What is not real:
   TCP at once, all TCP Services need ports of their own, those of headless ones lead nowhere, and a
   sidecar takes requests to its own pod only where a Sidecar resource says so. ClusterIPs and DNS
   names lead nowhere.
-- Nothing is injected. There are no certificates: mTLS is off, and no webhook validates.
+- Nothing is injected. Proxies have no certificates: mTLS is off, and no webhook validates. Gateways
+  get those of Secrets only where proxies say who they are (`with_identities`).
 - Envoy is the one that its authors publish, newer than istiod, without Istio's own extensions:
   telemetry and the peers' metadata are absent.
 """
@@ -69,14 +70,16 @@ class Mesh:
     """A mesh. Starts when entered; is gone when left, and when the Python process ends.
 
     `debounce` is how long istiod waits for more changes before it tells the proxies of one; Istio's
-    own default is 100ms. Raises NotBuilt where something that it needs is missing, StartError where
-    something does not start.
+    own default is 100ms. With `with_identities` each proxy has a token of its service account:
+    without one istiod gives it no Secret. Raises NotBuilt where something that it needs is missing,
+    StartError where something does not start.
     """
 
-    def __init__(self, *, debounce: str = "100ms") -> None:
+    def __init__(self, *, debounce: str = "100ms", with_identities: bool = False) -> None:
         self._envoy = build.envoy()
         self._pilot_discovery = build.pilot_discovery()
         self._debounce = debounce
+        self._with_identities = with_identities
         self._exit = contextlib.ExitStack()
         self._numbers = itertools.count(1)
         self._addresses = itertools.count(1)
@@ -93,6 +96,8 @@ class Mesh:
             self.server = exits.enter_context(ApiServer(processes=self.processes, node=self.node))
             self.server.apply(_object("v1", "Namespace", "", ROOT_NAMESPACE))
             self.server.apply(_MESH_CONFIG_MAP, _PLAIN_TEXT)
+            if self._with_identities:
+                self.server.apply(_MAY_READ_SECRETS)
             self.istiod = self._start_istiod()
             self._pods = self._network.add("pods")
             self._kinds = list(self._namespaced_kinds())
@@ -120,6 +125,7 @@ class Mesh:
             self._pilot_discovery,
             self.server.kubeconfig,
             self._debounce,
+            asks_identity=self._with_identities,
             **which,
         )
         self._istiods.append(found)
@@ -281,9 +287,27 @@ class Mesh:
         address = pod["status"]["podIP"]
         host = self._network.add(f"{namespace}.{name}", address)
         identity = Identity(kind, namespace, name, address, labels, metadata)
-        proxy = Proxy(self.processes, host, self._envoy, identity, ports, istiod or self.istiod)
+        proxy = Proxy(
+            self.processes,
+            host,
+            self._envoy,
+            identity,
+            ports,
+            istiod or self.istiod,
+            self._token(namespace) if self._with_identities else "",
+        )
         self._proxies.append(proxy)
         return proxy
+
+    def _token(self, namespace: str) -> str:
+        """By which a proxy of a namespace says who it is."""
+        account = _object("v1", "ServiceAccount", namespace, "default")
+        self.apply(account)
+        path = f"{self.server.path(account)}/token"
+        spec = {"audiences": ["istio-ca"], "expirationSeconds": 3600}
+        found = self.server.request("POST", path, {"spec": spec})
+        token: str = found["status"]["token"]
+        return token
 
     def _pod(
         self, namespace: str, name: str, labels: Mapping[str, str], *containers: str
@@ -406,6 +430,20 @@ _PLAIN_TEXT = _object(  # else sidecars wait for certificates before they listen
     "default",
     spec={"mtls": {"mode": "DISABLE"}},
 )
+
+
+_MAY_READ_SECRETS = {
+    "apiVersion": "rbac.authorization.k8s.io/v1",
+    "kind": "ClusterRoleBinding",
+    "metadata": {"name": "gateways"},
+    "roleRef": {
+        "apiGroup": "rbac.authorization.k8s.io",
+        "kind": "ClusterRole",
+        "name": "cluster-admin",
+    },
+    "subjects": [{"kind": "ServiceAccount", "name": "default", "namespace": ROOT_NAMESPACE}],
+}
+"""That is the account of gateways; istiod asks whether it may read Secrets."""
 
 
 def _marker(name: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import random
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from urllib.parse import quote
 
 import pytest
@@ -154,7 +155,7 @@ def test_the_model_agrees_with_istio(
             state = cluster.load(session, {"DestinationRule"}, None)
             assert not state.unreadable
             live = [each for each in state.resources if each.kind == "DestinationRule"]
-            found = DestinationRules(live, state.config.run_by(istio()))
+            found = DestinationRules(live, replace(state.config, istio=istio()))
             for namespace, version, proxy in proxies:
                 clusters = said(proxy)
                 for number in numbers:

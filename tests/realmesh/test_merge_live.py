@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,10 +10,13 @@ import yaml
 
 from kubectl_mesh.cli import main
 
+from .apiserver import ApiServer
 from .debug_pages import debug_pages
 from .finalizers import HOLD, hold, let_go_soon
+from .manifests import prefix, service, to, virtual_service
 from .mesh import Mesh
 from .test_ingress import GATEWAY_AND_SUBSETS, INSIDE, WaysIn
+from .test_repairs_live import serve
 
 MYAPP = """\
 apiVersion: networking.istio.io/v1alpha3
@@ -116,6 +120,37 @@ def ways_in(mesh: Mesh) -> WaysIn:
     mesh.apply(HELLOWORLD)
     mesh.settled()
     return found
+
+
+@pytest.mark.parametrize("weighed", ["other", "young"])
+def test_a_virtual_service_of_a_rollout_is_left_apart(
+    new_apiserver: Callable[..., ApiServer], capsys: pytest.CaptureFixture[str], weighed: str
+) -> None:
+    """Argo Rollouts sets the weights of one of the VirtualServices, or of one beside them."""
+    server = new_apiserver()
+    serve(server, "Rollout")
+    steps = {"steps": [{"setWeight": 5}], "stableService": "web", "canaryService": "web-new"}
+    traffic = {"istio": {"virtualService": {"name": weighed, "routes": ["api"]}}}
+    rollout = {
+        "apiVersion": "argoproj.io/v1alpha1",
+        "kind": "Rollout",
+        "metadata": {"name": "web", "namespace": "default"},
+        "spec": {"strategy": {"canary": {**steps, "trafficRouting": traffic}}},
+    }
+    server.create(
+        [
+            service("web", {"name": "http", "port": 80}),
+            rollout,
+            virtual_service("old", "web", to("web", name="rest")),
+            virtual_service("young", "web", to("web", prefix("/api"), name="api")),
+        ]
+    )
+    flags = ("-n", "default", "--kubeconfig", str(server.kubeconfig))
+    status = main(["merge-vs", "old", "young", "--allow-differences", *flags])
+    told = "Rollout default/web sets the weights of VirtualService default/young"
+    assert (status, told in capsys.readouterr().err) == (
+        (3, True) if weighed == "young" else (1, False)
+    )
 
 
 def test_under_load_no_request_fails(

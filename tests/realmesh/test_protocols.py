@@ -11,6 +11,13 @@ from typing import Any
 
 import pytest
 
+from kubectl_mesh.mesh.proxy import Proxy as Place
+from kubectl_mesh.routing.request import request_for
+from kubectl_mesh.routing.router import Router
+from kubectl_mesh.routing.table import Target
+from kubectl_mesh.routing.trace import Tracer
+from kubectl_mesh.routing.upstreams import upstream
+
 from .client import PATIENCE
 from .envoy import Proxy
 from .manifests import (
@@ -26,6 +33,7 @@ from .manifests import (
     virtual_service,
 )
 from .mesh import Mesh
+from .routes_tried import snapshot_of
 from .test_doctor_live import doctor
 
 RULED = says("ruled")
@@ -140,6 +148,30 @@ def test_a_port_without_protocol_takes_both(mesh: Mesh) -> None:
     found = findings(mesh, "KM301")
     assert len(found) == 3
     assert all("http rules apply where they are plain HTTP" in each["traffic"] for each in found)
+
+
+def test_a_port_without_protocol_takes_any_host(mesh: Mesh) -> None:
+    """It has a listener of its own; those for HTTP share one, which asks the Host header."""
+    mesh.service("bare", ports={"": 5000}, pods={"v1": 1})
+    mesh.service("web", ports={"http": 5001}, pods={"v1": 1})
+    mesh.service("other", ports={"http": 5001}, pods={"v1": 1})
+    client = mesh.sidecar()
+    mesh.settled()
+    snapshot = snapshot_of(mesh)
+    tracer = Tracer(Router(snapshot))
+    for dialled, host, reached in (
+        ("bare:5000", "any.test", "bare-v1-0"),
+        ("bare:5000", "other:5001", "bare-v1-0"),
+        ("web:5001", "other:5001", "other-v1-0"),
+        ("web:5001", "any.test", None),
+    ):
+        with contextlib.closing(client.connect(dialled)) as connection:
+            assert connection.ask("GET", host, "/").pod == reached
+        request = request_for(f"http://{dialled}/", headers={"Host": host})
+        told = tracer.follow(Place("default"), request).effect
+        assert [pod.resource.name for up in told.upstreams for pod in up.pods or ()] == (
+            [reached] if reached else []
+        )
 
 
 def test_app_protocol_beats_the_ports_name(mesh: Mesh) -> None:
@@ -496,6 +528,46 @@ def test_a_port_that_the_host_does_not_have(mesh: Mesh) -> None:
     mesh.apply(virtual_service("web", "web", to("web", port=80)))
     mesh.settled()
     assert said_port(client, "web") == 9080
+
+
+def test_a_sidecar_does_not_heed_the_target_port_of_a_headless_service(mesh: Mesh) -> None:
+    """It connects to what the client dials, which nothing redirects here; a gateway to the pods."""
+    mesh.service("db", ports={"http": 5000}, target_ports={"http": 6000}, pods={"v1": 1})
+    port = {"name": "http", "port": 5000, "targetPort": 6000}
+    headless = service("db", port)
+    headless["spec"]["clusterIP"] = "None"
+    mesh.server.delete(headless)
+    client, ingress = mesh.sidecar(), mesh.gateway(INGRESS, {80: 8080})
+    mesh.apply(
+        headless,
+        gateway("public", server("db.com")),
+        virtual_service("db", "db.com", to("db"), gateways=["public"]),
+    )
+    mesh.settled()
+    name = "outbound|5000||db.default.svc.cluster.local"
+    assert cluster_type(client, name) == "ORIGINAL_DST"
+    assert said_port(ingress, "db.com") == 6000
+
+    router = Router(snapshot_of(mesh))
+    ups = [
+        upstream(
+            router, Target(name.rpartition("|")[2], 5000, None, 0), "default", {}, gateway=each
+        )
+        for each in (False, True)
+    ]
+    assert [len(up.pods or ()) for up in ups] == [1, 1]
+    assert [up.why.rpartition(": ")[2] for up in ups] == [
+        "to port 5000, not to targetPort 6000",
+        "",
+    ]
+
+
+def cluster_type(proxy: Proxy, name: str) -> str:
+    """How a proxy finds the endpoints of a cluster."""
+    dump = proxy.admin("/config_dump?resource=dynamic_active_clusters")
+    (found,) = [each["cluster"] for each in dump["configs"] if each["cluster"]["name"] == name]
+    kind: str = found["type"]
+    return kind
 
 
 def said_port(proxy: Proxy, host: str) -> Any:

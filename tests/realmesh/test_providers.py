@@ -209,6 +209,32 @@ def test_rules_that_name_another_source_make_no_cluster(router: Router, clients:
     assert flags == [None if OLD else NO_CLUSTER, None]
 
 
+def alias(name: str, external_name: str, port: int) -> Object:
+    made = manifests.service(name, {"name": "http", "port": port})
+    made["spec"] = {**made["spec"], "type": "ExternalName", "externalName": external_name}
+    return made
+
+
+@given(
+    service("meant", namespace="home", pods={"v1": 1}, ports={"http": 5000, "http-b": 5001}),
+    alias("one", "meant.home.svc.cluster.local", 5000),
+    alias("another", "one.default.svc.cluster.local", 5000),
+    alias("ruled", "meant.home.svc.cluster.local", 5000),
+    alias("elsewhere", "example.test", 5000),
+    virtual_service("ruled", "ruled", says("ruled")),
+)
+def test_an_external_name_is_another_name_of_a_service(router: Router, clients: Clients) -> None:
+    """On all ports of that Service, and by all names of the alias; a chain of them, too."""
+    for name in ("one", "another"):
+        host = f"{name}.default.svc.cluster.local"
+        ports = {port: fate(router, clients.other, host, port) for port in (5000, 5001)}
+        assert ports == {5000: "200", 5001: "200"}
+    answer = clients.other.request("GET", "ruled.default.svc.cluster.local:5000")
+    assert answer.body == b"ruled"
+    assert fate(router, clients.other, "ruled.default.svc.cluster.local", 5000) == "200"
+    assert fate(router, clients.other, "elsewhere.default.svc.cluster.local", 5000) == UNKNOWN
+
+
 WILD = "*.wild.test"
 
 

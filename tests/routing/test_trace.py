@@ -188,6 +188,37 @@ def test_connection_settings_of_the_mesh_make_some_requests_undecided() -> None:
     assert trace("http://web/a/b", WEB, *rules, config=config).effect.outcome == "direct-response"
 
 
+@pytest.mark.parametrize(
+    ("target", "through", "told"),
+    [
+        (8080, "mesh", "to port 80, not to targetPort 8080"),
+        ("web", "mesh", "to port 80, not to targetPort web"),
+        ("same", "mesh", ""),
+        ("none", "mesh", ""),
+        (80, "mesh", ""),
+        (8080, "gateways", ""),
+    ],
+)
+def test_the_target_port_of_a_headless_service(target: int | str, through: str, told: str) -> None:
+    ports = [{"name": "web", "containerPort": 8080}, {"name": "same", "containerPort": 80}]
+    headless = service(
+        "db", "a", {"name": "http", "port": 80, "targetPort": target}, clusterIP="None"
+    )
+    pods = deployment("db")
+    pods["spec"]["template"]["spec"]["containers"][0]["ports"] = ports
+    found = trace(
+        "http://db/" if through == "mesh" else "http://x.com/",
+        headless,
+        pods,
+        gateway("g", server()),
+        virtual_service("v", ["x.com"], to("db"), gateways=["g"]),
+        through=through,
+    )
+    assert outcome(found) == ("upstream", None, None)
+    assert found.effect.why.endswith(told)
+    assert bool(found.effect.why) == bool(told)
+
+
 def test_a_share_of_requests_that_gets_nowhere_is_told() -> None:
     rule = {
         "route": [

@@ -54,5 +54,27 @@ def test_what_makes_no_difference_may_be_deleted(name: str, where: str) -> None:
     assert f"delete {where}" in advice
 
 
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        (
+            "KM601/bad-left-out-under-one-root-rule",
+            "make spec.http[0].match[0] match less than spec.http[0] of VirtualService shops/shop "
+            "does, or leave out what that one matches already",
+        ),
+        (
+            "KM602/bad-left-out-whole-under-one-root-rule",
+            "give spec.http[0].match[1] a rule of its own, or make it match less than "
+            "spec.http[0] of VirtualService shops/shop does",
+        ),
+    ],
+)
+def test_a_delegates_rule_that_a_root_leaves_out_is_not_moved(name: str, advice: str) -> None:
+    """It stands before what takes its requests already."""
+    (found,) = findings(name)
+    assert (found.next, found.repairs) == (advice, ())
+    assert "under spec.http[0] of VirtualService shops/shop, where Istio drops" in found.message
+
+
 def is_removal(repair: Repair) -> bool:
     return any(edit.value is ABSENT for edit in repair.edits)

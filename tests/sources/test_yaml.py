@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml as pyyaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from kubectl_mesh.errors import InputError
@@ -278,6 +278,7 @@ def test_places_are_the_same_however_often_they_are_asked_for() -> None:
             assert (position.line, position.column) == place
 
 
+@example("{}0")
 @given(st.text() | st.text(alphabet="ab:-*&<>{}[]!|#'\"0x19 \n\t?,%@`~."))
 def test_no_text_makes_it_raise(text: str) -> None:
     for document in read_documents(text, "x.yaml"):

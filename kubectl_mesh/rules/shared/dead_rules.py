@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 from kubectl_mesh.mesh.resource import Path, ResourceId, dotted
-from kubectl_mesh.mesh.virtual_services import VirtualService
+from kubectl_mesh.mesh.virtual_services import VirtualService, delegate_of
 from kubectl_mesh.proof.dead_connections import CoveredRule
 from kubectl_mesh.proof.dead_rules import (
     Fate,
@@ -16,6 +17,8 @@ from kubectl_mesh.proof.dead_rules import (
     path_of,
 )
 from kubectl_mesh.routing.matching import Conditions
+from kubectl_mesh.routing.rules import Match, outside, own_rules
+from kubectl_mesh.routing.rules import Rule as HeldRule
 from kubectl_mesh.routing.table import Route
 from kubectl_mesh.rules.rule import Finding, Rule, Severity, listed
 
@@ -80,13 +83,58 @@ def is_foreign(taker: Route, owner: VirtualService) -> bool:
     )
 
 
-def because(takers: list[Route], owner: VirtualService) -> str:
+@dataclass(frozen=True)
+class LeftOut:
+    """A delegate's rule that a root's rule does not take over, as `match` is outside of it.
+
+    So the rules after it take its requests there, though the root hands over to it again.
+    """
+
+    root: HeldRule
+    rule: HeldRule
+    match: Match
+
+    @property
+    def where(self) -> str:
+        return dotted((*self.rule.path, "match", self.match.index))
+
+    @property
+    def under(self) -> str:
+        return f"{dotted(self.root.path)} of {self.root.owner.resource}"
+
+    @property
+    def cure(self) -> str:
+        within = f"match less than {self.under} does"
+        if len(self.rule.matches or ()) > 1:
+            return f"give {self.where} a rule of its own, or make it {within}"
+        return f"make {self.where} {within}, or leave out what that one matches already"
+
+
+def left_out(takers: Iterable[Route], rule: RuleReach) -> LeftOut | None:
+    """Why routes that stand after a rule take its requests; None where none does."""
+    owner = rule.owner
+    inner = next(each for each in own_rules(owner) if each.path == rule.path)
+    for taker in takers:
+        root = taker.virtual_service
+        if root and taker.rule and taker.rule.owner is owner and taker.rule.index > inner.index:
+            for outer, written in zip(own_rules(root), root.own_http_rules, strict=True):
+                named = delegate_of(written) == (owner.namespace, owner.resource.name)
+                if named and (match := outside(outer, inner)):
+                    return LeftOut(outer, inner, match)
+    return None
+
+
+def because(takers: list[Route], rule: RuleReach) -> str:
     """What is in the way of a match, in the words of a finding's message."""
     if not takers:
         return ": what it demands is never true of one request"
-    return ": all that it matches is taken before by " + ", ".join(
-        listed(name_of(taker, owner) for taker in takers)
-    )
+    by = ", ".join(listed(name_of(taker, rule.owner) for taker in takers))
+    if lost := left_out(takers, rule):
+        return (
+            f": all that it matches is taken before by {by}, under {lost.under}, where Istio drops "
+            f"{dotted(rule.path)}: {lost.where} is not within a match of that rule"
+        )
+    return f": all that it matches is taken before by {by}"
 
 
 def name_of(taker: Route, owner: VirtualService) -> str:
@@ -112,6 +160,8 @@ def repair(fates: Sequence[Fate], where: str, rule: RuleReach) -> str:
         return f"correct what {where} matches, or delete it"
     if all(alike(fate.route, taker) for fate in fates for taker in fate.winners):
         return f"delete {where}"
+    if lost := left_out(takers, rule):
+        return lost.cure
     first = takers[0]
     assert first.rule
     same = (first.rule.owner, first.rule.path) == (rule.owner, rule.path)
@@ -155,6 +205,8 @@ def demands(conditions: Conditions) -> str:
     return " and ".join(found) or "any request"
 
 
-def related(takers: Iterable[Route], owner: VirtualService) -> tuple[ResourceId, ...]:
-    owners = dict.fromkeys(taker.rule.owner for taker in takers if taker.rule)
-    return tuple(found.resource.id for found in owners if found is not owner)
+def related(takers: Sequence[Route], rule: RuleReach) -> tuple[ResourceId, ...]:
+    owners = [taker.rule.owner for taker in takers if taker.rule]
+    if lost := left_out(takers, rule):
+        owners.append(lost.root.owner)
+    return tuple(each.resource.id for each in dict.fromkeys(owners) if each is not rule.owner)
