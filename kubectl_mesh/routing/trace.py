@@ -17,6 +17,7 @@ from kubectl_mesh.mesh.ports import HTTP_PROTOCOLS, SNIFFED
 from kubectl_mesh.mesh.registry import Port, Service
 from kubectl_mesh.mesh.resource import dotted
 from kubectl_mesh.mesh.snapshot import Snapshot
+from kubectl_mesh.mesh.texts import first_of
 from kubectl_mesh.mesh.versions import ABSOLUTE_NAMES
 from kubectl_mesh.mesh.workloads import Workload
 from kubectl_mesh.routing.chains import Chain, Listener
@@ -511,9 +512,7 @@ def _in_vain(listener: Listener, connection: Connection) -> str:
     elsewhere = _for_other_addresses(listener, connection)
     if elsewhere:
         return elsewhere
-    asked = ", ".join(listener.server_names[:_MAX_NAMES])
-    more = len(listener.server_names) - _MAX_NAMES
-    asked += f" and {more} more" if more > 0 else ""
+    asked = first_of(listener.server_names, _MAX_NAMES)
     name = connection.server_name
     bears = f"the server name {name}" if name else "no server name"
     return f"rules are for {asked}, and it bears {bears}"

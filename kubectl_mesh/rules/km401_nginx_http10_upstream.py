@@ -12,13 +12,13 @@ from kubectl_mesh.mesh.ports import HTTP_PROTOCOLS, SNIFFED
 from kubectl_mesh.mesh.registry import Port, Service
 from kubectl_mesh.mesh.resource import Resource
 from kubectl_mesh.mesh.snapshot import Snapshot
+from kubectl_mesh.mesh.texts import GO_TRUE
 from kubectl_mesh.mesh.workloads import WORKLOAD_KINDS, Workload
 from kubectl_mesh.nginx.config import Proxy, default_http_version
 from kubectl_mesh.nginx.pods import NginxPod, nginx_pods
 from kubectl_mesh.rules.rule import Finding, Rule, Severity, Skip
 from kubectl_mesh.rules.shared.nginx import readers_of, repair_of, restart_of
 
-_SWITCHED_ON = ("1", "t", "T", "true", "TRUE", "True")
 _ANNOTATION = "proxy.istio.io/config"
 _HTTP10 = "ISTIO_META_HTTP10"
 _IN_ANNOTATION = re.compile(rf"\b{_HTTP10}[\"']?\s*:\s*[\"']?1\b")
@@ -278,7 +278,7 @@ def _is_on_everywhere(snapshot: Snapshot) -> bool:
     if (snapshot.config.proxy_metadata or {}).get(_HTTP10) == "1":
         return True
     return any(
-        container.get("name") == "discovery" and _env(container, "PILOT_HTTP10") in _SWITCHED_ON
+        container.get("name") == "discovery" and _env(container, "PILOT_HTTP10") in GO_TRUE
         for workload in snapshot.workloads.all
         for _, container in workload.containers
     )
