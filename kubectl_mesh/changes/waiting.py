@@ -21,6 +21,7 @@ from kubectl_mesh.changes.wait_for import DELAY, For
 from kubectl_mesh.errors import MeshError, NotInstalled
 from kubectl_mesh.kube.http import Client
 from kubectl_mesh.kube.istiod import Istiod, Proxy, Unreachable
+from kubectl_mesh.mesh.texts import first_of
 
 _PAUSE = 1.0
 _POLL = 0.1
@@ -136,14 +137,18 @@ class Waiting:
             is_quiet = moment - last_sent >= quiet or moment - read >= _DEBOUNCE
             if is_quiet and not behind:
                 self._known -= set(gone)
-                left = f"; istiod knows no more of {_listed(gone)}" if gone else ""
+                left = f"; istiod knows no more of {first_of(gone, _NAMED)}" if gone else ""
                 return _had(fresh, now) + left
             count = len(self._known | now.keys())
             text = f"{count - len(behind)} of {count} proxies have all that was sent to them"
             if text != said:
-                told(f"waiting: {text}" + (f"; not {_listed(behind)}" if behind else ""))
+                told(f"waiting: {text}" + (f"; not {first_of(behind, _NAMED)}" if behind else ""))
                 said = text
-            left = f"not {_listed(behind)}" if behind else "istiod may have something left to send"
+            left = (
+                f"not {first_of(behind, _NAMED)}"
+                if behind
+                else "istiod may have something left to send"
+            )
             self._check(start, f"{text}; {left}")
             time.sleep(_POLL)
 
@@ -267,11 +272,6 @@ def _is_version(found: str | None, wanted: str | None) -> bool:
     if found.isdigit() and wanted.isdigit():
         return int(found) >= int(wanted)
     return found == wanted
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(names[:_NAMED]) + more
 
 
 def _has_failed(workload: Mapping[str, Any]) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 from kubectl_mesh.mesh.injection import PROXY, REVISION
 from kubectl_mesh.mesh.resource import Resource
 from kubectl_mesh.mesh.schema import conform
+from kubectl_mesh.mesh.texts import tag_of
 from kubectl_mesh.mesh.versions import Istio, release_of, switches
 from kubectl_mesh.mesh.workloads import WORKLOAD_KINDS, pod_spec
 
@@ -66,7 +67,7 @@ def control_plane(deployment: Any) -> ControlPlane:
     return ControlPlane(
         metadata.get("namespace") or "",
         (metadata.get("labels") or {}).get(REVISION) or "",
-        _tag(container.get("image") or ""),
+        tag_of(container.get("image") or ""),
         {each.get("name") or "": each.get("value") or "" for each in variables},
     )
 
@@ -140,7 +141,7 @@ def istio_of_proxies(resources: Iterable[Resource]) -> Istio | None:
             if resource.kind in WORKLOAD_KINDS
             for container in _containers(resource)
             if container.get("name") == PROXY
-            and (release := release_of(_tag(container.get("image") or "")))
+            and (release := release_of(tag_of(container.get("image") or "")))
         ),
         default=None,
     )
@@ -151,8 +152,3 @@ def _containers(resource: Resource) -> Iterable[Mapping[str, Any]]:
     spec = pod_spec(resource)
     for name in ("containers", "initContainers"):
         yield from spec.get(name) or ()
-
-
-def _tag(image: str) -> str:
-    """The tag of an image's name; "" where it has none."""
-    return image.partition("@")[0].rpartition("/")[2].partition(":")[2]

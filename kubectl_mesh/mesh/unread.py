@@ -21,6 +21,7 @@ from kubectl_mesh.mesh.hosts import HostMap, overlap
 from kubectl_mesh.mesh.injection import GATEWAY_NAMES, REVISION
 from kubectl_mesh.mesh.resource import Resource, ResourceId
 from kubectl_mesh.mesh.schema import GATEWAY_API, ISTIO, KUBERNETES_GATEWAY
+from kubectl_mesh.mesh.texts import first_of
 
 ROUTES = ("HTTPRoute", "GRPCRoute", "TLSRoute", "TCPRoute", "UDPRoute")
 _LISTENER_SETS = ("ListenerSet", "XListenerSet")
@@ -95,9 +96,8 @@ def summed_up(resources: Iterable[Resource], why: str = REASON) -> str:
 
 
 def _counted(kind: str, names: Sequence[str]) -> str:
-    more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
     many = "" if len(names) == 1 else "s"
-    return f"{len(names)} {kind}{many} ({', '.join(names[:_MAX_NAMES])}{more})"
+    return f"{len(names)} {kind}{many} ({first_of(names, _MAX_NAMES)})"
 
 
 @dataclass(frozen=True, slots=True)

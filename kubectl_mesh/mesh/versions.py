@@ -10,14 +10,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from kubectl_mesh.mesh.texts import GO_FALSE
+
 Release = tuple[int, int]
 
 NEWEST: Release = (1, 31)
 """The newest release that the model is held to; it answers for what is newer, too."""
 OLDEST: Release = (1, 22)
 """The oldest release that the model is held to; it answers for what is older, too."""
-_FALSE = ("0", "f", "F", "false", "FALSE", "False")
-"""What Go takes for false; istiod uses its default for texts that it does not understand."""
 _RELEASE = re.compile(r"v?(1)\.(\d+)(?:[.-].*)?", re.ASCII)
 
 
@@ -181,7 +181,7 @@ class Istio:
     def has(self, difference: Difference) -> bool:
         """Whether it behaves as it does since the release of a difference."""
         set_to = self.settings.get(difference.switch, "") if difference.switch else ""
-        return self.release >= difference.since and set_to not in _FALSE
+        return self.release >= difference.since and set_to not in GO_FALSE
 
     @property
     def doubt(self) -> str:

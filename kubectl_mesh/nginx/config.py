@@ -18,6 +18,8 @@ from fnmatch import fnmatchcase
 from functools import cache
 from typing import Literal, NamedTuple
 
+from kubectl_mesh.mesh.texts import tag_of
+
 MAX_SIZE = 1 << 20
 """Characters in all files: what the API server takes for a ConfigMap."""
 MAX_DEPTH = 64
@@ -776,8 +778,7 @@ _VERSION = re.compile(r"v?(\d{1,4})\.(\d{1,4})(?:\.(\d{1,4}))?(?![\da-zA-Z])", r
 
 def is_nginx_image(image: str) -> bool:
     """Whether the name of a container image says that it runs nginx."""
-    path, _ = _image_path_and_tag(image)
-    organisation, _, name = path.rpartition("/")
+    organisation, _, name = _image_path(image).rpartition("/")
     words = set(re.split(r"[-_.]", name))
     if name == "controller":
         return organisation.rpartition("/")[2] == "ingress-nginx"
@@ -790,8 +791,8 @@ def default_http_version(image: str) -> tuple[Literal["1.0", "1.1"] | None, str]
     1.0 before nginx 1.29.7 and 1.1 from then on; None where the image does not say which nginx
     it holds. With it goes a phrase that says why, to follow "because".
     """
-    path, tag = _image_path_and_tag(image)
-    publisher, _, name = path.rpartition("/")
+    publisher, _, name = _image_path(image).rpartition("/")
+    tag = tag_of(image)
     if not is_nginx_image(image):
         return None, f"the name of image {image} does not say that it holds nginx"
     if name not in _VERSIONED_AS_NGINX:
@@ -824,12 +825,10 @@ def is_official_image(image: str) -> bool:
     return path in ("nginx", "library/nginx", "nginxinc/nginx-unprivileged")
 
 
-def _image_path_and_tag(image: str) -> tuple[str, str]:
-    """The repository without registry, and the tag or ""."""
-    reference = image.partition("@")[0]
-    folder, slash, last = reference.rpartition("/")
-    name, _, tag = last.partition(":")
+def _image_path(image: str) -> str:
+    """The repository without registry."""
+    folder, slash, last = image.partition("@")[0].rpartition("/")
     registry, _, rest = (folder + slash).partition("/")
     if not ("." in registry or ":" in registry or registry == "localhost"):
         rest = folder + slash
-    return rest + name, tag
+    return rest + last.partition(":")[0]

@@ -9,6 +9,7 @@ from typing import Any
 
 from kubectl_mesh.mesh.proxy import Proxy
 from kubectl_mesh.mesh.resource import Unreadable, dotted
+from kubectl_mesh.mesh.texts import first_of
 from kubectl_mesh.proof.compare import Compared, Comparison, Decision, Difference, Place
 from kubectl_mesh.report import Layout
 from kubectl_mesh.report.json_ import API_VERSION
@@ -84,9 +85,7 @@ def _compared(comparison: Comparison) -> str:
 
 def _listed(names: Iterable[str]) -> str:
     """Names, the first of them."""
-    every = list(dict.fromkeys(names))
-    more = len(every) - MAX_PLACES
-    return ", ".join(every[:MAX_PLACES]) + (f" and {more} more" if more > 0 else "")
+    return first_of(list(dict.fromkeys(names)), MAX_PLACES)
 
 
 def _class(number: int, difference: Difference, remark: str, paint: Paint) -> Iterator[str]:

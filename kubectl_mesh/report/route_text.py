@@ -8,6 +8,7 @@ from typing import Any
 
 from kubectl_mesh.mesh.resource import Path, dotted, field_at
 from kubectl_mesh.mesh.snapshot import Snapshot
+from kubectl_mesh.mesh.texts import first_of
 from kubectl_mesh.report import Layout
 from kubectl_mesh.report.table import MAX_WIDTH, columns, place, wrap
 from kubectl_mesh.routing.chains import Chain
@@ -157,10 +158,8 @@ def _pods(up: Upstream) -> str:
     pods = up.pods or ()
     states = [is_ready(pod) for pod in pods]
     words = {True: " (ready)", False: " (not ready)", None: ""}
-    shown = [f"{pod}{words[state]}" for pod, state in zip(pods, states, strict=True)][:MAX_PODS]
-    if len(pods) > len(shown):
-        shown.append(f"and {len(pods) - len(shown)} more")
-    listed = ", ".join(shown)
+    told = [f"{pod}{words[state]}" for pod, state in zip(pods, states, strict=True)]
+    listed = first_of(told, MAX_PODS)
     if None in states:
         return listed
     return f"{states.count(True)} of {len(pods)} ready: {listed}"

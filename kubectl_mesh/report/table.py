@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 
 from kubectl_mesh.mesh.resource import Position, dotted
+from kubectl_mesh.mesh.texts import first_of
 from kubectl_mesh.report import COLORS, Layout
 from kubectl_mesh.rules.examine import Report, Skipped
 from kubectl_mesh.rules.rule import Finding, Severity
@@ -87,10 +88,7 @@ def _rows(finding: Finding, width: int, paint: Paint, wide: bool) -> Iterator[tu
 
 
 def _named(roots: Sequence[str], wide: bool) -> str:
-    more = 0 if wide else len(roots) - MAX_ROOTS
-    if more <= 0:
-        return ", ".join(roots)
-    return f"{', '.join(roots[:MAX_ROOTS])} and {more} more"
+    return first_of(roots, len(roots) if wide else MAX_ROOTS)
 
 
 def _printable(text: str) -> str:

@@ -10,6 +10,7 @@ from kubectl_mesh.mesh.gateways import Gateway, Server
 from kubectl_mesh.mesh.hosts import patterns_for
 from kubectl_mesh.mesh.proxy import Proxy
 from kubectl_mesh.mesh.resource import dotted
+from kubectl_mesh.mesh.texts import first_of
 from kubectl_mesh.routing.chains import Chain, Listener
 from kubectl_mesh.routing.connection import Connection
 from kubectl_mesh.routing.paths import redirect_status
@@ -129,9 +130,7 @@ def _in_vain(listener: Listener, connection: Connection) -> str:
     elsewhere = _for_other_addresses(listener, connection)
     if elsewhere:
         return elsewhere
-    asked = ", ".join(listener.server_names[:_MAX_NAMES])
-    more = len(listener.server_names) - _MAX_NAMES
-    asked += f" and {more} more" if more > 0 else ""
+    asked = first_of(listener.server_names, _MAX_NAMES)
     name = connection.server_name
     bears = f"the server name {name}" if name else "no server name"
     return f"rules are for {asked}, and it bears {bears}"

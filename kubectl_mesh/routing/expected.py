@@ -72,6 +72,25 @@ class _Bad(Exception):
 
 
 def _case(line: str, number: int, answers: Collection[str]) -> Case:
+    data = _object(line)
+    try:
+        _check_types(data)
+        _check_fields(data, answers)
+        request = _request(data)
+        source = _source(data)
+    except _BadField as bad:
+        raise _Bad(bad.message, line.find(json.dumps(bad.field)) + 1 or 1) from None
+    return Case(number, data.get("name") or str(request), source, request, data.get("expect"))
+
+
+class _BadField(Exception):
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
+        self.message = message
+
+
+def _object(line: str) -> dict[str, Any]:
     try:
         data = json.loads(line)
     except json.JSONDecodeError as error:
@@ -80,48 +99,48 @@ def _case(line: str, number: int, answers: Collection[str]) -> Case:
         raise _Bad(f"no JSON: {error}", 1) from None
     if not isinstance(data, dict):
         raise _Bad("a request must be an object", 1)
+    return data
 
-    def bad(field: str, message: str) -> _Bad:
-        return _Bad(message, line.find(json.dumps(field)) + 1 or 1)
 
+def _check_types(data: Mapping[str, Any]) -> None:
+    """Raises _BadField for a field that is not known, and for a value of another type."""
     for field, value in data.items():
         wanted = _FIELDS.get(field)
         if wanted is None:
-            raise bad(field, f"unknown field {field!r}; known are {', '.join(_FIELDS)}")
+            raise _BadField(field, f"unknown field {field!r}; known are {', '.join(_FIELDS)}")
         if value is not None and not isinstance(value, wanted):
-            raise bad(field, f"{field} must be {_TYPES[wanted]}")
+            raise _BadField(field, f"{field} must be {_TYPES[wanted]}")
     for field in ("headers", "sourceLabels"):
         for name, value in (data.get(field) or {}).items():
             if not isinstance(value, str):
-                raise bad(field, f"{field}: the value of {name!r} must be a string")
+                raise _BadField(field, f"{field}: the value of {name!r} must be a string")
+
+
+def _check_fields(data: Mapping[str, Any], answers: Collection[str]) -> None:
+    """Raises _Bad and _BadField for what makes no request or expectation, types aside."""
     if not data.get("url"):
         raise _Bad("url is missing", 1)
-    url = data["url"]
-    if is_connection(url):
+    if is_connection(data["url"]):
         for field in ("method", "headers"):
             if data.get(field):
-                raise bad(field, f"a connection has no {field}: leave it out")
-    method = data.get("method") or "GET"
-    if not _TOKEN.fullmatch(method):
-        raise bad("method", f"{method!r} is no method")
-    unknown = [name for name in data.get("expect") or () if name not in answers]
-    if unknown:
-        message = f"expect: no answer has a field {unknown[0]!r}; known are {', '.join(answers)}"
-        raise bad(unknown[0], message)
-    request: Request | Connection
+                raise _BadField(field, f"a connection has no {field}: leave it out")
+    if not _TOKEN.fullmatch(data.get("method") or "GET"):
+        raise _BadField("method", f"{data['method']!r} is no method")
+    for name in data.get("expect") or ():
+        if name not in answers:
+            known = ", ".join(answers)
+            raise _BadField(name, f"expect: no answer has a field {name!r}; known are {known}")
+
+
+def _request(data: Mapping[str, Any]) -> Request | Connection:
+    url, name = data["url"], data.get("serverName")
     try:
         if is_connection(url):
-            request = connection_for(url, data.get("serverName"))
-        else:
-            request = request_for(url, method, data.get("headers"), data.get("serverName"))
+            return connection_for(url, name)
+        return request_for(url, data.get("method") or "GET", data.get("headers"), name)
     except UsageError as error:
         about = "serverName" if isinstance(error, BadServerName) else "url"
-        raise bad(about, str(error)) from None
-    try:
-        source = _source(data)
-    except ValueError as error:
-        raise bad("from", str(error)) from None
-    return Case(number, data.get("name") or str(request), source, request, data.get("expect"))
+        raise _BadField(about, str(error)) from None
 
 
 def _source(data: Mapping[str, Any]) -> Source | None:
@@ -134,9 +153,9 @@ def _source(data: Mapping[str, Any]) -> Source | None:
         return Source(None, namespace, labels)
     named = _GATEWAY.fullmatch(origin)
     if not named:
-        raise ValueError(f"from must be mesh or gateway/NAMESPACE/NAME, not {origin!r}")
+        raise _BadField("from", f"from must be mesh or gateway/NAMESPACE/NAME, not {origin!r}")
     if namespace or labels:
-        raise ValueError("sourceNamespace and sourceLabels are for requests from the mesh")
+        raise _BadField("from", "sourceNamespace and sourceLabels are for requests from the mesh")
     return Source(named[1])
 
 

@@ -21,6 +21,7 @@ from kubectl_mesh.mesh.proxy import Proxy
 from kubectl_mesh.mesh.registry import Service
 from kubectl_mesh.mesh.resource import dotted
 from kubectl_mesh.mesh.sidecars import Egress
+from kubectl_mesh.mesh.texts import GO_TRUE
 from kubectl_mesh.mesh.versions import (
     ADDRESSES_GIVEN,
     TLS_NOT_LOOKED_FOR,
@@ -205,7 +206,7 @@ class Listeners:
         metadata = config.proxy_metadata or {}
 
         def is_on(name: str) -> bool:
-            return metadata.get(f"ISTIO_META_DNS_{name}", "").lower() in ("true", "t", "1")
+            return metadata.get(f"ISTIO_META_DNS_{name}") in GO_TRUE
 
         spec = service.resource.spec
         return (

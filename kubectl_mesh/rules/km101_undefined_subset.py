@@ -14,6 +14,7 @@ from kubectl_mesh.mesh.hosts import is_wildcard
 from kubectl_mesh.mesh.registry import Service
 from kubectl_mesh.mesh.resource import dotted
 from kubectl_mesh.mesh.snapshot import Snapshot
+from kubectl_mesh.mesh.texts import first_of
 from kubectl_mesh.mesh.virtual_services import Destination
 from kubectl_mesh.mesh.workloads import WORKLOAD_KINDS
 from kubectl_mesh.proof.missed_rules import service_namespace
@@ -283,7 +284,7 @@ def _whom(snapshot: Snapshot, destination: Destination, clients: Sequence[Client
 
 def _first_of(names: Sequence[str]) -> str:
     if len(names) > _NAMED:
-        return f"{', '.join(names[:_NAMED])} and {len(names) - _NAMED} more"
+        return first_of(names, _NAMED)
     return " and ".join([", ".join(names[:-1]), names[-1]] if names[1:] else names)
 
 
@@ -333,9 +334,7 @@ def _defined(
 
 
 def _names(rule: DestinationRule) -> str:
-    names = [found.name for found in rule.subsets[:LISTED]]
-    more = f" and {len(rule.subsets) - LISTED} more" if rule.subsets[LISTED:] else ""
-    return f"{', '.join(names) or 'no subset'}{more}"
+    return first_of([found.name for found in rule.subsets], LISTED) or "no subset"
 
 
 RULE = Rule(

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from kubectl_mesh.mesh.gateways import MESH, Gateway, resolve_gateway
 from kubectl_mesh.mesh.resource import Path, dotted
 from kubectl_mesh.mesh.snapshot import Snapshot
+from kubectl_mesh.mesh.texts import first_of
 from kubectl_mesh.mesh.virtual_services import VirtualService
 from kubectl_mesh.rules.rule import LISTED, Finding, Rule, Severity, Skip, listed
 
@@ -93,8 +94,7 @@ def _dead_binding(vs: VirtualService, path: Path, gateway: Gateway, *, is_whole:
 
 def _admits(gateway: Gateway) -> str:
     hosts = list(dict.fromkeys(host for server in gateway.servers for host in server.hosts))
-    more = f" and {len(hosts) - _SHOWN} more" if len(hosts) > _SHOWN else ""
-    return f"Gateway {gateway.id} admits {', '.join(hosts[:_SHOWN]) or 'no host'}{more}"
+    return f"Gateway {gateway.id} admits {first_of(hosts, _SHOWN) or 'no host'}"
 
 
 _SHARED = """\

@@ -9,16 +9,16 @@ from ipaddress import ip_address
 
 from kubectl_mesh.mesh.injection import is_ambient
 from kubectl_mesh.mesh.ports import HTTP_PROTOCOLS, SNIFFED
-from kubectl_mesh.mesh.registry import Service
+from kubectl_mesh.mesh.registry import Port, Service
 from kubectl_mesh.mesh.resource import Resource
 from kubectl_mesh.mesh.snapshot import Snapshot
+from kubectl_mesh.mesh.texts import GO_TRUE
 from kubectl_mesh.mesh.workloads import WORKLOAD_KINDS, Workload
 from kubectl_mesh.nginx.config import Proxy, default_http_version
 from kubectl_mesh.nginx.pods import NginxPod, nginx_pods
 from kubectl_mesh.rules.rule import Finding, Rule, Severity, Skip
 from kubectl_mesh.rules.shared.nginx import readers_of, repair_of, restart_of
 
-_SWITCHED_ON = ("1", "t", "T", "true", "TRUE", "True")
 _ANNOTATION = "proxy.istio.io/config"
 _HTTP10 = "ISTIO_META_HTTP10"
 _IN_ANNOTATION = re.compile(rf"\b{_HTTP10}[\"']?\s*:\s*[\"']?1\b")
@@ -164,27 +164,33 @@ def _is_answered(
         return None
     if "$" in address:
         return _Verdict(doubts=(f"only the running nginx knows which upstream {address} is",))
-    host, port = _split(address)
-    service: Service | None
+    host, number = _split(address)
+    service, missing = _called(snapshot, host, namespace, by_address)
+    if missing:
+        return _Verdict(doubts=(missing,))
+    port = service.port(number) if service and not service.is_external_name else None
+    if service is None or port is None or not service.selector:
+        return None
+    if port.protocol == SNIFFED:
+        where = f"port {number} of {service.resource}"
+        return _Verdict(doubts=(f"{where} names no protocol: {_PASSED_ON}",))
+    return _by_envoy(snapshot, pod, service, port) if port.protocol in HTTP_PROTOCOLS else None
+
+
+def _called(
+    snapshot: Snapshot, host: str, namespace: str, by_address: Mapping[str | None, Service]
+) -> tuple[Service | None, str | None]:
+    """The Service that a pod means by a name or an address, or why it is not known."""
     try:
         literal = ip_address(host)
     except ValueError:
-        if host == "localhost":
-            return None
-        service, missing = _service(snapshot, host, namespace)
-        if missing:
-            return _Verdict(doubts=(missing,))
-    else:
-        service = None if literal.is_loopback else by_address.get(host)
-    found = service.port(port) if service and not service.is_external_name else None
-    if service is None or found is None or not service.selector:
-        return None
-    where = f"port {port} of {service.resource}"
+        return (None, None) if host == "localhost" else _service(snapshot, host, namespace)
+    return (None if literal.is_loopback else by_address.get(host)), None
+
+
+def _by_envoy(snapshot: Snapshot, pod: NginxPod, service: Service, port: Port) -> _Verdict | None:
+    """Whether an Envoy is between nginx and a port of HTTP, and refuses HTTP/1.0."""
     own = _has_sidecar(snapshot, [pod.workload] if pod.workload else [])
-    if found.protocol == SNIFFED:
-        return _Verdict(doubts=(f"{where} names no protocol: {_PASSED_ON}",))
-    if found.protocol not in HTTP_PROTOCOLS:
-        return None
     upstreams = snapshot.workloads.select(service.namespace, service.selector)
     theirs = _has_sidecar(snapshot, upstreams)
     if theirs is False:
@@ -193,7 +199,9 @@ def _is_answered(
         return _Verdict(doubts=(f"the pods of {service.resource} have no sidecar: {_PASSED_ON}",))
     if upstreams and all(map(_accepts_http10, upstreams)):
         return None
-    facts: tuple[str, ...] = (f"{where} is declared {found.protocol}",)
+    facts: tuple[str, ...] = (
+        f"port {port.number} of {service.resource} is declared {port.protocol}",
+    )
     if theirs:
         facts += (f"the pods of {service.resource} have a sidecar",)
     elif own is False:
@@ -270,7 +278,7 @@ def _is_on_everywhere(snapshot: Snapshot) -> bool:
     if (snapshot.config.proxy_metadata or {}).get(_HTTP10) == "1":
         return True
     return any(
-        container.get("name") == "discovery" and _env(container, "PILOT_HTTP10") in _SWITCHED_ON
+        container.get("name") == "discovery" and _env(container, "PILOT_HTTP10") in GO_TRUE
         for workload in snapshot.workloads.all
         for _, container in workload.containers
     )

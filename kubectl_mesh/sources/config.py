@@ -18,6 +18,7 @@ from kubectl_mesh.mesh.control_planes import (
 from kubectl_mesh.mesh.injection import INJECTION, REVISION
 from kubectl_mesh.mesh.resource import Resource, ResourceId
 from kubectl_mesh.mesh.schema import kind_of
+from kubectl_mesh.mesh.texts import first_of
 from kubectl_mesh.mesh.versions import Istio
 from kubectl_mesh.mesh.workloads import WORKLOAD_KINDS, pod_labels
 from kubectl_mesh.sources.files import read_text
@@ -186,9 +187,8 @@ def _notes_of_istio(
 def _who(namespaces: Collection[str], revision: str) -> str:
     """Some namespaces, and that they select a revision."""
     named = sorted(namespaces)
-    more = f" and {len(named) - _MAX_NAMES} more" if len(named) > _MAX_NAMES else ""
     noun, verb = ("namespace", "selects") if len(named) == 1 else ("namespaces", "select")
-    return f"{noun} {', '.join(named[:_MAX_NAMES])}{more} {verb} revision {revision}"
+    return f"{noun} {first_of(named, _MAX_NAMES)} {verb} revision {revision}"
 
 
 def _notes(

@@ -77,22 +77,15 @@ def references(
             return is_asked(host) or any(covers(host, one) for one in hosts)
         return host in hosts or is_asked(host)
 
-    related = {vs.resource.id for vs in virtual_services}
-    namespaces = {*asked, config.root_namespace}
-    provided = hosts | called_hosts
-    for rule in mesh.destination_rules.all:
-        if rule.namespace in asked:
-            provided.add(rule.host)
-        elif matters(rule.host):
-            namespaces.add(rule.namespace)
-        else:
-            continue
-        related.add(rule.resource.id)
-    for entry in mesh.registry.entries:
-        if entry.namespace in asked or matters(entry.host):
-            related.add(entry.resource.id)
-            if entry.selector:
-                namespaces.add(entry.namespace)
+    rules = [
+        rule for rule in mesh.destination_rules.all if rule.namespace in asked or matters(rule.host)
+    ]
+    entries = [
+        entry for entry in mesh.registry.entries if entry.namespace in asked or matters(entry.host)
+    ]
+    namespaces = {*asked, config.root_namespace, *(rule.namespace for rule in rules)}
+    namespaces |= {entry.namespace for entry in entries if entry.selector}
+    provided = hosts | called_hosts | {rule.host for rule in rules if rule.namespace in asked}
     namespaces |= {found for host in provided if (found := namespace_of(host, domain))}
 
     named = {name for vs in virtual_services for name in vs.gateways if name != MESH}
@@ -101,6 +94,9 @@ def references(
         for gateway in mesh.gateways.all
         if gateway.id in named or gateway.resource.namespace in asked
     ]
+    related = {vs.resource.id for vs in virtual_services}
+    related |= {rule.resource.id for rule in rules}
+    related |= {entry.resource.id for entry in entries}
     related |= {gateway.resource.id for gateway in gateways}
     related |= set(mesh.unread.concerning(asked, hosts | called_hosts))
     config_namespaces = {name.partition("/")[0] for name in named}

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from kubectl_mesh.mesh.resource import Path, Resource
 from kubectl_mesh.nginx.config import Header, Proxy, read
@@ -57,30 +57,23 @@ def repair_of(
     these, comes from a variable, or is not found on its line. None, too, where nothing is to be
     done.
     """
+    if not all(map(_is_clear, proxies)):
+        return None
     texts = {name: _text(*place) for name, place in pod.files.items()}
     edits = _Edits(texts)
-    versions: list[Proxy] = []
-    headers: list[Proxy] = []
-    risky: list[Proxy] = []
-    left: list[Proxy] = []
+    versions = [
+        each for each in proxies if not each.http_version or each.http_version.value != "1.1"
+    ]
+    for proxy in versions:
+        _set_version(edits, proxy)
+    closing = [each for each in proxies if _closes(each)]
     stock_main = all(each.stock_main for each in readers)
-    for proxy in proxies:
-        if proxy.level not in _LEVELS or not _takes_connection(proxy):
-            return None
-        version = proxy.http_version.value if proxy.http_version else ""
-        if "$" in version:
-            return None
-        if version != "1.1":
-            _set_version(edits, proxy)
-            versions.append(proxy)
-        if proxy.connection is not None and proxy.connection.value.lower() != "close":
-            continue
-        all_seen = not proxy.gaps and (proxy.outer_seen or stock_main)
-        if not (proxy.headers or all_seen):
-            (risky if blind and not proxy.gaps else left).append(proxy)
-        if proxy not in left:
-            _set_header(edits, proxy)
-            headers.append(proxy)
+    unseen = [each for each in closing if not _shows_headers(each, stock_main)]
+    risky = [each for each in unseen if blind and not each.gaps]
+    left = [each for each in unseen if each not in risky]
+    headers = [each for each in closing if each not in left]
+    for proxy in headers:
+        _set_header(edits, proxy)
     new = edits.made()
     if not new or not _means_it({**texts, **new}, proxies):
         return None
@@ -89,7 +82,6 @@ def repair_of(
         config_map, key = pod.files[name]
         path: Path = ("data", key)
         changed[id(config_map), key] = Edit(config_map, path, text)
-    closing = [proxy for proxy in left if not proxy.keepalive]
     return Repair(
         "http-1.1",
         _title(versions, headers),
@@ -99,17 +91,35 @@ def repair_of(
         if risky
         else "",
         affects=(
-            *(
-                (
-                    f"nginx goes on to send `Connection: close` where {_lines(closing)} proxies: "
-                    "a header set there could switch off others that are not in the input",
-                )
-                if closing
-                else ()
-            ),
+            *_still_closing(left),
             f"nginx reads it once it is restarted: {restart_of(readers)}",
         ),
     )
+
+
+def _is_clear(proxy: Proxy) -> bool:
+    """Whether it can be told what its block sends now, and that it may stand there."""
+    is_variable = proxy.http_version is not None and "$" in proxy.http_version.value
+    return proxy.level in _LEVELS and _takes_connection(proxy) and not is_variable
+
+
+def _closes(proxy: Proxy) -> bool:
+    """Whether nginx sends `Connection: close`, which is its default."""
+    return proxy.connection is None or proxy.connection.value.lower() == "close"
+
+
+def _shows_headers(proxy: Proxy, stock_main: bool) -> bool:
+    """Whether a header set there switches off none that are not in the input."""
+    return bool(proxy.headers) or (not proxy.gaps and (proxy.outer_seen or stock_main))
+
+
+def _still_closing(left: Iterable[Proxy]) -> Iterator[str]:
+    found = [proxy for proxy in left if not proxy.keepalive]
+    if found:
+        yield (
+            f"nginx goes on to send `Connection: close` where {_lines(found)} proxies: a header "
+            "set there could switch off others that are not in the input"
+        )
 
 
 def _title(versions: Sequence[Proxy], headers: Sequence[Proxy]) -> str:
