@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from kubectl_mesh.errors import ClusterError, Forbidden
+from kubectl_mesh.kube.config import connect
+from kubectl_mesh.kube.http import Client
 from kubectl_mesh.kube.kubeconfig import ClusterOptions
 from kubectl_mesh.mesh.schema import KINDS
 from kubectl_mesh.sources.cluster import ClusterState, load
@@ -53,6 +55,16 @@ def grant(server: ApiServer, user: str, namespace: str) -> None:
     server.kubectl(
         "create", "rolebinding", user, "-n", namespace, "--role=reader", f"--user={user}"
     )
+
+
+@pytest.mark.parametrize("text", ["(?<a>b)&c", "é ☃ \u2028", "tab\t", "\x7f", "\b", '\\"'])
+def test_a_patch_tests_any_text(apiserver: ApiServer, namespace: str, text: str) -> None:
+    item = virtual_service("v", namespace)
+    item["spec"]["http"][0]["name"] = text
+    apiserver.create([item])
+    client = Client(connect(options(apiserver)))
+    test = {"op": "test", "path": "/spec/http/0", "value": item["spec"]["http"][0]}
+    assert client.patch(apiserver.path(item), [test], {})["spec"] == item["spec"]
 
 
 def test_many_pages(apiserver: ApiServer, namespace: str) -> None:
