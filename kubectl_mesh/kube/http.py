@@ -39,8 +39,17 @@ MAX_WAIT = 10.0
 MAX_BODY = 256 * 1024 * 1024
 """Bytes of one answer, decoded."""
 
+_ESCAPED = str.maketrans({each: f"\\u{ord(each):04x}" for each in "<>&\u2028\u2029"})
 _CHUNK = 64 * 1024
 _WARNING = re.compile(r'299 \S+ "((?:[^"\\]|\\.)*)"')
+
+
+def written(value: object) -> bytes:
+    """JSON as the API server writes it.
+
+    It compares texts with those of a patch's `test` operations byte by byte, as they are written.
+    """
+    return json.dumps(value, ensure_ascii=False).translate(_ESCAPED).encode()
 
 
 class ApiError(ClusterError):
@@ -117,7 +126,7 @@ class Client:
     def _write(
         self, method: str, path: str, value: object, content_type: str, query: Mapping[str, str]
     ) -> dict[str, Any]:
-        body = _Body(json.dumps(value).encode(), content_type)
+        body = _Body(written(value), content_type)
         return self._object(path, self._request(path, query, method, body))
 
     def delete(self, path: str, version: Mapping[str, str], *, dry: bool = False) -> None:
@@ -131,7 +140,7 @@ class Client:
             "propagationPolicy": "Background",
             **({"dryRun": ["All"]} if dry else {}),
         }
-        self._request(path, {}, "DELETE", _Body(json.dumps(options).encode(), "application/json"))
+        self._request(path, {}, "DELETE", _Body(written(options), "application/json"))
 
     def _object(self, path: str, response: _Answer) -> dict[str, Any]:
         try:

@@ -62,6 +62,11 @@ def test_pages(setup: Setup) -> None:
     ]
 
 
+def test_json_is_written_as_the_api_server_writes_it() -> None:
+    found = http.written({"regex": "(?<a>é)&\u2028\x7f\t"})
+    assert found == '{"regex": "(?\\u003ca\\u003eé)\\u0026\\u2028\x7f\\t"}'.encode()
+
+
 def test_an_empty_list_may_have_null_items(setup: Setup) -> None:
     setup.fake.answers["pods"] = [Answer(body={"kind": "PodList", "metadata": {}, "items": None})]
     assert setup.pods() == []

@@ -1,4 +1,4 @@
-"""Objects of Istio's kinds with every field of their resource definitions, and random values.
+"""Objects of Istio's kinds with every field of their resource definitions, or some, at random.
 
 Fields that exclude each other are spread over several values: over the items of the list, or the
 entries of the map, that they are in, or else over several objects.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from .apiserver import objects
@@ -20,6 +20,23 @@ Path = tuple[str, ...]
 
 _TEXTS = ("10.1.2.3", "a.example.com", "/a", "5s", "GET", "8080", "YQ==")
 """What is tried for a text that has to be of a form."""
+_ODD_TEXTS = (
+    "",
+    "yes",
+    "null",
+    "1e3",
+    "0x1f",
+    " a: b #c",
+    "- a",
+    'it\'s "q"',
+    "é\n☃",
+    "{a",
+    "*a",
+    "<b>&c",
+)
+_ODD_KEYS = ("example.com/a~b", "a.b", "yes", "1", "é")
+_ODD = 0.15
+"""How often `some` takes an odd text, or one of the least and the greatest numbers."""
 
 
 def specs() -> Mapping[str, Schema]:
@@ -38,7 +55,7 @@ class Filling:
 
     `given` are the values of fields that mean something to a test, by path. `apart` are fields that
     exclude each other although the schema does not say so, or only in CEL, by the path of the
-    object they are in.
+    object they are in. What is `needed` is never left out.
     """
 
     def __init__(
@@ -46,10 +63,12 @@ class Filling:
         chance: random.Random,
         given: Mapping[Path, Any],
         apart: Mapping[Path, Sequence[str]],
+        needed: Collection[Path] = (),
     ) -> None:
         self._chance = chance
         self._given = given
         self._apart = apart
+        self._needed = {path[:length] for path in needed for length in range(1, len(path) + 1)}
 
     def values(self, schema: Schema, path: Path = ()) -> list[Any]:
         """Values that have every field between them."""
@@ -68,10 +87,62 @@ class Filling:
                 return [found]
         return [self._scalar(schema, path)]
 
+    def some(self, schema: Schema, kept: float, path: Path = ()) -> Any:
+        """A value with `kept` of the fields that may be left out, and in part an odd one."""
+        if path in self._given:
+            return self._given[path]
+        if schema.get("nullable") and self._chance.random() < _ODD:
+            return None
+        match schema.get("type"):
+            case "object" if "properties" in schema:
+                return {
+                    name: self.some(schema["properties"][name], kept, (*path, name))
+                    for name in self._kept(schema, kept, path)
+                }
+            case "object" if isinstance(schema.get("additionalProperties"), dict):
+                each = schema["additionalProperties"]
+                keys = [self._word(), *_ODD_KEYS]
+                some = self._chance.sample(keys, self._chance.choice((0, 1, 2)))
+                return {key: self.some(each, kept, (*path, "*")) for key in some}
+            case "array":
+                step = (*path, "[]")
+                least = max(schema.get("minItems", 0), step in self._needed)
+                count = max(self._chance.choice((0, 1, 2)), least)
+                return [self.some(schema["items"], kept, step) for _ in range(count)]
+        found = self.values(schema, path)[0]
+        return self._odd(schema, found) if self._chance.random() < _ODD else found
+
+    def _kept(self, schema: Schema, kept: float, path: Path) -> list[str]:
+        """The fields of an object that are not left out, in random order."""
+        needed = {
+            name
+            for name in schema["properties"]
+            if name in schema.get("required", ()) or (*path, name) in self._needed
+        }
+        names = set(schema["properties"])
+        for group in self._groups(schema, path):
+            stays = next((name for name in group if name in needed), self._chance.choice(group))
+            names -= {name for name in group if name != stays}
+        found = [name for name in sorted(names) if name in needed or self._chance.random() < kept]
+        self._chance.shuffle(found)
+        return found
+
+    def _odd(self, schema: Schema, usual: Any) -> Any:
+        if isinstance(usual, bool) or "enum" in schema:
+            return usual
+        if isinstance(usual, (int, float)):
+            return self._chance.choice((schema.get("minimum", 0), schema.get("maximum", 2**31 - 1)))
+        is_free = not {"pattern", "format", "minLength", "x-kubernetes-validations"} & set(schema)
+        return self._chance.choice(_ODD_TEXTS) if is_free else usual
+
+    def _groups(self, schema: Schema, path: Path) -> list[Sequence[str]]:
+        """The groups of fields of which an object has one at most."""
+        apart = [name for name in self._apart.get(path, ()) if name in schema["properties"]]
+        return [*_alternatives(schema), *([apart] if apart else [])]
+
     def _objects(self, schema: Schema, path: Path) -> list[dict[str, Any]]:
         fields = {name: self.values(each, (*path, name)) for name, each in _fields(schema)}
-        apart = [name for name in self._apart.get(path, ()) if name in fields]
-        groups = [*_alternatives(schema), *([apart] if apart else [])]
+        groups = self._groups(schema, path)
         together: list[list[dict[str, Any]]] = [
             [{name: value} for name in group for value in fields[name]] for group in groups
         ]
@@ -121,7 +192,7 @@ def _fields(schema: Schema) -> Iterator[tuple[str, Schema]]:
 
 
 def _alternatives(schema: Schema) -> Iterator[Sequence[str]]:
-    """The groups of fields of which an object has one at most."""
+    """The groups of fields that exclude each other by the schema."""
     for part in (schema, *schema.get("allOf", ()), *schema.get("anyOf", ())):
         group = [
             name

@@ -55,6 +55,16 @@ def grant(server: ApiServer, user: str, namespace: str) -> None:
     )
 
 
+@pytest.mark.parametrize("text", ["(?<a>b)&c", "é ☃ \u2028", "tab\t", "\x7f", "\b", '\\"'])
+def test_a_patch_tests_any_text(apiserver: ApiServer, namespace: str, text: str) -> None:
+    item = virtual_service("v", namespace)
+    item["spec"]["http"][0]["name"] = text
+    apiserver.create([item])
+    client = session(apiserver).client
+    test = {"op": "test", "path": "/spec/http/0", "value": item["spec"]["http"][0]}
+    assert client.patch(apiserver.path(item), [test], {})["spec"] == item["spec"]
+
+
 def test_many_pages(apiserver: ApiServer, namespace: str) -> None:
     create_virtual_services(apiserver, namespace, MANY)
     seen: list[int] = []

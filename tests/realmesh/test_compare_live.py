@@ -15,7 +15,7 @@ from kubectl_mesh.cli import main
 
 from .apiserver import ApiServer
 from .manifests import Object, destination_rule, istio, service, subset, to, virtual_service
-from .test_whole_objects import every_field
+from .whole_objects import drawn
 
 Run = Callable[..., tuple[int, str]]
 
@@ -85,7 +85,7 @@ def test_a_manifest_equal_to_the_live_object_is_the_same_for_every_request(
 ) -> None:
     items = [
         istio(kind, f"it-{number}", namespace, **spec)
-        for number, spec in enumerate(every_field(kind, 0))
+        for number, spec in enumerate(drawn(kind, 0))
     ]
     apiserver.create(items)
     for manifests in (items, map(labelled, items)):

@@ -1,71 +1,51 @@
-"""Commands that write, on objects with every field of Istio's resource definitions.
+"""Commands that change a cluster, on random objects with every field of Istio's kinds.
 
-What a command does not mean to change is there afterwards, at its place. `KUBECTL_MESH_OBJECTS`
-says for how many sets of random values besides a fixed one, `KUBECTL_MESH_SEED` repeats a run.
+What a command does not mean to change is there afterwards, at its place, and after `undo` all is as
+it was. `KUBECTL_MESH_OBJECTS` says how many objects are tried, `KUBECTL_MESH_SEED` repeats a run.
 """
 
 from __future__ import annotations
 
 import functools
+import json
 import os
-import random
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 
 from kubectl_mesh.changes.patch import content
 from kubectl_mesh.cli import main
+from kubectl_mesh.kube.workers import in_parallel
 
 from .apiserver import ApiServer
-from .conftest import built
-from .crd_values import Filling, Schema, filled, listed, specs
-from .manifests import istio, service
+from .crd_values import filled, listed
+from .manifests import Object, istio
 from .routes_tried import SEED
+from .whole_objects import (
+    KINDS,
+    SHARES,
+    Case,
+    Named,
+    doubled_hosts,
+    drawn,
+    made,
+    merges,
+    missing_subsets,
+    named,
+    schemas,
+    settings_apart,
+)
 
-Object = dict[str, Any]
-
-COUNT = int(os.environ.get("KUBECTL_MESH_OBJECTS", 1))
-SEEDS = [0, *range(SEED, SEED + COUNT)]
-RULE = ("http", "[]")
-ACTIONS = ("route", "redirect", "directResponse", "delegate")
-CERTIFICATES = ("credentialName", "credentialNames", "tlsCertificates")
-APART = {RULE: ACTIONS, ("servers", "[]", "tls"): CERTIFICATES}
-KINDS = ("VirtualService", "DestinationRule", "Gateway", "ServiceEntry", "Sidecar", "WorkloadEntry")
-GIVEN: Mapping[str, Mapping[tuple[str, ...], Any]] = {
-    "VirtualService": {
-        ("hosts",): ["shop"],
-        ("exportTo",): ["*"],
-        (*RULE, "delegate", "namespace"): "istio-system",  # which is always read
-    },
-    "DestinationRule": {
-        ("host",): "shop",
-        ("exportTo",): ["*"],
-        ("subsets", "[]", "labels"): {"version": "v1"},
-    },
-}
-"""The fields on which it depends whether there is something to merge or to repair."""
-HTTP_GATEWAY: Object = {
-    "selector": {"istio": "ingressgateway"},
-    "servers": [{"port": {"number": 80, "name": "http", "protocol": "HTTP"}, "hosts": ["*"]}],
-}
+COUNT = int(os.environ.get("KUBECTL_MESH_OBJECTS", "200"))
+AT_ONCE = 100
+SEEDS = range(SEED, SEED + max(1, COUNT // AT_ONCE))
+each_seed = pytest.mark.parametrize("seed", SEEDS)
 
 
-@functools.cache
-def schemas() -> Mapping[str, Schema]:
-    return built(specs)
-
-
-def every_field(kind: str, seed: int, way_in: str = "mesh") -> list[Object]:
-    """Values of `spec` that have every field between them."""
-    given = dict(GIVEN.get(kind, {}))
-    if kind == "VirtualService":
-        matches = [(protocol, "[]", "match", "[]") for protocol in ("http", "tls", "tcp")]
-        given |= {(*path, "gateways"): [way_in] for path in ((), *matches)}
-    filling = Filling(random.Random(f"{kind}{seed}"), given, APART)
-    return filling.values(schemas()[kind])
+def some(kind: str) -> int:
+    """How many objects of a kind are tried at once."""
+    return round(AT_ONCE * SHARES[kind])
 
 
 class Commands:
@@ -83,43 +63,30 @@ class Commands:
         kubeconfig = ("--kubeconfig", str(self.server.kubeconfig))
         assert main([*arguments, *where, *how, *kubeconfig]) == 0
 
-    def manifest(self, *items: Object) -> str:
-        file = self._folder / "it.yaml"
-        file.write_text(yaml.safe_dump_all(items))
-        return str(file)
+    def does(self, case: Case, *flags: str) -> None:
+        """What a case is meant to change is changed, and nothing else; `undo` takes it back."""
+        for each in case.objects:  # the age decides on the order of rules
+            self.server.create([each])
+        before = self._now(case.objects)
+        for each in case.objects:
+            if each["kind"] in KINDS:
+                assert before[named(each)]["spec"] == each["spec"], "the server takes every field"
+        self(*case.command, *flags)
+        assert self._now(case.objects) == case.after(before)
+        self("undo")
+        assert self._now(case.objects) == before
+        in_parallel([functools.partial(self.server.delete, each) for each in case.objects], 8)
 
-    def create(self, kind: str, name: str, spec: Object) -> Object:
-        """Creates an object of Istio's, with labels and annotations; returns it as it is then."""
-        made = istio(kind, name, self.namespace, **spec)
-        made["metadata"] |= {"labels": {"l": name}, "annotations": {"a": name}}
-        self.server.create([made])
-        found = self.now(kind, name)
-        assert found["spec"] == spec, "the API server takes every field as it is written"
-        return found
+    def _now(self, items: Sequence[Object]) -> dict[Named, Object]:
+        """What people write of those of some objects that are there, as they are now."""
+        found = in_parallel([functools.partial(self._get, item) for item in items], 8)
+        return {named(item): content(item) for item in found if item is not None}
 
-    def create_shop(self) -> None:
-        """A Service, and a Deployment that will have pods of version v9."""
-        labels = {"app": "shop", "version": "v9"}
-        containers = [{"name": "shop", "image": "shop"}]
-        template = {"metadata": {"labels": labels}, "spec": {"containers": containers}}
-        spec = {"selector": {"matchLabels": labels}, "template": template}
-        named = {"name": "shop", "namespace": self.namespace}
-        port = {"name": "http", "port": 80}
-        self.server.create(
-            [
-                {**service("shop", port), "metadata": named},
-                {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": named, "spec": spec},
-            ]
-        )
-
-    def now(self, kind: str, name: str) -> Object:
-        """What people write of an object, as it is now."""
-        path = self.server.path(istio(kind, name, self.namespace))
-        return content(self.server.request("GET", path))
-
-    def names(self, kind: str) -> list[str]:
-        folder = self.server.path(istio(kind, "x", self.namespace)).rpartition("/")[0]
-        return [each["metadata"]["name"] for each in self.server.request("GET", folder)["items"]]
+    def _get(self, item: Object) -> Object | None:
+        folder, _, name = self.server.path(item).rpartition("/")
+        found = self.server.request("GET", f"{folder}?fieldSelector=metadata.name={name}")["items"]
+        kind = {"apiVersion": item["apiVersion"], "kind": item["kind"]}
+        return {**kind, **found[0]} if found else None
 
 
 @pytest.fixture
@@ -130,105 +97,67 @@ def run(apiserver: ApiServer, namespace: str, tmp_path: Path) -> Commands:
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_field_is_left_out(kind: str) -> None:
     """Of the generator: else the others would show nothing."""
-    made = {path for spec in every_field(kind, 0) for path in filled(spec, schemas()[kind])}
-    assert made == set(listed(schemas()[kind]))
+    found = {path for spec in drawn(kind, SEED) for path in filled(spec, schemas()[kind])}
+    assert found == set(listed(schemas()[kind]))
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("way_in", ["mesh", "front"])
-def test_merge(run: Commands, seed: int, way_in: str) -> None:
-    run.create("Gateway", "front", HTTP_GATEWAY)
-    (old,) = every_field("VirtualService", 2 * seed)
-    (young,) = every_field("VirtualService", 2 * seed + 1, way_in)
-    before = [run.create("VirtualService", "a", old), run.create("VirtualService", "b", young)]
-    run("merge-vs", "a", "b", "--apply", "--allow-differences")
-    assert run.names("VirtualService") == ["a"]
-    rules = {key: [*old[key], *young[key]] for key in ("http", "tls", "tcp")}
-    ways_in = list(dict.fromkeys(("mesh", way_in)))
-    merged = {**before[0], "spec": {**old, **rules, "gateways": ways_in}}
-    assert run.now("VirtualService", "a") == merged
-    run("undo")
-    assert [run.now("VirtualService", name) for name in ("a", "b")] == before
+@each_seed
+def test_merge(run: Commands, seed: int) -> None:
+    for case in merges(run.namespace, seed, some("VirtualService")):
+        run.does(case, "--apply")
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-def test_fix_of_a_virtual_service(run: Commands, seed: int) -> None:
-    (spec,) = every_field("VirtualService", seed)
-    before = run.create("VirtualService", "it", {**spec, "hosts": ["shop", "shop"]})
-    run("fix", "KM609", "--apply")
-    assert run.now("VirtualService", "it") == {**before, "spec": spec}
-    run("undo")
-    assert run.now("VirtualService", "it") == before
+@each_seed
+def test_fix_of_virtual_services(run: Commands, seed: int) -> None:
+    run.does(doubled_hosts(run.namespace, seed, some("VirtualService")), "--apply")
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-def test_fix_of_a_destination_rule(run: Commands, seed: int) -> None:
-    """KM101 defines a subset that pods would have: one more item in a list."""
-    run.create_shop()
-    to = {"destination": {"host": "shop", "subset": "v9"}}
-    run.create("VirtualService", "it", {"hosts": ["shop"], "http": [{"route": [to]}]})
-    for number, spec in enumerate(every_field("DestinationRule", seed)):
-        before = run.create("DestinationRule", f"it-{number}", spec)
-        run("fix", "KM101", "--apply", "--choose", "define-v9")
-        subsets = [*spec["subsets"], {"name": "v9", "labels": {"version": "v9"}}]
-        found = run.now("DestinationRule", f"it-{number}")
-        assert found == {**before, "spec": {**spec, "subsets": subsets}}
-        run("undo")
-        assert run.now("DestinationRule", f"it-{number}") == before
-        run.server.delete(before)
+@each_seed
+def test_fix_of_destination_rules(run: Commands, seed: int) -> None:
+    run.does(missing_subsets(run.namespace, seed, some("DestinationRule")), "--apply")
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@each_seed
 def test_a_repair_that_copies(run: Commands, seed: int) -> None:
-    """KM202 copies the settings of the mesh's rule, whole, beside what the gateway's rule has."""
-    (spec,) = every_field("VirtualService", seed)
-    rule = next(each for each in spec["http"] if "route" in each)
-    settings = {
-        key: rule[key]
-        for key in ("timeout", "retries", "fault", "headers", "corsPolicy", "mirrors")
-    }
-    route = [{"destination": {"host": "shop"}}]
-    inside = {"hosts": ["shop"], "http": [{"route": route, **settings}]}
-    run.create_shop()
-    run.create("VirtualService", "inside", inside)
-    run.create("Gateway", "front", HTTP_GATEWAY)
-    own = {"hosts": ["shop.example.com"], "gateways": ["front"]}
-    before = run.create("VirtualService", "outside", {**own, "http": [{"route": route}]})
-    run("fix", "KM202", "--apply", "--all-rules")
-    found = run.now("VirtualService", "outside")["spec"]["http"][0]
-    for mirror in found["mirrors"]:
-        mirror["destination"]["host"] = mirror["destination"]["host"].partition(".")[0]
-    assert found == {"route": route, **settings}
-    run("undo")
-    assert run.now("VirtualService", "outside") == before
+    run.does(settings_apart(run.namespace, seed, 10), "--apply")
 
 
-@pytest.mark.parametrize("kind", ["VirtualService", "DestinationRule", "Gateway"])
-@pytest.mark.parametrize("seed", SEEDS)
-def test_apply(run: Commands, kind: str, seed: int) -> None:
+@pytest.mark.parametrize("kind", SHARES)
+@each_seed
+def test_apply(run: Commands, kind: str, seed: int, tmp_path: Path) -> None:
     """What a manifest changes is changed, and what somebody else has set stays."""
-    change = {"VirtualService": "hosts", "DestinationRule": "exportTo", "Gateway": "selector"}[kind]
-    for number, spec in enumerate(every_field(kind, seed)):
-        before = run.create(kind, f"it-{number}", spec)
-        more = {"new": "one"} if kind == "Gateway" else ["new"]
-        old = spec[change]
-        changed = {**spec, change: {**old, **more} if kind == "Gateway" else [*old, *more]}
-        manifest = istio(kind, f"it-{number}", run.namespace, **changed)
-        run("apply", "-f", run.manifest(manifest), "--allow-broken", "--force-conflicts")
-        assert run.now(kind, f"it-{number}") == {**before, "spec": changed}
-        run("undo")
-        assert run.now(kind, f"it-{number}") == before
+    objects, manifests, specs = [], [], {}
+    for number, spec in enumerate(drawn(kind, seed, some(kind))):
+        spec, after = _with_more(kind, spec, number)
+        item = made(kind, f"it-{number}", run.namespace, spec)
+        objects.append(item)
+        manifests.append(istio(kind, f"it-{number}", run.namespace, **after))
+        specs[named(item)] = after
+    file = tmp_path / "manifests.json"
+    file.write_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": manifests}))
+    command = ("apply", "-f", str(file), "--allow-broken", "--force-conflicts")
+    run.does(Case(objects, command, specs))
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-def test_apply_that_removes_a_subset(run: Commands, seed: int) -> None:
-    for number, spec in enumerate(every_field("DestinationRule", seed)):
-        named = [{**each, "name": f"v{index}"} for index, each in enumerate(spec["subsets"])]
-        spec = {**spec, "subsets": named}
-        before = run.create("DestinationRule", f"it-{number}", spec)
-        first, *others = named
-        run("apply", "--remove-subset", f"it-{number}/{first['name']}")
-        left = {**before, "spec": {**spec, "subsets": others}}
-        assert run.now("DestinationRule", f"it-{number}") == left
-        run("undo")
-        assert run.now("DestinationRule", f"it-{number}") == before
+def _with_more(kind: str, spec: Object, number: int) -> tuple[Object, Object]:
+    """A spec, and the same with something new in one of its fields."""
+    if kind == "Gateway":
+        return spec, {**spec, "selector": {**spec["selector"], "new": "one"}}
+    if kind == "VirtualService":
+        hosts = [f"shop-{number}", f"new-{number}"]
+        return {**spec, "hosts": hosts[:1]}, {**spec, "hosts": hosts}
+    spec = {**spec, "host": f"shop-{number}"}
+    return spec, {**spec, "exportTo": [*spec["exportTo"], "new"]}
+
+
+@each_seed
+def test_apply_that_removes_subsets(run: Commands, seed: int) -> None:
+    objects, specs = [], {}
+    for number, spec in enumerate(drawn("DestinationRule", seed, some("DestinationRule"))):
+        subsets = [{**each, "name": f"v{index}"} for index, each in enumerate(spec["subsets"])]
+        spec = {**spec, "host": f"shop-{number}", "subsets": subsets}
+        item = made("DestinationRule", f"it-{number}", run.namespace, spec)
+        objects.append(item)
+        specs[named(item)] = {**spec, "subsets": subsets[1:]}
+    flags = [word for _, name in specs for word in ("--remove-subset", f"{name}/v0")]
+    run.does(Case(objects, ("apply", *flags), specs))
