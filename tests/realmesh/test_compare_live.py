@@ -84,8 +84,7 @@ def test_a_manifest_equal_to_the_live_object_is_the_same_for_every_request(
     apiserver: ApiServer, namespace: str, run: Run, tmp_path: Path, kind: str
 ) -> None:
     items = [
-        istio(kind, f"it-{number}", namespace, **spec)
-        for number, spec in enumerate(drawn(kind, 0))
+        istio(kind, f"it-{number}", namespace, **spec) for number, spec in enumerate(drawn(kind, 0))
     ]
     apiserver.create(items)
     for manifests in (items, map(labelled, items)):
