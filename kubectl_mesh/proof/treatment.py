@@ -15,10 +15,12 @@ from fractions import Fraction
 from functools import cached_property
 from typing import Any
 
+from kubectl_mesh.mesh.config import MeshConfig
 from kubectl_mesh.mesh.destination_rules import Lookup
 from kubectl_mesh.mesh.proxy import Proxy
 from kubectl_mesh.mesh.registry import Service
 from kubectl_mesh.mesh.virtual_services import is_idle
+from kubectl_mesh.proof.header_changes import authority, come_to
 from kubectl_mesh.routing.paths import redirect_status
 from kubectl_mesh.routing.rewriting import UNCHANGED, Rewriting
 from kubectl_mesh.routing.router import Router
@@ -72,32 +74,40 @@ def fixed(name: str, summary: str, *, fails: bool = False) -> Treatment:
 def treatment_of(router: Router, route: Route, proxy: Proxy) -> Treatment:
     """What a proxy does with the requests that take a route."""
     action = route.action
-    aspects = _settings(action)
-    fails = _is_refused(action)
     words = [
         f"{spoken} {_compact(action.data[field])}"
         for field, spoken in _SPOKEN.items()
         if action.data.get(field) is not None
     ]
-    rewriting, arrives = UNCHANGED, False
+    aspects: dict[str, Any] = {}
+    rewriting, fails, arrives = UNCHANGED, False, False
     if action.targets:
-        sent = _destinations(router, action.targets, _beside_destinations(route), proxy)
-        aspects["destinations"] = sent.shares
+        sent = _destinations(
+            router,
+            action.targets,
+            _beside_destinations(route),
+            proxy,
+            aborted=_is_aborted(action),
+        )
+        if sent.shares:
+            aspects["destinations"] = sent.shares
         words.append(sent.spoken)
-        fails = fails or sent.fails
-        arrives = sent.arrives
+        fails, arrives = sent.fails, sent.arrives
         rewriting = route.rewriting if arrives else rewriting
     elif action.answers:
-        rewriting = route.rewriting
-    else:
+        rewriting = UNCHANGED if _is_aborted(action) else route.rewriting
+    elif not _is_aborted(action):
         aspects["answer"] = "no destination"
         words.append("no destination")
         fails = True
+    fails = fails or _is_refused(action)
+    aspects = _settings(router.snapshot.config, action, arrives=arrives) | aspects
     if action.copies and arrives:  # what has no cluster is not copied either
         mirrors, spoken = _mirrors(router, action, proxy)
-        aspects["mirrors"] = [*aspects.get("mirrors", ()), *mirrors]
+        if mirrors:
+            aspects["mirrors"] = [*aspects.get("mirrors", ()), *mirrors]
         words += spoken
-    apart = _compact(aspects)
+    apart = _compact(_effective(route, aspects))
     if rewriting.changes:
         path = {"path": [rewriting.text, rewriting.cut, rewriting.expression]}
         field = "redirect" if action.answers else "rewrite"
@@ -105,29 +115,65 @@ def treatment_of(router: Router, route: Route, proxy: Proxy) -> Treatment:
     return Treatment(apart, ", ".join(words), aspects, fails, arrives, rewriting)
 
 
+def _effective(route: Route, aspects: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The aspects, with what all changes of headers come to in place of these."""
+    rule = aspects.get("headers", {})
+    rewrite = aspects.get("rewrite", {})
+    single = len((route.rule.data.get("route") or ()) if route.rule else ()) == 1
+    destinations = [
+        {
+            **share,
+            "beside": _without(share.get("beside", {}), "headers"),
+            "headers": come_to(rule, own, single=single),
+            "authority": authority(rewrite, rule, own),
+        }
+        for share in aspects.get("destinations", ({},))
+        for own in (share.get("beside", {}).get("headers", {}),)
+    ]
+    rest = _without(aspects, "headers", "rewrite")
+    return {**rest, "rewrite": _without(rewrite, "authority"), "destinations": destinations}
+
+
 _SPOKEN = {"redirect": "redirect", "directResponse": "direct response"}
 _APART = ("mirrorPercent", "mirrorPercentage", "destinationHeaders")
 _FOR_UPSTREAMS = ("rewrite", "timeout", "retries", "mirror", "mirrors", "corsPolicy")
 """What istiod leaves out where the proxy answers by itself, or Envoy does not look at."""
+_FOR_ARRIVING = ("rewrite", "timeout", "retries", "mirror", "mirrors")
+"""What matters only where an upstream gets the request."""
+_BEHIND_FAULTS = ("redirect", "directResponse", "corsPolicy")
+_ALL = 100  # percent
+_USUAL_RETRIES = 2
 
 
-def _settings(action: Action) -> dict[str, Any]:
+def _is_aborted(action: Action) -> bool:
+    """Whether a fault answers all requests: the filter for faults comes before all others."""
+    return action.abort is not None and action.abort.percent >= _ALL
+
+
+def _settings(config: MeshConfig, action: Action, *, arrives: bool) -> dict[str, Any]:
     """The rule's words on everything but destinations and paths, alike where they mean the same.
 
+    Without what has no effect, as no request arrives at an upstream, or a fault comes before it.
     Fields that nobody knows here count as they are written.
     """
     found: dict[str, Any] = {}
     for field, value in action.data.items():
         if field in _APART or (action.answers and field in _FOR_UPSTREAMS):
             continue
+        if not arrives and field in _FOR_ARRIVING:
+            continue
+        if _is_aborted(action) and field in _BEHIND_FAULTS:
+            continue
         if field == "headers":
-            value = _without_empty(value)
+            value = _headers(action, value, arrives=arrives)
         elif field == "fault":
             value = _fault(value)
         elif field == "rewrite":
             value = _without(value, "uri", "uriRegexRewrite")
         elif field == "redirect":
             value = _redirect(value)
+        elif field == "corsPolicy":
+            value = _cors(value)
         elif field == "mirror":
             value = _without(value, "host", "subset", "port")
         elif field == "mirrors":
@@ -137,9 +183,26 @@ def _settings(action: Action) -> dict[str, Any]:
             continue
         elif field == "retries" and (value.get("attempts") or 0) <= 0:
             value = {"attempts": 0}  # not even those that there are without it
+        elif field == "retries" and _is_usual(config, value):
+            continue
         if value not in ({}, []):
             found[field] = _plain(value)
     return found
+
+
+def _headers(action: Action, data: Mapping[str, Any], *, arrives: bool) -> dict[str, Any]:
+    """The changes of headers that are made: none of requests that no upstream gets."""
+    if action.answers and _is_aborted(action):
+        return {}
+    found: dict[str, Any] = _without_empty(data)
+    return found if arrives else _without(found, "request")
+
+
+def _is_usual(config: MeshConfig, retries: Mapping[str, Any]) -> bool:
+    """Whether retries are as they are without a word on them, in a mesh with Istio's default."""
+    is_default = all(name != "defaultHttpRetryPolicy" for name, _ in config.unread)
+    stated = {field: value for field, value in retries.items() if value not in (None, "")}
+    return is_default and stated == {"attempts": _USUAL_RETRIES}
 
 
 def _without(value: Mapping[str, Any], *fields: str) -> dict[str, Any]:
@@ -164,17 +227,32 @@ def _redirect(data: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+def _cors(data: Mapping[str, Any]) -> dict[str, Any]:
+    """A corsPolicy without what it says of the default; nothing where it has no effect."""
+    found: dict[str, Any] = _without_empty(data)
+    older = found.pop("allowOrigin", ())
+    if "allowOrigins" not in found and older:
+        found["allowOrigins"] = [{"exact": each} for each in older]
+    if not found.get("allowCredentials"):
+        found.pop("allowCredentials", None)
+    if found.get("unmatchedPreflights") != "IGNORE":
+        found.pop("unmatchedPreflights", None)
+    return found if {"allowOrigins", "unmatchedPreflights"} & set(found) else {}
+
+
 def _fault(data: Mapping[str, Any]) -> dict[str, Any]:
     """The faults that are injected into some requests, each with its percentage."""
     found = _without(data)
     for kind, older in (("delay", "percent"), ("abort", "")):
         fault = found.pop(kind, None) or {}
         percent = percent_of(fault, fault.get(older) or 0)
-        if percent > 0:
+        if percent > 0 and any(fault.get(field) for field in _EFFECTIVE[kind]):
             found[kind] = {**_without(fault, "percentage", older), "percent": percent}
     return found
 
 
+_EFFECTIVE = {"delay": ("fixedDelay",), "abort": ("httpStatus", "grpcStatus")}
+"""The fields without which a fault is none."""
 _REFUSED = 400
 
 
@@ -239,10 +317,12 @@ def _destinations(
     beside: Sequence[Mapping[str, Any]],
     proxy: Proxy,
     vain: str = "503",
+    *,
+    aborted: bool = False,
 ) -> _Sent:
     """Where requests go; `beside` is what is said of each target besides.
 
-    `vain` says what becomes of what gets nowhere.
+    `vain` says what becomes of what gets nowhere. With `aborted` nothing goes anywhere.
     """
     found: dict[str, Fraction] = {}
     described: dict[str, Any] = {}
@@ -250,22 +330,33 @@ def _destinations(
     fails = arrives = False
     for target, share, more in zip(targets, shares(targets), beside, strict=True):
         where = _upstream(router, target, proxy)
+        flag = f" ({vain} {where['flag']})" if "flag" in where else ""
+        percent = "" if len(targets) == 1 else f"{float(share * 100):g}% "
+        spoken.append(f"{percent}{_named(target)}{flag}")
+        if aborted:
+            where = {}
+        is_sent = not aborted and where.get("flag") != "NC"
+        more = more if is_sent else _of_answers(more)
         if more:
             where["beside"] = more
         fails = fails or "flag" in where
-        arrives = arrives or where.get("flag") != "NC"
-        key = _compact(where)
-        found[key] = found.get(key, Fraction()) + share
-        described[key] = where
-        percent = "" if len(targets) == 1 else f"{float(share * 100):g}% "
-        flag = f" ({vain} {where['flag']})" if "flag" in where else ""
-        spoken.append(f"{percent}{_named(target)}{flag}")
+        arrives = arrives or is_sent
+        if where:
+            key = _compact(where)
+            found[key] = found.get(key, Fraction()) + share
+            described[key] = where
     return _Sent(
         [{**described[key], "share": str(share)} for key, share in sorted(found.items())],
         ", ".join(spoken),
         fails,
         arrives,
     )
+
+
+def _of_answers(beside: Mapping[str, Any]) -> dict[str, Any]:
+    """What is left of what is said of a target where no request is sent to it."""
+    response = (beside.get("headers") or {}).get("response")
+    return {"headers": {"response": response}} if response else {}
 
 
 def _beside_destinations(route: Route) -> list[dict[str, Any]]:
@@ -279,13 +370,14 @@ def _beside_destinations(route: Route) -> list[dict[str, Any]]:
 def _upstream(router: Router, target: Target, proxy: Proxy) -> dict[str, Any]:
     found = upstream(router, target, proxy)
     where: dict[str, Any] = {"host": target.host, "port": target.port}
+    if found.flag == "NC":
+        return {**where, "flag": "NC"}
     if found.flag:
         where["flag"] = found.flag
     elif target.subset and not found.subset:
         where["subset"] = target.subset
-    if found.flag != "NC":
-        where["labels"] = dict(found.labels)
-        where["policy"] = _plain(Lookup(found.rules).policy(found.subset, target.port))
+    where["labels"] = dict(found.labels)
+    where["policy"] = _plain(Lookup(found.rules).policy(found.subset, target.port))
     if found.service:
         where["behind"] = _behind(found.service, target.port)
     return where
@@ -305,7 +397,8 @@ def _mirrors(
     spoken = []
     for copies in action.copies:
         where = {**_upstream(router, copies.target, proxy), "percent": copies.percent}
-        found.append(where)
+        if where.get("flag") != "NC":
+            found.append(where)
         vain = f" in vain ({where['flag']})" if "flag" in where else ""
         spoken.append(f"{copies.percent:g}% copied to {_named(copies.target)}{vain}")
     return sorted(found, key=_compact), sorted(spoken)

@@ -41,6 +41,9 @@ def answer(status: int, *matches: Manifest, **fields: Any) -> Manifest:
     return {"match": [*matches], "directResponse": {"status": status}, **fields}
 
 
+ABORTED = {"abort": {"httpStatus": 418, "percentage": {"value": 100}}}
+
+
 def to(subset: str | None = None, **fields: Any) -> Manifest:
     destination = {"host": WEB, "subset": subset} if subset else {"host": WEB}
     return {"route": [{"destination": destination}], **fields}
@@ -757,6 +760,11 @@ def entry(**spec: Any) -> Manifest:
         ),
         ({}, {"corsPolicy": {"allowOrigins": [{"exact": "a"}]}}, "corsPolicy"),
         ({}, {"headers": {"request": {"set": {"a": "b"}}}}, "headers"),
+        (
+            {"fault": ABORTED},
+            {"fault": ABORTED, "headers": {"response": {"add": {"a": "b"}}}},
+            "headers",
+        ),
         ({}, {"timeout": "1s"}, "timeout"),
     ],
 )  # fmt: skip
@@ -785,6 +793,23 @@ def test_a_field_of_a_rule_counts(before: Manifest, after: Manifest, aspect: str
         ),
         # a sidecar sends copies to the port that was called
         ({"mirror": {"host": "other"}}, {"mirror": {"host": "other", "port": {"number": 80}}}),
+        ({}, {"mirror": {"host": "gone"}}),
+        ({}, {"retries": {"attempts": 2, "retryOn": ""}}),
+        ({}, {"fault": {"abort": {"percentage": {"value": 100}}}}),
+        ({}, {"fault": {"delay": {"exponentialDelay": "1s", "percentage": {"value": 100}}}}),
+        ({}, {"corsPolicy": {"allowOrigins": [], "allowMethods": ["GET"]}}),
+        (
+            {"corsPolicy": {"allowOrigin": ["a"], "allowCredentials": False}},
+            {"corsPolicy": {"allowOrigins": [{"exact": "a"}], "unmatchedPreflights": "FORWARD"}},
+        ),
+        (
+            {"headers": {"request": {"remove": ["a"], "set": {"A": "1"}, "add": {"b": "2"}}}},
+            {"headers": {"request": {"set": {"a": "1"}, "add": {"B": "2"}}, "response": {}}},
+        ),
+        (
+            {"rewrite": {"authority": "a"}},
+            {"headers": {"request": {"set": {"Host": "a"}}}},
+        ),
     ],
 )
 def test_fields_of_a_rule_that_mean_the_same(before: Manifest, after: Manifest) -> None:
@@ -799,10 +824,16 @@ def test_fields_of_a_rule_that_mean_the_same(before: Manifest, after: Manifest) 
         (answer(200), {"corsPolicy": {"allowOrigins": [{"exact": "a"}]}}),
         (to("gone"), {"mirror": {"host": "other"}}),
         ({"route": [{"destination": {"host": "nowhere"}}]}, {"mirror": {"host": "other"}}),
+        (to("gone"), {"timeout": "1s", "headers": {"request": {"set": {"a": "1"}}}}),
+        ({"redirect": {"uri": "/x"}}, {"headers": {"request": {"set": {"a": "1"}}}}),
+        (to(fault=ABORTED), {"retries": {"attempts": 5}, "mirror": {"host": "other"}}),
+        (to(fault=ABORTED), {"rewrite": {"uri": "/x"}, "corsPolicy": {"allowOrigin": ["a"]}}),
+        (to(fault=ABORTED), {"route": [{"destination": {"host": "other"}}]}),
+        (answer(200, fault=ABORTED), {"redirect": {"uri": "/x"}, "directResponse": None}),
     ],
 )
 def test_what_comes_too_late_makes_no_difference(rule: Manifest, more: Manifest) -> None:
-    """CORS where the proxy answers by itself, and copies where it has no cluster."""
+    """Where the proxy answers by itself, where it has no cluster, where a fault comes first."""
     sides = [[service(), service("other"), web({**rule, **fields})] for fields in ({}, more)]
     assert of(*sides).verdict == SAME
 

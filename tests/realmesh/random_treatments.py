@@ -7,6 +7,7 @@ one without pods, `two` has one port, `three` has two.
 
 from __future__ import annotations
 
+import copy
 import random
 from collections.abc import Iterator
 from typing import Any
@@ -58,6 +59,45 @@ def configuration(rng: random.Random, number: int) -> Configuration:
         made = istio("VirtualService", name, NAMESPACE, hosts=[host], gateways=bound, http=rules)
         waves[2].append(made)
     return Configuration(number, [service(f"s{number}", {"http": 80, "http-other": 5000})], waves)
+
+
+def mutated(rng: random.Random, whole: Configuration) -> Configuration:
+    """The same objects after one change: of the rules' order, a match, or anything that they do."""
+    while True:
+        waves = copy.deepcopy(whole.waves)
+        rules = rng.choice([item for wave in waves for item in wave])["spec"]["http"]
+        rule = rng.choice(rules)
+        change = rng.choice(["move", "remove", "match", "action", "destination", *_FIELDS])
+        if change == "move":
+            rules.remove(rule)
+            rules.insert(rng.randrange(len(rules) + 1), rule)
+        elif change == "remove" and len(rules) > 1:
+            rules.remove(rule)
+        elif change == "match":
+            rule["match"] = [*(rule.get("match") or [])[1:], _match(rng)]
+        elif change == "action" and "delegate" not in rule:
+            drawn = _rule(rng, whole.number, rule["name"])
+            for field in ("route", "redirect", "directResponse"):
+                rule.pop(field, None)
+                if field in drawn:
+                    rule[field] = drawn[field]
+        elif change == "destination" and "route" in rule:
+            entry = rng.choice(rule["route"])
+            drawn = _weighted(rng, whole.number, None)
+            if len(rule["route"]) > 1 and rng.random() < 0.3:
+                for each in rule["route"]:
+                    each["weight"] = 0 if each.get("weight") else 100
+            elif rng.random() < 0.5:
+                entry["destination"] = drawn["destination"]
+            else:
+                entry.pop("headers", None)
+                entry |= {key: drawn[key] for key in ("headers",) if key in drawn}
+        elif change in _FIELDS and change in rule and rng.random() < 0.4:
+            del rule[change]
+        elif change in _FIELDS:
+            rule[change] = _FIELDS[change][1](rng, whole.number)
+        if waves != whole.waves:
+            return Configuration(whole.number, whole.services, waves)
 
 
 def requests(rng: random.Random, number: int, count: int) -> Iterator[Ask]:
@@ -254,7 +294,7 @@ def _percent(rng: random.Random, number: int) -> int:
 
 
 def _timeout(rng: random.Random, number: int) -> str:
-    return rng.choice(["0.4s", "400ms", "10s"])
+    return rng.choice(["0.4s", "400ms", "2s"])
 
 
 def _retries(rng: random.Random, number: int) -> Object:

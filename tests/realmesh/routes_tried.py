@@ -6,7 +6,7 @@ import contextlib
 import http.client
 import os
 import random
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 import pytest
@@ -70,17 +70,9 @@ class Tried:
             gateway = snapshot.gateways.by_id[f"istio-system/{proxy.identity.name}"]
             yield proxy, Place("istio-system", proxy.identity.labels, (gateway,))
 
-    def at(self, namespace: str, labels: Mapping[str, str]) -> Proxy | None:
-        """The proxy with a pod like this; None if there is none."""
-        proxies = [*(proxy for proxy, _ in self._sidecars), *self._gateways]
-        return next(
-            (
-                proxy
-                for proxy in proxies
-                if proxy.identity.namespace == namespace and proxy.identity.labels == labels
-            ),
-            None,
-        )
+    @property
+    def proxies(self) -> list[Proxy]:
+        return [*(proxy for proxy, _ in self._sidecars), *self._gateways]
 
     def say(self, proxy: Proxy, ask: Ask, authority: str | None = None) -> str:
         """Which rule Envoy answers by, and the path that ECHO gets; else the status.
@@ -106,8 +98,7 @@ class Tried:
 
     def answers(self, asked: Iterable[Ask]) -> dict[tuple[str, Ask], str]:
         """What each proxy answers, by its name."""
-        proxies = [proxy for proxy, _ in self._sidecars] + self._gateways
-        return {(str(proxy), ask): self.say(proxy, ask) for ask in asked for proxy in proxies}
+        return {(str(proxy), ask): self.say(proxy, ask) for ask in asked for proxy in self.proxies}
 
     def disagreements(self, asked: Iterable[Ask]) -> Iterator[str]:
         """What the mesh does otherwise than the model says."""

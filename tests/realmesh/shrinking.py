@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -15,6 +16,7 @@ from .routes_tried import SEED, applied
 Path = tuple[str | int, ...]
 Paths = Callable[[dict[str, Any]], Iterable[Path]]
 """Gives the paths in a spec of what may be taken away."""
+PATIENCE = 300.0  # seconds, for something smaller
 
 
 def report(
@@ -26,23 +28,43 @@ def report(
     fits: Callable[[Configuration], bool] = lambda _: True,
     more: Paths = lambda _: (),
 ) -> str:
-    """What is `wrong`, and the smallest configuration found that still shows a disagreement.
+    """As `smallest`, where `disagreements` gives those that there are on the mesh as it is.
 
-    `disagreements` gives those that there are on the mesh as it is. Only what `fits` is tried;
-    `more` says what may be taken away besides matches and rules.
+    Only what `fits` is tried.
     """
 
-    def still(candidate: Configuration) -> bool:
+    def of(candidate: Configuration) -> list[str]:
         if not fits(candidate):
-            return False
+            return []
         with applied(mesh, [candidate]):
-            return any(disagreements())
+            return list(disagreements())
 
+    return smallest(whole, wrong, of, more=more)
+
+
+def smallest(
+    whole: Configuration,
+    wrong: list[str],
+    disagreements: Callable[[Configuration], list[str]],
+    *,
+    more: Paths,
+) -> str:
+    """What is `wrong`, and the smallest configuration found that still shows a disagreement.
+
+    `more` says what may be taken away besides matches and rules.
+    """
     print(*wrong[:5], sep="\n")
-    smallest = shrunk(whole, still, more)
-    with applied(mesh, [smallest]):
-        left = list(disagreements())
-    manifest = yaml.safe_dump_all([*smallest.services, *smallest.objects], sort_keys=False)
+    ends = time.monotonic() + PATIENCE
+    left = wrong
+
+    def still(candidate: Configuration) -> bool:
+        nonlocal left
+        found = disagreements(candidate) if time.monotonic() < ends else []
+        left = found or left
+        return bool(found)
+
+    found = shrunk(whole, still, more)
+    manifest = yaml.safe_dump_all([*found.services, *found.objects], sort_keys=False)
     return "\n".join(
         [
             f"KUBECTL_MESH_SEED={SEED}: {len(wrong)} disagreements, the first ones:",
@@ -72,7 +94,7 @@ def _smaller(whole: Configuration, more: Paths) -> Iterator[Configuration]:
     for wave, items in enumerate(whole.waves):
         for index, item in enumerate(items):
             yield _without(whole, wave, items[:index] + items[index + 1 :])
-            for path in (*_paths(item["spec"]), *more(item["spec"])):
+            for path in (*parts(item["spec"]), *more(item["spec"])):
                 cut = copy.deepcopy(item)
                 _remove(cut["spec"], path)
                 yield _without(whole, wave, [*items[:index], cut, *items[index + 1 :]])
@@ -83,7 +105,8 @@ def _without(whole: Configuration, wave: int, items: list[dict[str, Any]]) -> Co
     return Configuration(whole.number, whole.services, waves)
 
 
-def _paths(spec: dict[str, Any]) -> Iterator[Path]:
+def parts(spec: dict[str, Any]) -> Iterator[Path]:
+    """Rules, their matches, fields of these, and some fields of the whole."""
     protocols = [each for each in ("http", "tcp", "tls") if each in spec]
     for protocol in protocols:
         if len(protocols) > 1:
@@ -110,3 +133,22 @@ def _remove(spec: Any, path: Path) -> None:
     for step in path[:-1]:
         spec = spec[step]
     del spec[path[-1]]
+
+
+def fields_of_rules(spec: dict[str, Any]) -> Iterator[Path]:
+    """What rules say besides matches, names and where they send requests: whole, and in parts."""
+    for index, rule in enumerate(spec.get("http") or ()):
+        for field, value in rule.items():
+            if field in ("name", "match", "delegate"):
+                continue
+            if field not in ("route", "redirect", "directResponse"):
+                yield ("http", index, field)
+            if isinstance(value, dict):
+                for part in value:
+                    if part not in ("host", "status"):
+                        yield ("http", index, field, part)
+        for number, entry in enumerate(rule.get("route") or ()):
+            if len(rule["route"]) > 1 and "weight" in entry and not entry["weight"]:
+                yield ("http", index, "route", number)
+            if "headers" in entry:
+                yield ("http", index, "route", number, "headers")

@@ -9,40 +9,25 @@ test prints the seed and the smallest configuration that it finds which still sh
 
 from __future__ import annotations
 
-import functools
-import itertools
 import os
 import random
-import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import pytest
 
-from kubectl_mesh.kube.workers import in_parallel
-from kubectl_mesh.routing.router import Router
-from kubectl_mesh.routing.trace import Trace, Tracer
+from kubectl_mesh.routing.trace import Trace
 
-from .client import Answer
 from .envoy import Proxy
 from .manifests import Object
 from .mesh import Mesh
 from .random_routes import Ask, Configuration
-from .random_treatments import (
-    HEADERS,
-    NAMESPACE,
-    SUBSETS,
-    TARGET_PORTS,
-    UPSTREAMS,
-    VERSIONS,
-    configuration,
-    requests,
-)
-from .routes_tried import SEED, Place, Tried, applied, request_of, tried
-from .shrinking import Path, report
-from .treatments_told import CORS, TIMED_OUT, arrival, may_get, told
+from .random_treatments import configuration, requests
+from .routes_tried import SEED, Tried, applied, tried
+from .shrinking import fields_of_rules, report
+from .treatments_seen import Watching, upstreams
+from .treatments_told import TIMED_OUT
 
 pytestmark = pytest.mark.each_istio
 
@@ -51,22 +36,6 @@ __all__ = ["tried"]
 CONFIGURATIONS = int(os.environ.get("KUBECTL_MESH_TREATMENTS", "40"))
 ASKED = 20
 AT_ONCE = 40
-PATIENCE = 3.0  # seconds, for copies
-QUIET = 0.2  # seconds, in which nobody gets what the model does not tell
-
-_numbers = itertools.count(1)
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A request of a configuration, and its answer. Applications kept it by its `mark`."""
-
-    number: int
-    ask: Ask
-    proxy: Proxy
-    place: Place
-    mark: str
-    answer: Answer
 
 
 @dataclass(frozen=True)
@@ -85,62 +54,30 @@ class Treatments:
     """What becomes of requests on the mesh, beside what the model tells. `shown` counts it."""
 
     def __init__(self, mesh: Mesh, tried: Tried) -> None:
-        self._mesh = mesh
+        self._watching = Watching(mesh, tried)
         self._tried = tried
         self.shown: Counter[str] = Counter()
 
     def disagreements(self, requests: Mapping[int, list[Ask]]) -> dict[int, list[Disagreement]]:
         """What the mesh does otherwise than the model says, by the number of the configuration."""
-        snapshot = self._tried.snapshot()
-        tracer = Tracer(Router(snapshot))
-        places = list(self._tried.places(snapshot))
-        asked = in_parallel(
-            [functools.partial(self._ask, proxy, place, requests) for proxy, place in places],
-            len(places),
-        )
-        everything = [each for several in asked for each in several]
-        traces = [
-            tracer.trace(each.place, request_of(each.ask, each.place), tried=False)
-            for each in everything
+        asked = [
+            (number, proxy, ask)
+            for number, asks in requests.items()
+            for ask in asks
+            for proxy in self._tried.proxies
         ]
-        expected = [told(trace) for trace in traces]
-        got = self._got(sum(tells["got"].total() for tells in expected))
+        seen = self._watching.seen((proxy, ask) for _, proxy, ask in asked)
         wrong = defaultdict(list)
-        for each, trace, tells in zip(everything, traces, expected, strict=True):
-            self._count(trace, tells)
-            sees = _seen(each.answer, got[each.mark], trace)
+        for (number, _, _), each in zip(asked, seen, strict=True):
+            self._count(each.trace, each.tells)
             words = "; ".join(
-                f"{name}: the model says {tells[name]}, the mesh {sees[name]}"
-                for name in tells
-                if tells[name] != sees[name]
+                f"{name}: the model says {tells}, the mesh {each.sees[name]}"
+                for name, tells in each.tells.items()
+                if tells != each.sees[name]
             )
             if words:
-                wrong[each.number].append(Disagreement(each.proxy, each.ask, words))
+                wrong[number].append(Disagreement(each.proxy, each.ask, words))
         return wrong
-
-    def _ask(self, proxy: Proxy, place: Place, requests: Mapping[int, list[Ask]]) -> list[Asked]:
-        """Asks a proxy for everything."""
-        found = []
-        for number, asks in requests.items():
-            for ask in asks:
-                mark = str(next(_numbers))
-                marked = replace(ask, headers=(*ask.headers, ("x-ask", mark)))
-                answer = self._tried.ask(proxy, marked)
-                found.append(Asked(number, ask, proxy, place, mark, answer))
-        return found
-
-    def _got(self, expected: int) -> Mapping[str, list[Object]]:
-        """What applications got, by the mark of the request: copies come after the answer."""
-        found: defaultdict[str, list[Object]] = defaultdict(list)
-        count, deadline = 0, time.monotonic() + PATIENCE
-        while True:
-            kept = self._mesh.got()
-            for each in kept:
-                found[each["headers"]["x-ask"]].append(each)
-            count += len(kept)
-            if not kept and (count >= expected or time.monotonic() > deadline):
-                return found
-            time.sleep(QUIET)
 
     def _count(self, trace: Trace, tells: Object) -> None:
         copies = sum(not mirror.upstream.flag for mirror in trace.effect.mirrors)
@@ -150,38 +87,9 @@ class Treatments:
         self.shown["timed out"] += tells["status"] == TIMED_OUT
 
 
-def _seen(answer: Answer, got: list[Object], trace: Trace) -> Object:
-    """What is seen of a request, in the words of `told`."""
-    headers = answer.headers
-    return {
-        "status": answer.status,
-        "location": headers.get("location"),
-        "body": None if answer.said else answer.body.decode(),
-        "headers": {
-            name: value
-            for name, value in headers.items()
-            if name in HEADERS or name.startswith(CORS)
-        },
-        "got": Counter(
-            arrival(
-                may_get(trace, [each["pod"]]),
-                port=each["port"],
-                path=each["path"],
-                host=each["headers"]["host"],
-                headers=each["headers"],
-            )
-            for each in got
-        ),
-    }
-
-
 @pytest.fixture
 def treatments(mesh: Mesh, tried: Tried) -> Treatments:
-    for name, ports in UPSTREAMS.items():
-        targets = {port: TARGET_PORTS[port] for port in ports}
-        pods = dict.fromkeys(VERSIONS[name], 1)
-        mesh.service(name, ports=ports, pods=pods, namespace=NAMESPACE, target_ports=targets)
-    mesh.apply(SUBSETS)
+    upstreams(mesh)
     return Treatments(mesh, tried)
 
 
@@ -219,23 +127,4 @@ def _report(
         return [str(each) for each in treatments.disagreements(asks)[number]]
 
     everything = [str(each) for several in wrong.values() for each in several]
-    return report(mesh, batch[number], everything, left, more=_fields)
-
-
-def _fields(spec: dict[str, Any]) -> Iterator[Path]:
-    """What rules say besides matches, names and where they send requests: whole, and in parts."""
-    for index, rule in enumerate(spec.get("http") or ()):
-        for field, value in rule.items():
-            if field in ("name", "match", "delegate"):
-                continue
-            if field not in ("route", "redirect", "directResponse"):
-                yield ("http", index, field)
-            if isinstance(value, dict):
-                for part in value:
-                    if part not in ("host", "status"):
-                        yield ("http", index, field, part)
-        for number, entry in enumerate(rule.get("route") or ()):
-            if len(rule["route"]) > 1 and "weight" in entry and not entry["weight"]:
-                yield ("http", index, "route", number)
-            if "headers" in entry:
-                yield ("http", index, "route", number, "headers")
+    return report(mesh, batch[number], everything, left, more=fields_of_rules)

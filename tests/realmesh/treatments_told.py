@@ -22,14 +22,15 @@ from kubectl_mesh.routing.upstreams import Upstream
 
 from .build import istio_release
 from .manifests import Object
-from .random_treatments import HEADERS, SLOW
+from .random_treatments import HEADERS
 
 CORS = "access-control-"
 TIMED_OUT = 504
 _BODIES = {"FI": "fault filter abort", "UH": "no healthy upstream"}
 """What Envoy says where it answers with a flag."""
-_TIMEOUTS = {None: 0.0, "0.4s": 0.4, "400ms": 0.4, "10s": 10.0}
-_RETRIED_BY_DEFAULT = {"unavailable", *(["503"] if istio_release() == "1.22" else [])}
+_TIMEOUTS = {None: 0.0, "0.4s": 0.4, "400ms": 0.4, "2s": 2.0}
+_GRPC = {"1": "cancelled", "14": "unavailable"}
+_RETRIED_BY_DEFAULT = {"cancelled", "unavailable", *(["503"] if istio_release() == "1.22" else [])}
 _RETRIES_BY_DEFAULT = 2
 _SHADOWED = istio_release() == "1.22"
 """Whether copies have another Host."""
@@ -137,7 +138,9 @@ def _shadow(host: str) -> str:
 
 def _sent(route: Route) -> Mapping[str, Any]:
     """The entry of the rule's `route` that gets everything."""
-    entries = (route.rule.data.get("route") or [{}]) if route.rule else [{}]
+    entries: list[Mapping[str, Any]] = (route.rule.data.get("route") if route.rule else None) or [
+        {}
+    ]
     if len(entries) == 1:
         return entries[0]
     return next(each for each in entries if each.get("weight"))
@@ -193,10 +196,11 @@ def _tried(data: Mapping[str, Any], request: Request) -> tuple[int, int]:
     stated = (policy or {}).get("retryOn") or ""
     conditions = {each.strip() for each in stated.split(",")} if stated else _RETRIED_BY_DEFAULT
     limit = _TIMEOUTS[data.get("timeout")]
-    if "x-slow" in request.headers:
-        if limit and limit < SLOW:
+    if slow := float(request.headers.get("x-slow", 0)):
+        per_try = _TIMEOUTS[(policy or {}).get("perTryTimeout")]
+        if limit and limit < slow and not (retries and per_try and per_try < limit):
             return TIMED_OUT, 1
-        if retries and "perTryTimeout" in (policy or {}):
+        if retries and per_try:
             again = conditions & {"5xx", "gateway-error", "reset"}
             return TIMED_OUT, 1 + (retries if again else 0)
         return 200, 1
@@ -208,8 +212,7 @@ def _tried(data: Mapping[str, Any], request: Request) -> tuple[int, int]:
         failures.add("gateway-error")
     if status == 409:
         failures.add("retriable-4xx")
-    if request.headers.get("x-reply-grpc-status") == "14":
-        failures.add("unavailable")
+    failures.add(_GRPC.get(request.headers.get("x-reply-grpc-status", ""), ""))
     return status, 1 + (retries if conditions & failures else 0)
 
 
