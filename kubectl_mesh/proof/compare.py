@@ -48,6 +48,8 @@ from kubectl_mesh.routing.request import Request
 from kubectl_mesh.routing.router import Router, router_of
 from kubectl_mesh.routing.table import Route, Table
 
+STEPS_A_ROUTE = 5_000
+"""So many more steps may be taken for each route of either state."""
 MAX_NODES = 200_000
 """So many examples are tried in one comparison."""
 
@@ -541,6 +543,7 @@ class Comparing:
             (hosts.pattern, place.port) if authority else None,
         )
         if key not in self._tables:
+            self._search.budget.left += STEPS_A_ROUTE * (len(before) + len(after))
             self._tables[key] = list(self._pairs(before, after, hosts, place.port, scheme))
         for i, j, template in self._tables[key]:
             one, other = before[i], after[j]
