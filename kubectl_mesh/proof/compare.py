@@ -48,6 +48,8 @@ from kubectl_mesh.routing.request import Request
 from kubectl_mesh.routing.router import Router, router_of
 from kubectl_mesh.routing.table import Route, Table
 
+STEPS_A_ROUTE = 5_000
+"""So many more steps may be taken for each route of either state."""
 MAX_NODES = 200_000
 """So many examples are tried in one comparison."""
 
@@ -541,6 +543,7 @@ class Comparing:
             (hosts.pattern, place.port) if authority else None,
         )
         if key not in self._tables:
+            self._search.budget.left += STEPS_A_ROUTE * (len(before) + len(after))
             self._tables[key] = list(self._pairs(before, after, hosts, place.port, scheme))
         for i, j, template in self._tables[key]:
             one, other = before[i], after[j]
@@ -572,13 +575,19 @@ class Comparing:
     ) -> Iterator[tuple[int, int, Request]]:
         """The decisions that share requests and treat them differently, with one request each.
 
-        A pair shares none if one's conditions stand in the other state before the other one.
+        A pair shares none if what takes all requests of one stands before the other one.
         """
         ends = _ends(before, after), _ends(after, before)
+        dead = [
+            {number for number, end in enumerate(_ends(side, side)) if end < number}
+            for side in (before, after)
+        ]
         for i, one in enumerate(before):
+            if i in dead[0]:
+                continue
             for j in range(min(ends[0][i] + 1, len(after))):
                 other = after[j]
-                if i > ends[1][j] or one.treatment.key == other.treatment.key:
+                if i > ends[1][j] or j in dead[1] or one.treatment.key == other.treatment.key:
                     continue
                 if _disjoint(one.conditions, other.conditions):
                     continue
@@ -635,7 +644,7 @@ class Comparing:
         """Whether the model itself, asked anew, decides on an example as was found out here."""
         for number, (side, decision) in enumerate(zip(sides, chosen, strict=True)):
             try:
-                first = next(each for each in side if each.conditions.unmet(request) is None)
+                first = next(each for each in side if each.conditions.met(request))
                 table = again(number, request)
                 route = table.first(request) if table else None
             except Undecidable as reason:
@@ -681,14 +690,59 @@ def _takes_all(conditions: Conditions) -> bool:
 
 
 def _ends(one: list[Decision], other: list[Decision]) -> list[int]:
-    """For each decision the first of the other state that takes all of its requests."""
+    """For each decision the first of the other list that takes all of its requests.
+
+    It asks for the same, for nothing, or for a path that begins as that of the decision does.
+    """
     places: dict[Conditions, int] = {}
+    prefixes: dict[str, int] = {}
     catch_all = len(other)
     for number, each in enumerate(other):
         places.setdefault(each.conditions, number)
+        path = each.conditions.path
         if _takes_all(each.conditions):
             catch_all = min(catch_all, number)
-    return [min(places.get(each.conditions, catch_all), catch_all) for each in one]
+        elif path and each.conditions == Conditions(path) and (path.kind, path.fold) == _PREFIX:
+            prefixes.setdefault(path.value, number)
+    begin = _first_prefixes(prefixes, filter(None, map(_beginning, one)))
+    return [
+        min(
+            places.get(each.conditions, catch_all),
+            begin.get(_beginning(each) or "", catch_all),
+            catch_all,
+        )
+        for each in one
+    ]
+
+
+_PREFIX = ("prefix", False)
+
+
+def _beginning(decision: Decision) -> str | None:
+    """How the path of all requests begins that meet a decision's conditions; None if not alike."""
+    path = decision.conditions.path
+    if path and path.kind in ("exact", "prefix") and not path.fold:
+        return path.value
+    return None
+
+
+def _first_prefixes(prefixes: Mapping[str, int], texts: Iterable[str]) -> Mapping[str, int]:
+    """For each text that has some prefix the least of the prefixes' numbers.
+
+    In the order of the alphabet what begins with a text comes right behind it.
+    """
+    found: dict[str, int] = {}
+    open_ones: list[tuple[str, int]] = []
+    for text in sorted({*prefixes, *texts}):
+        while open_ones and not text.startswith(open_ones[-1][0]):
+            open_ones.pop()
+        numbers = [number for _, number in open_ones[-1:]]
+        if text in prefixes:
+            numbers.append(prefixes[text])
+            open_ones.append((text, min(numbers)))
+        if numbers:
+            found[text] = min(numbers)
+    return found
 
 
 def _disjoint(one: Conditions, other: Conditions) -> bool:

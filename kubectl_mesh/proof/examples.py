@@ -9,6 +9,7 @@ in turn, until an example stands or nothing is left to try.
 
 from __future__ import annotations
 
+import contextlib
 import random
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -26,7 +27,7 @@ from kubectl_mesh.routing.matching import (
 )
 from kubectl_mesh.routing.regular_languages import (
     Automaton,
-    Expression,
+    Budget,
     TooLarge,
     Words,
     accepts,
@@ -37,6 +38,8 @@ from kubectl_mesh.routing.request import Request
 
 MAX_NODES = 5_000
 """So many examples are tried for one region."""
+MAX_STEPS = 400_000
+"""So many steps may all strings of one search take together, where nobody allows it more."""
 SAMPLES = 200
 """So many strings are tried where an expression cannot be decided."""
 
@@ -168,6 +171,7 @@ class Search:
     """What becomes of paths before routes are looked at (see MeshConfig)."""
     sampled: set[str] = field(default_factory=set)
     nodes: int = 0
+    budget: Budget = field(default_factory=lambda: Budget(MAX_STEPS))
     _found: dict[tuple[object, ...], tuple[str | None, set[str]]] = field(default_factory=dict)
 
     def example(
@@ -260,13 +264,15 @@ class Search:
             accepted = [*_automata(wanted, doubtful), expression(domain.language)]
             refused = [*_automata(unwanted, doubtful, joined=True), *domain.banned]
             if not doubtful:
-                return find(accepted, refused)
+                return find(accepted, refused, self.budget)
         except TooLarge:
             pass
         expressions = [each.value for each in (*wanted, *unwanted) if each.kind == "regex"]
-        for text in _samples(wanted):
-            if fits(text):
-                return text
+        with contextlib.suppress(TooLarge):
+            for text in _samples(wanted):
+                self.budget.spend(len(text) * len(expressions))
+                if fits(text):
+                    return text
         doubts.update(expressions or ["a long list of names"])
         return None
 
@@ -475,13 +481,15 @@ def _samples(wanted: frozenset[StringMatch]) -> Iterator[str]:
     for match in sorted(wanted, key=str):
         if match.kind != "regex":
             continue
-        try:
-            automaton: Expression = expression(match.value)
-        except TooLarge:
-            continue
-        choose = random.Random(match.value)
-        for _ in range(SAMPLES):
-            yield automaton.sample(choose)
+        with contextlib.suppress(TooLarge):
+            yield from _sampled(match.value)
+
+
+@lru_cache(256)
+def _sampled(text: str) -> tuple[str, ...]:
+    """Strings that an expression likely accepts. Raises TooLarge."""
+    automaton, choose = expression(text), random.Random(text)
+    return tuple(automaton.sample(choose) for _ in range(SAMPLES))
 
 
 def _request(values: _Values, hosts: Hosts, port: int, scheme: str) -> Request:

@@ -51,7 +51,7 @@ class Index:
         """The route that a request takes. Raises Undecidable."""
         for number in sorted(self._candidates(request)):
             route = self._routes[number]
-            if route.conditions.unmet(request) is None:
+            if route.conditions.met(request):
                 return route
         return None
 

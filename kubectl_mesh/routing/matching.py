@@ -10,6 +10,7 @@ import functools
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 from kubectl_mesh.routing import regular_languages as languages
@@ -80,28 +81,40 @@ class Conditions:
         everything = self.path is None or self.path in (_ROOT, _ROOT_FOLDED, _ANYTHING)
         return everything and not (self.headers or self.without or self.parameters)
 
+    def met(self, request: Request) -> bool:
+        """Whether a request meets all demands. Raises Undecidable."""
+        return self._unmet(request) is None
+
     def unmet(self, request: Request) -> str | None:
-        """The first demand that a request does not meet, in words; None if it meets them all."""
+        """The first demand that a request does not meet, in words; None if it meets them all.
+
+        Raises Undecidable.
+        """
+        found = self._unmet(request)
+        return found() if found else None
+
+    def _unmet(self, request: Request) -> Callable[[], str] | None:
+        """What words the first demand that is not met: that takes longer than to find it."""
         if self.path and not self.path.accepts(request.path):
-            return self.path.said("the path", False)
+            return partial(self.path.said, "the path", False)
         for name, wanted in self.headers:
             value = header(request, name)
             if value is None:
-                return f"there is no header {name}"
+                return partial("there is no header {}".format, name)
             if not wanted.accepts(value):
-                return wanted.said(_named(name), False)
+                return partial(wanted.said, _named(name), False)
         for name, unwanted in self.without:
             value = header(request, name)
             if value is None and refuses_absence(unwanted):
-                return f"there is no header {name}, which counts as an empty one"
+                return partial("there is no header {}, which counts as an empty one".format, name)
             if value is not None and unwanted.accepts(value):
-                return unwanted.said(_named(name), True)
+                return partial(unwanted.said, _named(name), True)
         parameters = request.parameters if self.parameters else {}
         for name, wanted in self.parameters:
             if name not in parameters:
-                return f"there is no query parameter {name}"
+                return partial("there is no query parameter {}".format, name)
             if not wanted.accepts(parameters[name]):
-                return wanted.said(f"the query parameter {name}", False)
+                return partial(wanted.said, f"the query parameter {name}", False)
         return None
 
 

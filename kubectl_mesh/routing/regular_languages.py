@@ -13,7 +13,7 @@ import re
 import sys
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, Protocol
 
 _re: Any = re
@@ -25,8 +25,12 @@ else:
 
 MAX_STATES = 20_000
 """So large may the automaton of one expression be."""
-MAX_STEPS = 60_000
-"""So many steps may one search take."""
+MAX_STEPS = 40_000
+"""So many steps of automata may the search for one string take."""
+_STATES_A_STEP = 2
+"""Looking at so many states of an expression takes as long as one step does."""
+_KEPT = 4_096
+"""So many steps of one expression are remembered."""
 _LETTERS = (
     "abcdefghijklmnopqrstuvwxyz0123456789/-_.ABCDEFGHIJKLMNOPQRSTUVWXYZ~=:,;+!$%&'()*@|^`<>{}[]"
     '"\\?# '
@@ -36,6 +40,19 @@ _LETTERS = (
 
 class TooLarge(Exception):
     """The answer would take more steps, or more memory, than is allowed."""
+
+
+class Budget:
+    """Steps that some searches may take, all together."""
+
+    def __init__(self, steps: int) -> None:
+        self.left = steps
+
+    def spend(self, steps: int) -> None:
+        """Raises TooLarge where so many are not left."""
+        self.left -= steps
+        if self.left < 0:
+            raise TooLarge
 
 
 class Automaton(Protocol):
@@ -126,12 +143,13 @@ class Expression:
     """A regular expression that must meet the whole string.
 
     Raises TooLarge. `exact` is False where a word boundary was read as met anywhere: then what it
-    accepts is only a guess.
+    accepts is only a guess. `effort` counts the states that were looked at to find out about steps.
     """
 
     def __init__(self, expression: str) -> None:
         tree: Any = _sre_parser.parse(expression, re.ASCII)
         self.exact = True
+        self._has_end = False
         self._edges: list[list[tuple[int, int]]] = []
         self._empty: list[list[tuple[int, str]]] = []
         self._sets: list[Callable[[str], bool]] = []
@@ -140,6 +158,7 @@ class Expression:
         self._last = self._compile(tree, first, tree.state.flags)
         self._kinds: dict[str, tuple[bool, ...]] = {}
         self._steps: dict[tuple[frozenset[int], Hashable], frozenset[int] | None] = {}
+        self.effort = 0
         self.start = self._closure([first], "start")
 
     def _state(self) -> int:
@@ -177,6 +196,7 @@ class Expression:
                 self._empty[state].append((after, "start"))
             elif argument in (_sre.AT_END, _sre.AT_END_STRING):
                 self._empty[state].append((after, "end"))
+                self._has_end = True
             else:
                 self.exact = False
                 self._join(state, after)
@@ -253,20 +273,33 @@ class Expression:
     def step(self, state: frozenset[int], character: str) -> frozenset[int] | None:
         kinds = self.kind(character)
         key = (state, kinds)
-        if key not in self._steps:
-            reached = {to for each in state for number, to in self._edges[each] if kinds[number]}
-            self._steps[key] = self._closure(reached, "") if reached else None
-        return self._steps[key]
+        if key in self._steps:
+            return self._steps[key]
+        reached = {to for each in state for number, to in self._edges[each] if kinds[number]}
+        after = self._closure(reached, "") if reached else None
+        self.effort += len(state) + len(after or ())
+        if len(self._steps) < _KEPT:
+            self._steps[key] = after
+        return after
 
     def accepts(self, state: frozenset[int]) -> bool:
-        if self._last in state:
-            return True
+        if self._last in state or not self._has_end:
+            return self._last in state
         # only of the empty string are both ends in one place
         if state == self.start:
             state = self._closure(state, "start")
             ended = self._closure(state, "end")
             return self._last in self._closure(ended, "start") or self._last in ended
         return self._last in self._closure(state, "end")
+
+    @cached_property
+    def _alike(self) -> list[str]:
+        """The letters, those together that lead from any state to the same state."""
+        found: dict[Hashable, str] = {}
+        for letter in dict.fromkeys((*_LETTERS, *sorted(self.letters))):
+            kind = self.kind(letter)
+            found[kind] = found.get(kind, "") + letter
+        return list(found.values())
 
     def sample(self, choose: random.Random, longest: int = 40) -> str:
         """A string that it accepts, likely; any other if chance leads too far."""
@@ -275,19 +308,13 @@ class Expression:
         while len(text) < longest:
             if self.accepts(state) and choose.random() < 0.4:
                 break
-            steps = [
-                (letter, after)
-                for letter in choose.sample(_LETTERS, 30)
-                if (after := self.step(state, letter)) is not None
-            ] or [
-                (letter, after)
-                for letter in (*_LETTERS, *self.letters)
-                if (after := self.step(state, letter)) is not None
-            ]
-            if not steps:
+            alike = choose.sample(self._alike, len(self._alike))
+            leading = (letters for letters in alike if self.step(state, letters[0]) is not None)
+            letters = next(leading, "")
+            if not letters:
                 break
-            letter, state = steps[0]
-            text.append(letter)
+            text.append(choose.choice(letters))
+            state = self.step(state, text[-1]) or state
         return "".join(text)
 
 
@@ -320,10 +347,13 @@ def accepts(automaton: Automaton, text: str) -> bool:
     return automaton.accepts(state)
 
 
-def find(wanted: Sequence[Automaton], unwanted: Sequence[Automaton]) -> str | None:
+def find(
+    wanted: Sequence[Automaton], unwanted: Sequence[Automaton], budget: Budget | None = None
+) -> str | None:
     """The shortest string that all of `wanted` accept and none of `unwanted`; None for none.
 
-    Only printable characters are tried, and those that the automata name. Raises TooLarge.
+    Only printable characters are tried, and those that the automata name. Raises TooLarge where
+    that takes more than MAX_STEPS, or than the budget has.
     """
     automata = (*wanted, *unwanted)
     required = len(wanted)
@@ -331,18 +361,23 @@ def find(wanted: Sequence[Automaton], unwanted: Sequence[Automaton]) -> str | No
     start = tuple(each.start for each in automata)
     seen: set[tuple[Hashable, ...]] = {start}
     pending: deque[tuple[tuple[Any, ...], str]] = deque([(start, "")])
-    steps = 0
+    own = Budget(MAX_STEPS)
+    expressions = [each for each in automata if isinstance(each, Expression)]
+    effort = sum(each.effort for each in expressions)
     while pending:
         states, text = pending.popleft()
+        looked_at = sum(each.effort for each in expressions)
+        steps = len(letters) * len(automata) + (looked_at - effort) // _STATES_A_STEP
+        effort = looked_at
+        own.spend(steps)
+        if budget:
+            budget.spend(steps)
         if all(
             (state is not None and each.accepts(state)) is (number < required)
             for number, (each, state) in enumerate(zip(automata, states, strict=True))
         ):
             return text
         for letter in letters:
-            steps += 1
-            if steps > MAX_STEPS:
-                raise TooLarge
             after = tuple(
                 None if state is None else each.step(state, letter)
                 for each, state in zip(automata, states, strict=True)

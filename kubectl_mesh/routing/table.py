@@ -168,7 +168,7 @@ class Table:
     def first(self, request: Request) -> Route | None:
         """The route that a request takes. Raises Undecidable."""
         for route in self.routes:
-            if route.conditions.unmet(request) is None:
+            if route.conditions.met(request):
                 return route
         return None
 
