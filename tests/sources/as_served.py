@@ -10,11 +10,17 @@ from typing import Any
 from kubectl_mesh.merging.candidates import candidates
 from kubectl_mesh.merging.merge import Merge, merge
 from kubectl_mesh.mesh.objects import as_resource
+from kubectl_mesh.mesh.proxy import Proxy
 from kubectl_mesh.mesh.resource import Resource
 from kubectl_mesh.mesh.schema import KINDS, kind_of
 from kubectl_mesh.mesh.snapshot import Coverage, Snapshot
 from kubectl_mesh.proof.compare import compare
 from kubectl_mesh.proof.scope import changed
+from kubectl_mesh.report.route_json import answer
+from kubectl_mesh.routing.proxies import of_gateway
+from kubectl_mesh.routing.request import request_for
+from kubectl_mesh.routing.router import router_of
+from kubectl_mesh.routing.trace import Tracer
 from kubectl_mesh.rules import RULES
 from kubectl_mesh.rules.examine import examine
 from kubectl_mesh.rules.repair import Repair
@@ -160,6 +166,23 @@ def _merged(found: Snapshot, members: Sequence[Any], *, share_routes: bool) -> o
     return list(map(str, made))
 
 
+def traces(found: Snapshot) -> list[object]:
+    """Where a request to each host of a VirtualService goes, from the mesh and its Gateways."""
+    tracer = Tracer(router_of(found))
+    return [
+        answer(tracer.trace(proxy, request_for(f"http://{host.replace('*', 'any.test')}/api")))
+        for vs in found.virtual_services.roots
+        for host in vs.hosts
+        for proxy in (
+            Proxy(vs.namespace),
+            *(
+                of_gateway(found, found.gateways.by_id[name]).proxy
+                for name in sorted(vs.gateways & found.gateways.by_id.keys())
+            ),
+        )
+    ]
+
+
 @contextlib.contextmanager
 def serving_all_kinds() -> Iterator[FakeApiServer]:
     with FakeApiServer() as fake:
@@ -185,6 +208,7 @@ def assert_found_the_same(written: Sequence[Resource], given: Sequence[Resource]
         on_disk, in_cluster = snapshot(written, live=live), snapshot(given, live=live)
         assert findings(in_cluster) == findings(on_disk)
         assert merges(in_cluster) == merges(on_disk)
+        assert traces(in_cluster) == traces(on_disk)
     applied = snapshot(lay_over(given, written), live=True)
     assert not changed(in_cluster, applied)
     assert compare(in_cluster, applied).verdict == "the same for every request"
