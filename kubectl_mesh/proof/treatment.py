@@ -231,7 +231,7 @@ def _cors(data: Mapping[str, Any]) -> dict[str, Any]:
     """A corsPolicy without what it says of the default; nothing where it has no effect."""
     found: dict[str, Any] = _without_empty(data)
     older = found.pop("allowOrigin", ())
-    if "allowOrigins" not in found and older:
+    if data.get("allowOrigins") is None and older:
         found["allowOrigins"] = [{"exact": each} for each in older]
     if not found.get("allowCredentials"):
         found.pop("allowCredentials", None)
