@@ -550,10 +550,8 @@ def test_a_sidecar_does_not_heed_the_target_port_of_a_headless_service(mesh: Mes
 
     router = Router(snapshot_of(mesh))
     ups = [
-        upstream(
-            router, Target(name.rpartition("|")[2], 5000, None, 0), "default", {}, gateway=each
-        )
-        for each in (False, True)
+        upstream(router, Target(name.rpartition("|")[2], 5000, None, 0), proxy)
+        for proxy in (Place("default"), Place("default", {}, ()))
     ]
     assert [len(up.pods or ()) for up in ups] == [1, 1]
     assert [up.why.rpartition(": ")[2] for up in ups] == [
